@@ -1,0 +1,27 @@
+# Two commands do everything: `make run` and `make test`. Both make the virtual environment they need.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	@touch $@
+
+run: $(VENV)/installed ## compare IVC-Prune with its baselines on the packaged model
+	$(BIN)/python run.py -m +experiment=compare
+	$(BIN)/python -m ivcp.report outputs/compare --out outputs/compare
+
+test: $(VENV)/installed ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

@@ -1,0 +1,140 @@
+"""The contract of a model family: how to load it, ask it, read its answers, and look inside."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ivcp.core.layout import PromptLayout
+from ivcp.core.pruner import Signal
+from ivcp.core.types import Box, Sample
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The coordinate frame in which a model writes boxes for one image.
+
+    Attributes:
+        width: Width of the image in the model's units.
+        height: Height of the image in the model's units.
+        image_width: Width of the original image in pixels.
+        image_height: Height of the original image in pixels.
+    """
+
+    width: float
+    height: float
+    image_width: int
+    image_height: int
+
+    def to_pixels(self, box: Box) -> Box:
+        """The box in pixels of the original image."""
+        x, y = self.image_width / self.width, self.image_height / self.height
+        return box[0] * x, box[1] * y, box[2] * x, box[3] * y
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch, ready for `model.generate`.
+
+    Attributes:
+        inputs: Keyword arguments of `generate`, on the CPU, rows padded on the left.
+        prompts: Prompt text of each sample.
+        frames: Coordinate frame in which the model writes boxes, from the processor's real grid of
+            each sample's last image.
+    """
+
+    inputs: dict[str, Tensor]
+    prompts: list[str]
+    frames: list[Frame]
+
+
+class Anatomy(ABC):
+    """What the engine must know about a Hugging Face model; it never loads or asks anything.
+
+    Attributes:
+        model_types: Values of `model.config.model_type` that this family serves.
+        provides: Signals that it can show a pruner.
+    """
+
+    model_types: ClassVar[tuple[str, ...]]
+    provides: ClassVar[frozenset[Signal]]
+
+    @abstractmethod
+    def entry(self, model: nn.Module) -> nn.Module:
+        """The module whose keyword arguments hold `input_ids` and the image grids."""
+
+    @abstractmethod
+    def decoder(self, model: nn.Module) -> nn.Module:
+        """The language model: has `layers` and `rotary_emb`, is given `position_ids`."""
+
+    @abstractmethod
+    def vision(self, model: nn.Module) -> nn.Module:
+        """The vision tower with its projector."""
+
+    @abstractmethod
+    def layouts(
+        self,
+        model: nn.Module,
+        rows: Sequence[Tensor],
+        positions: Sequence[Tensor] | None,
+        inputs: dict[str, Any],
+    ) -> list[PromptLayout]:
+        """Layout of each sample.
+
+        Args:
+            model: The Hugging Face model.
+            rows: (S,) token ids of each sample on the CPU, padding removed.
+            positions: (A, S) position ids likewise, if the caller gave any. `generate` encodes
+                images first and passes position ids but no grids.
+            inputs: Keyword arguments of the forward pass.
+
+        Raises:
+            UserError: An image is only partly in this forward pass.
+        """
+
+    @abstractmethod
+    def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
+        """(B, H, R, D) query states after the rotation, of rows of a layer's input.
+
+        Args:
+            layer: A decoder layer.
+            hidden: (B, R, C) rows of its input.
+            rotary: The layer's position embeddings for these rows.
+        """
+
+
+class ModelFamily(Anatomy):
+    """A family with its prompts, processor and parser. Subclasses are frozen dataclasses."""
+
+    @abstractmethod
+    def load(self) -> tuple[nn.Module, Any]:
+        """The model in evaluation mode and its processor.
+
+        Raises:
+            UserError: Weights are absent or a backend is not installed.
+        """
+
+    @abstractmethod
+    def depth(self) -> int:
+        """Number of decoder layers, from the configuration alone (no weights are read)."""
+
+    @abstractmethod
+    def encode(self, processor: Any, samples: Sequence[Sample]) -> Encoded:
+        """Prompts, model inputs and box frames of a batch.
+
+        Args:
+            processor: What `load` returned beside the model.
+            samples: One or more samples.
+        """
+
+    @abstractmethod
+    def decode(self, processor: Any, tokens: Tensor) -> list[str]:
+        """Answer texts of (B, N) generated token ids, the prompt left out."""
+
+    @abstractmethod
+    def parse_box(self, text: str) -> Box | None:
+        """The first box in an answer, in the model's frame; None if there is none."""

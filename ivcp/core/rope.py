@@ -1,0 +1,26 @@
+"""How near the rotation at a position is to the identity, and how near to 90 degrees."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def rotation_scores(positions: Tensor, inverse_frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cosine `V(m)` and mean sine `U(m)` of the rotary angles at each position.
+
+    With several position axes (M-RoPE) the mean runs over every axis with all frequencies, not over
+    the sections that attention applies. Source: IVC-Prune (arXiv 2602.03060), Algorithm 1.
+
+    Args:
+        positions: (A, V) position ids, one row an axis (1 for RoPE, 3 for M-RoPE).
+        inverse_frequencies: (D / 2,) rotary frequencies theta.
+
+    Returns:
+        Two float32 tensors (V,) with values in [-1, 1].
+
+    >>> cos, sin = rotation_scores(torch.tensor([[0, 1]]), torch.tensor([1.0]))
+    >>> [round(x, 4) for x in (*cos.tolist(), *sin.tolist())]
+    [1.0, 0.5403, 0.0, 0.8415]
+    """
+    angles = positions[..., None].float() * inverse_frequencies.float()  # (A, V, D / 2)
+    return angles.cos().mean(dim=(0, 2)), angles.sin().mean(dim=(0, 2))

@@ -1,0 +1,46 @@
+"""What a pruner answers, and how to rank tokens without ties going astray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+ROLES = ("kept", "ivc", "seed", "foreground", "merged")
+"""Why a visual token was kept. `kept` is the role of methods that know no others."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The visual tokens of one image that stay.
+
+    Attributes:
+        keep: (K,) ascending indices into the view's current visual tokens.
+        roles: (K,) indices into `ROLES`; None means "kept" throughout.
+        merged_at: (M,) indices into the view's current visual tokens, disjoint from `keep`: the
+            tokens whose place and position the merged tokens take, behind the kept ones.
+        merged_states: (M, C) hidden states of the merged tokens, in the model's dtype.
+    """
+
+    keep: Tensor
+    roles: Tensor | None = None
+    merged_at: Tensor | None = None
+    merged_states: Tensor | None = None
+
+
+def budget(keep_ratio: float, tokens: int) -> int:
+    """Number of tokens to keep: `round(keep_ratio * tokens)` (banker's rounding), at least 1.
+
+    >>> budget(0.5, 5), budget(0.5, 7), budget(0.001, 100)
+    (2, 4, 1)
+    """
+    return min(tokens, max(1, round(keep_ratio * tokens)))
+
+
+def top(scores: Tensor, count: int) -> Tensor:
+    """(count,) indices of the largest scores, best first; ties go to the lower index.
+
+    >>> top(torch.tensor([1.0, 3.0, 3.0, 2.0]), 2).tolist()
+    [1, 2]
+    """
+    return scores.sort(descending=True, stable=True).indices[:count]

@@ -1,0 +1,42 @@
+"""Which visual tokens the text looks for, judged by value states."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ivcp.core.selection import top
+
+
+def value_similarity(queries: Tensor, visual: Tensor) -> Tensor:
+    """Softmax over the visual tokens of `query . visual / sqrt(D)`, mean over heads.
+
+    Args:
+        queries: (G, R, D) value states of the querying tokens.
+        visual: (G, V, D) value states of the visual tokens.
+
+    Returns:
+        (R, V) float32, each row sums to 1.
+    """
+    logits = queries.float() @ visual.float().mT / queries.shape[-1] ** 0.5  # (G, R, V)
+    similarity: Tensor = logits.softmax(-1).mean(0)
+    return similarity
+
+
+def foreground_scores(text: Tensor, visual: Tensor, seeds: int) -> tuple[Tensor, Tensor]:
+    """Two-stage foreground score: the text finds seeds, text and seeds find the foreground.
+
+    Source: IVC-Prune (arXiv 2602.03060), Algorithm 1; the release's Qwen2.5-VL code.
+
+    Args:
+        text: (G, T, D) value states of the text queries.
+        visual: (G, V, D) value states of the visual tokens.
+        seeds: Number of seeds; with 0 the text alone scores.
+
+    Returns:
+        (V,) float32 foreground scores and (seeds,) indices of the seeds, best first.
+    """
+    by_text = value_similarity(text, visual)  # (T, V)
+    picked = top(by_text.mean(0), seeds)
+    by_seeds = value_similarity(visual[:, picked], visual)
+    return torch.cat([by_text, by_seeds]).mean(0), picked

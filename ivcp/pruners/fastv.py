@@ -1,0 +1,42 @@
+"""FastV: keep what the last prompt token attends to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ivcp.core.pruner import Pruner, Signal, Stage, View
+from ivcp.core.selection import Selection, top
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastV(Pruner):
+    """Rank visual tokens by the attention that the last prompt token pays them in the layer before.
+
+    Early layers have gathered what matters by then, so the rest of the model can do without the
+    tokens that are hardly attended to.
+
+    Paper: FastV (arXiv 2403.06764), Algorithm 1; defaults K = 2, R = 50 %.
+    Differs from the reference: only the attention row that is needed is computed, so any attention
+    backend serves; the budget is a ratio instead of an absolute number.
+
+    Attributes:
+        keep_ratio: Fraction of visual tokens to keep, in (0, 1].
+        layer: Decoder layer before which tokens leave (the paper's K), 1 .. L-1.
+        cut_cache: Whether they also leave the caches of earlier layers (reference: no).
+    """
+
+    layer: int = 2
+    cut_cache: bool = False
+
+    needs: ClassVar[frozenset[Signal]] = frozenset({"attention"})
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage(self.layer, self.cut_cache),)
+
+    def select(self, view: View, stage: int) -> Selection:
+        last = torch.tensor([-1], device=view.index.device)
+        scores = view.attention(last)[0]  # (V,)
+        return Selection(top(scores, self.target(view)).sort().values)

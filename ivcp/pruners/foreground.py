@@ -1,0 +1,53 @@
+"""Foreground tokens only: the half of IVC-Prune that looks at the prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ivcp.core.errors import UserError
+from ivcp.core.pruner import Pruner, Signal, Stage, View
+from ivcp.core.selection import ROLES, Selection, top
+from ivcp.core.similarity import foreground_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForegroundOnly(Pruner):
+    """Keep the tokens that the prompt is about, found in two stages by value similarity.
+
+    The text's value states pick a few seeds; text and seeds together score all visual tokens.
+
+    Paper: IVC-Prune (arXiv 2602.03060), the ablation without IVC tokens.
+    Differs from the reference: nothing known.
+
+    Attributes:
+        keep_ratio: Fraction of visual tokens to keep, in (0, 1].
+        layer: Decoder layer before which tokens leave, 1 .. L-1 (16: Qwen2.5-VL-7B).
+        seed_ratio: Seeds as a fraction of the visual tokens, in (0, 1] (release: 0.01).
+    """
+
+    layer: int = 16
+    seed_ratio: float = 0.01
+
+    needs: ClassVar[frozenset[Signal]] = frozenset({"values"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.seed_ratio <= 1:
+            raise UserError(f"seed_ratio must lie in (0, 1]; got {self.seed_ratio!r}.")
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage(self.layer),)
+
+    def select(self, view: View, stage: int) -> Selection:
+        text, visual = view.values()
+        count, target = len(view.index), self.target(view)
+        seeds = max(1, round(self.seed_ratio * count))
+        scores, picked = foreground_scores(text, visual, seeds)
+        scores = scores.index_fill(0, picked[:target], torch.inf)  # seeds stay, best first
+        roles = torch.full((count,), ROLES.index("foreground"), device=scores.device)
+        roles[picked] = ROLES.index("seed")
+        keep = top(scores, target).sort().values
+        return Selection(keep, roles[keep])

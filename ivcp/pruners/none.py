@@ -1,0 +1,27 @@
+"""No pruning: the baseline of every comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ivcp.core.pruner import Pruner, Stage, View
+from ivcp.core.selection import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoPruning(Pruner):
+    """Keep every visual token; the session still keeps the books.
+
+    Attributes:
+        keep_ratio: Always 1.
+    """
+
+    keep_ratio: float = 1.0
+
+    def stages(self) -> tuple[Stage, ...]:
+        return ()
+
+    def select(self, view: View, stage: int) -> Selection:
+        return Selection(torch.arange(len(view.index), device=view.index.device))

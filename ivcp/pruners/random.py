@@ -1,0 +1,39 @@
+"""Control: keep visual tokens at random."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import torch
+
+from ivcp.core.pruner import Pruner, Stage, View
+from ivcp.core.selection import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPruning(Pruner):
+    """Keep a uniformly random subset of each image's tokens.
+
+    The draw is seeded by the sample's id and the image's place in the prompt, so it depends on
+    neither batch nor rank. What a method gains over this control at the same layer is its own.
+
+    Attributes:
+        keep_ratio: Fraction of visual tokens to keep, in (0, 1].
+        layer: Decoder layer before which tokens leave, 0 .. L-1.
+        cut_cache: Whether they also leave the caches of earlier layers.
+        seed: Another seed draws other subsets.
+    """
+
+    layer: int = 16
+    cut_cache: bool = True
+    seed: int = 0
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage(self.layer, self.cut_cache),)
+
+    def select(self, view: View, stage: int) -> Selection:
+        name = f"{self.seed}/{view.sample_id}/{view.image.start}"
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        order = torch.randperm(len(view.index), generator=generator)
+        return Selection(order[: self.target(view)].sort().values.to(view.index.device))

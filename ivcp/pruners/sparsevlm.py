@@ -1,0 +1,158 @@
+"""SparseVLM: text tokens that rate, several stages, dropped tokens recycled into clusters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ivcp.core.errors import UserError
+from ivcp.core.pruner import Pruner, Signal, Stage, View
+from ivcp.core.selection import Selection, top
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseVLM(Pruner):
+    """Let the text tokens that match the image best rate its tokens, layer after layer.
+
+    Raters are the text tokens whose embedding the visual tokens point at more than average. At
+    each stage the visual tokens with the largest attention from the raters stay; the best of the
+    rest are clustered by density peaks and live on as one mean token a cluster.
+
+    Paper: SparseVLM (arXiv 2410.04417); code of release 1.0 and of the main branch (1.5).
+    Differs from the reference: a budget by ratio is added, which holds for kept and merged tokens
+    together; merged tokens stand at the position of their cluster's centre and original positions
+    stay (`renumber` gives the release's gapless numbering); the random noise of 1e-6 that breaks
+    ties between densities is left out, ties go to the first token.
+
+    Attributes:
+        keep_ratio: Fraction of visual tokens after the last stage, in (0, 1]; for budget="ratio".
+        layers: Decoder layers before which tokens leave, ascending, 1 .. L-1 (release: after layers
+            2, 6 and 15).
+        budget: "ratio": stages shrink geometrically to the keep ratio; "rank": the rank of the
+            raters' attention decides, as in 1.0; "table": `table` does, as in 1.5.
+        table: Tokens to keep at each stage for budget="table", merged ones on top of it.
+        rank_scale: Tokens per unit of rank for budget="rank".
+        rank_bias: Added to it.
+        recycle: Whether dropped tokens are merged.
+        renumber: Whether surviving tokens get gapless positions, as in the release.
+        cut_cache: Whether dropped tokens also leave the caches of earlier layers (release: no).
+    """
+
+    layers: tuple[int, ...] = (3, 7, 16)
+    budget: Literal["ratio", "rank", "table"] = "ratio"
+    table: tuple[int, ...] = (300, 200, 110)
+    rank_scale: float = 13.5
+    rank_bias: float = 0.0
+    recycle: bool = True
+    renumber: bool = False
+    cut_cache: bool = False
+
+    needs: ClassVar[frozenset[Signal]] = frozenset({"embeddings", "hidden", "attention"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers = list(self.layers)
+        if not layers or layers != sorted(set(layers)):
+            raise UserError(f"layers must be ascending and not empty; got {layers}.")
+        if self.budget not in ("ratio", "rank", "table"):
+            raise UserError(f"budget must be ratio, rank or table; got {self.budget!r}.")
+        if self.budget == "table" and len(self.table) != len(layers):
+            raise UserError(
+                f"table must name one number for each of the {len(layers)} layers; got "
+                f"{list(self.table)}."
+            )
+
+    def stages(self) -> tuple[Stage, ...]:
+        return tuple(Stage(layer, self.cut_cache) for layer in self.layers)
+
+    def renumbers(self) -> bool:
+        return self.renumber
+
+    def select(self, view: View, stage: int) -> Selection:
+        if "raters" not in view.notes:
+            view.notes["raters"] = _raters(*view.embeddings())
+        ratings = view.attention(view.notes["raters"])  # (R, V)
+        relation, count = ratings.mean(0), len(view.index)
+        kept = self._kept(view, stage, ratings)
+        if kept >= count:
+            return Selection(torch.arange(count, device=relation.device))
+        order = top(relation, count)
+        keep, recycled = order[:kept].sort().values, order[kept : kept + _recycled(count - kept)]
+        if not self.recycle or kept + _clusters(count - kept) > self._room(view, stage, count):
+            return Selection(keep)
+        centers, states = cluster(view.hidden()[recycled], _clusters(count - kept))
+        return Selection(keep, None, recycled[centers], states)
+
+    def _room(self, view: View, stage: int, count: int) -> int:
+        """Tokens that may be there after a stage, merged ones included."""
+        if self.budget != "ratio":
+            return count
+        target, whole = self.target(view), view.image.length
+        if stage + 1 == len(self.layers):
+            return target
+        share: float = (target / whole) ** ((stage + 1) / len(self.layers))
+        return round(whole * share)
+
+    def _kept(self, view: View, stage: int, ratings: Tensor) -> int:
+        """Tokens to keep at a stage, merged ones left out."""
+        count = ratings.shape[1]
+        if self.budget == "table":
+            return min(self.table[stage], count - 1)
+        if self.budget == "rank":
+            rank = int(torch.linalg.matrix_rank(ratings))
+            if rank == count:
+                return count
+            return max(1, min(int(rank * self.rank_scale + self.rank_bias), count - 1))
+        room = self._room(view, stage, count)
+        if not self.recycle or room >= count:
+            return room
+        for kept in range(room - 1, 0, -1):
+            if kept + _clusters(count - kept) <= room:
+                return kept
+        return room  # too little room to merge anything
+
+
+def _recycled(dropped: int) -> int:
+    return int(0.3 * dropped) + 1
+
+
+def _clusters(dropped: int) -> int:
+    return int(_recycled(dropped) / 10) + 1
+
+
+def _raters(text: Tensor, visual: Tensor) -> Tensor:
+    """(R,) text queries with an above-average share of the visual tokens' softmax over the text.
+
+    Where all shares are equal, as with a single text query, all of them rate.
+    """
+    shares = (visual.float() @ text.float().T).softmax(-1).mean(0)  # (T,)
+    above = (shares > shares.mean()).nonzero()[:, 0]
+    return above if len(above) else torch.arange(len(shares), device=shares.device)
+
+
+def cluster(states: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
+    """Density-peak clustering (DPC-KNN) and the mean of each cluster.
+
+    Args:
+        states: (N, C) hidden states.
+        clusters: Number of clusters, 1 .. N; also the number of neighbours that density counts.
+
+    Returns:
+        (clusters,) indices of the centres and (clusters, C) means.
+    """
+    points = states.float()
+    distance = torch.cdist(points, points) / points.shape[1] ** 0.5  # (N, N)
+    nearest = distance.topk(clusters, largest=False).values
+    density = (-(nearest**2).mean(-1)).exp()
+    denser = density[None, :] > density[:, None]
+    gap = distance.masked_fill(~denser, torch.inf).amin(-1)
+    gap = torch.where(gap.isinf(), distance.max(), gap)
+    centers = top(density * gap, clusters)
+    owner = distance[:, centers].argmin(-1)
+    owner[centers] = torch.arange(clusters, device=states.device)
+    sums = points.new_zeros(clusters, points.shape[1]).index_add_(0, owner, points)
+    sizes = points.new_zeros(clusters).index_add_(0, owner, points.new_ones(len(points)))
+    return centers, (sums / (sizes[:, None] + 1e-6)).to(states.dtype)

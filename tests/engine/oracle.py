@@ -1,0 +1,60 @@
+"""A slow reference: keep every token, and hide the dropped ones from the right layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def hidden_tokens_logits(
+    model: Any,
+    inputs: dict[str, Tensor],
+    sequences: Tensor,
+    hidden_from: list[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Logits of one teacher-forced forward pass without a cache.
+
+    Args:
+        model: A Qwen2.5-VL with SDPA attention.
+        inputs: A batch of one, without padding.
+        sequences: (1, S + N) prompt and generated tokens.
+        hidden_from: For each layer, the prompt indices of the tokens that are hidden in prefill and
+            those that are hidden in decoding, where the cache of an early layer may be cut too.
+
+    Returns:
+        (N, vocabulary) logits that predict the generated tokens.
+    """
+    prompt, length = inputs["input_ids"].shape[1], sequences.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    handles = []
+
+    def hide(layer: int) -> Any:
+        mask = causal.clone()
+        prefill, decoding = hidden_from[layer]
+        mask[:prompt, prefill] = False
+        mask[prompt:, decoding] = False
+        mask |= torch.eye(length, dtype=torch.bool)
+
+        def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            return args, {**kwargs, "attention_mask": mask[None, None]}
+
+        return hook
+
+    for number, layer in enumerate(model.model.language_model.layers):
+        handles.append(layer.register_forward_pre_hook(hide(number), with_kwargs=True))
+    types = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, length - prompt))
+    try:
+        with torch.no_grad():
+            out = model(
+                input_ids=sequences,
+                mm_token_type_ids=types,
+                pixel_values=inputs["pixel_values"],
+                image_grid_thw=inputs["image_grid_thw"],
+                use_cache=False,
+            )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return out.logits[0, prompt - 1 : length - 1]

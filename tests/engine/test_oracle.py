@@ -1,0 +1,65 @@
+"""Pruned generation equals a model that keeps all tokens and hides the dropped ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import prompts, single
+from oracle import hidden_tokens_logits
+from test_invariants import PRUNERS, build
+
+from ivcp import pruned
+
+SAMPLES = {"one image": [5, (6, 9), 7], "two images": [3, (4, 5), 12, (7, 3), 4]}
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["cut caches", "whole caches"])
+@pytest.mark.parametrize("sample", SAMPLES)
+@pytest.mark.parametrize("name", PRUNERS)
+def test_equals_hiding(name: str, sample: str, cut: bool, qwen: Any, greedy: Any) -> None:
+    changes: dict[str, Any] = {"recycle": False} if name == "sparsevlm" else {}
+    if name in ("random", "uniform", "fastv", "sparsevlm"):
+        changes["cut_cache"] = cut
+    pruner = build(name, 0.4, **changes)
+    batch = prompts(SAMPLES[sample])
+    inputs = single(batch, 0)
+    survivors: list[torch.Tensor] = []
+    with pruned(qwen, pruner) as session:
+        out = greedy(qwen, inputs, 6)
+        final = session.kept[0]
+    visual = torch.cat([torch.arange(a, a + n) for a, n in batch.spans[0]])
+    for stage in range(len(pruner.stages())):  # what was left after each stage: stop there
+        survivors.append(_after(pruner, stage, qwen, greedy, inputs))
+    if survivors:
+        assert torch.equal(survivors[-1], final)
+    hidden = []
+    for layer in range(len(qwen.model.language_model.layers)):
+        before = [k for k, stage in enumerate(pruner.stages()) if stage.layer <= layer]
+        here = survivors[before[-1]] if before else visual
+        stays = final if pruner.stages() and pruner.stages()[0].cut_cache else here
+        hidden.append((_without(visual, here), _without(visual, stays)))
+    expected = hidden_tokens_logits(qwen, inputs, out.sequences, hidden)
+    torch.testing.assert_close(torch.cat(out.logits), expected, atol=5e-5, rtol=1e-5)
+
+
+def _without(visual: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    return visual[~torch.isin(visual, kept)]
+
+
+def _after(pruner: Any, stage: int, model: Any, greedy: Any, inputs: Any) -> torch.Tensor:
+    """Survivors of the stages up to `stage`, read off a run in which later stages keep all."""
+
+    class Shortened(type(pruner)):  # type: ignore[misc]
+        def select(self, view: Any, number: int) -> Any:
+            found = super().select(view, number)
+            if number <= stage:
+                return found
+            return type(found)(torch.arange(len(view.index)))
+
+    shortened = object.__new__(Shortened)
+    shortened.__dict__.update(vars(pruner))
+    with pruned(model, shortened) as session:
+        greedy(model, inputs, 1)
+        return session.kept[0]
