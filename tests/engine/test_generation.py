@@ -166,7 +166,7 @@ def test_before_the_language_model(name: str, qwen: Any, greedy: Any) -> None:
     else:
         field = "layers" if name == "sparsevlm" else "layer"
         value: Any = [0, 2, 3] if name == "sparsevlm" else 0
-        with pytest.raises(UserError, match="layer must lie in 1 .. 5"):
+        with pytest.raises(UserError, match=r"layer must lie in 1 \.\. 5"):
             pruned(qwen, build(name, 0.4, **{field: value})).__enter__()
 
 

@@ -1,0 +1,55 @@
+"""The import rule: parts know the core, never each other; each library has its place."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "ivcp"
+ALLOWED = {
+    "core": set(),
+    "pruners": {"core"},
+    "models": {"core"},
+    "datasets": {"core"},
+    "metrics": {"core"},
+    "engine": {"core"},
+    "evaluation": {"core", "engine"},
+    "report": {"core"},
+}
+HOMES = {"transformers": {"models", "engine"}, "lightning": {"evaluation"}}
+NOWHERE = {"wandb", "hydra", "omegaconf"}
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of everything that a file imports, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+FILES = [path for part in ALLOWED for path in sorted((ROOT / part).rglob("*.py"))]
+
+
+def test_every_part_has_a_rule() -> None:
+    folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    assert folders == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports(path: Path) -> None:
+    part = path.relative_to(ROOT).parts[0]
+    for name in imported(path):
+        library, *rest = name.split(".")
+        assert library not in NOWHERE, f"{library} has no place in the package"
+        assert part in HOMES.get(library, {part}), f"{library} belongs in {HOMES.get(library)}"
+        if library == "ivcp" and rest and rest[0] in ALLOWED:
+            assert rest[0] == part or rest[0] in ALLOWED[part], f"{part} imports {name}"
+        if library == "ivcp" and part == "pruners":
+            assert rest[0] != "pruners", "a pruner is one file"
