@@ -51,8 +51,7 @@ class PackedScenes(Dataset[Packed]):
         processor: The model's image processor.
         first: Index of the first scene; a resumed run goes on with unseen ones.
         size: Number of scenes.
-        referring: Referring expressions per image; one further question is of another task.
-        counting: Probability that this one asks for a count rather than for existence.
+        referring: Referring expressions per image; one count and one yes/no question join them.
     """
 
     def __init__(
@@ -62,13 +61,12 @@ class PackedScenes(Dataset[Packed]):
         *,
         first: int = 0,
         size: int,
-        referring: int = 5,
-        counting: float = 0.6,
+        referring: int = 4,
         seed: int = 0,
     ) -> None:
         self.tokenizer, self.processor = tokenizer, processor
         self.first = first
-        self.size, self.referring, self.counting, self.seed = size, referring, counting, seed
+        self.size, self.referring, self.seed = size, referring, seed
         self.prefix = tokenizer(PREFIX)["input_ids"]
         self.image_start = self.prefix.index(tokenizer.convert_tokens_to_ids("<|image_pad|>"))
 
@@ -89,8 +87,7 @@ class PackedScenes(Dataset[Packed]):
         ids, labels = [*self.prefix], [-100] * rows
         segment, last, pointer, boxes, counts = [0] * rows, [], [], [], []
         text_start = after + rows - start - VISUAL
-        other: Task = "multiple_choice" if rng.random() < self.counting else "yes_no"
-        tasks: list[Task] = ["grounding"] * self.referring + [other]
+        tasks: list[Task] = ["grounding"] * self.referring + ["multiple_choice", "yes_no"]
         for number, task in enumerate(tasks, start=1):
             question = ask(scene, task, rng)
             sample = Sample(

@@ -1,0 +1,222 @@
+"""Run folders as records: what a table or a plot needs to know of each `metrics.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ivcp.core.errors import UserError
+
+FILE = "metrics.json"
+UNPRUNED = "none"
+"""Name of the pruner that keeps everything; its runs are the baselines."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles of a measurement."""
+
+    median: float | None = None
+    q1: float | None = None
+    q3: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One finished evaluation. A number that the file does not hold is None.
+
+    Attributes:
+        folder: Where it was read from.
+        model: Name of the model.
+        dataset: Name of the dataset.
+        pruner: Name of the pruner.
+        ratio: Keep ratio as configured; 1 for an unpruned run.
+        layer: Decoder layer before which tokens leave, as configured; "" if there is none.
+        headline: Name of the metric that stands for the run.
+        value: Its value in [0, 1].
+        unparsed_rate: Fraction of the answers that could not be read.
+        keep_ratio: Visual tokens that survive the last stage, over all.
+        layer_average_ratio: Visual tokens that each layer processed, over all, mean over layers.
+        kv_cache_ratio: Bytes of the KV cache over those of the unpruned prompt.
+        kv_cache_bytes: Bytes of the KV cache, mean per sample.
+        flops_ratio: Prefill FLOPs of the language model over those without pruning.
+        prefill_ms: Time of the language model's prefill, in milliseconds, as the next two.
+        selector_ms: Time that choosing tokens takes.
+        decode_ms: Time per generated token.
+        samples: Number of judged samples.
+        failed_samples: Number of samples that could not be run.
+        date: When the run was made, in a format that sorts.
+        setting: Everything but the pruner that a fair comparison holds fixed.
+    """
+
+    folder: Path
+    model: str
+    dataset: str
+    pruner: str
+    ratio: float | None
+    layer: str
+    headline: str
+    value: float | None
+    unparsed_rate: float | None = None
+    keep_ratio: float | None = None
+    layer_average_ratio: float | None = None
+    kv_cache_ratio: float | None = None
+    kv_cache_bytes: float | None = None
+    flops_ratio: float | None = None
+    prefill_ms: Spread = Spread()
+    selector_ms: Spread = Spread()
+    decode_ms: Spread = Spread()
+    samples: int | None = None
+    failed_samples: int | None = None
+    date: str = ""
+    setting: str = ""
+
+    @property
+    def unpruned(self) -> bool:
+        """Whether the run is a baseline."""
+        return self.pruner == UNPRUNED
+
+
+def read_run(path: Path) -> Run:
+    """The run whose results are in a file.
+
+    Args:
+        path: A `metrics.json`.
+
+    Raises:
+        UserError: The file cannot be read, is torn, or is not the result of a run.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not complete JSON; is its run still going on?") from error
+    record, metrics = _part(content, "run"), _part(content, "metrics")
+    efficiency, tokens = _part(content, "efficiency"), _part(content, "tokens")
+    names = {key: record.get(key) for key in ("model", "dataset", "pruner")}
+    headline = _part(record, "headline").get("name")
+    if not metrics or not headline or not all(isinstance(v, str) and v for v in names.values()):
+        raise UserError(
+            f"{path} is not the result of a run: expected run.model, run.dataset, run.pruner, "
+            "run.headline and metrics."
+        )
+    unpruned = names["pruner"] == UNPRUNED
+    return Run(
+        folder=path.parent,
+        model=str(names["model"]),
+        dataset=str(names["dataset"]),
+        pruner=str(names["pruner"]),
+        ratio=1.0 if unpruned else _number(record.get("ratio")),
+        layer="" if unpruned else _layer_text(record.get("layer")),
+        headline=str(headline),
+        value=_number(_part(record, "headline").get("value")),
+        unparsed_rate=_number(metrics.get("unparsed_rate")),
+        keep_ratio=_number(tokens.get("keep_ratio")),
+        layer_average_ratio=_number(tokens.get("layer_average_ratio")),
+        kv_cache_ratio=_number(efficiency.get("kv_cache_ratio")),
+        kv_cache_bytes=_number(efficiency.get("kv_cache_bytes")),
+        flops_ratio=_number(efficiency.get("prefill_flops_ratio")),
+        prefill_ms=_spread(efficiency.get("language_prefill_ms")),
+        selector_ms=_spread(efficiency.get("selector_ms")),
+        decode_ms=_spread(efficiency.get("decode_ms_per_token")),
+        samples=_count(record.get("samples")),
+        failed_samples=_count(record.get("failed_samples")),
+        date=str(record.get("date") or ""),
+        setting=_setting(record),
+    )
+
+
+def find_runs(places: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """All runs in folders and the folders below them.
+
+    Args:
+        places: Run folders, parents of run folders, or `metrics.json` files.
+
+    Returns:
+        The runs, and one sentence for each file or place that was skipped.
+    """
+    runs: list[Run] = []
+    problems: list[str] = []
+    seen: set[Path] = set()
+    for place in places:
+        files = [place] if place.is_file() else sorted(place.rglob(FILE))
+        if not files:
+            what = "holds no finished run" if place.is_dir() else "does not exist"
+            problems.append(f"{place} {what}.")
+        for path in files:
+            if (key := path.resolve()) in seen:
+                continue
+            seen.add(key)
+            try:
+                runs.append(read_run(path))
+            except UserError as error:
+                problems.append(str(error))
+    return runs, problems
+
+
+def merge_baselines(runs: Sequence[Run]) -> tuple[list[Run], int]:
+    """Runs in which unpruned ones of the same setting and result appear once, as the latest.
+
+    A sweep over ratios repeats the unpruned run at each of them.
+
+    Returns:
+        The runs, and how many were left out.
+    """
+    latest: dict[tuple[str, str, str, float | None], Run] = {}
+    for run in sorted((run for run in runs if run.unpruned), key=lambda run: run.date):
+        latest[run.model, run.dataset, run.setting, run.value] = run
+    kept = {id(run) for run in latest.values()}
+    merged = [run for run in runs if not run.unpruned or id(run) in kept]
+    return merged, len(runs) - len(merged)
+
+
+def baseline_of(run: Run, runs: Iterable[Run]) -> Run | None:
+    """The latest unpruned run with the same model, dataset and setting; None if there is none."""
+    same = [
+        other
+        for other in runs
+        if other.unpruned
+        and (other.model, other.dataset, other.setting, other.headline)
+        == (run.model, run.dataset, run.setting, run.headline)
+    ]
+    return max(same, key=lambda other: other.date, default=None)
+
+
+def _part(content: Any, key: str) -> dict[str, Any]:
+    part = content.get(key) if isinstance(content, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
+
+
+def _spread(value: Any) -> Spread:
+    if not isinstance(value, dict):
+        return Spread(_number(value))
+    return Spread(*(_number(value.get(key)) for key in ("median", "q1", "q3")))
+
+
+def _layer_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return "+".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def _setting(record: dict[str, Any]) -> str:
+    config = _part(record, "config")
+    fixed = [config.get("model"), config.get("dataset")]
+    fixed += [record.get(key) for key in ("samples", "batch_size", "dtype", "attention", "device")]
+    return json.dumps(fixed, sort_keys=True, default=str)
