@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from ivcp import pruned
 from ivcp.core.pruner import Pruner
 from ivcp.datasets.shapes import Shapes
+from ivcp.evaluation.flops import count_flops
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.ivcp import IVCPrune
@@ -91,19 +91,12 @@ def prefill(model: Any, inputs: dict[str, Tensor], pruner: Pruner) -> tuple[floa
 
 def language_flops(model: Any, inputs: dict[str, Tensor], pruner: Pruner) -> int:
     """FLOPs of the language model's prefill, counted as it runs."""
-    counter = FlopCounterMode(display=False)
-    decoder = model.model.language_model
-    handles = [
-        decoder.register_forward_pre_hook(lambda *_: counter.__enter__() and None),
-        decoder.register_forward_hook(lambda *_: counter.__exit__(None, None, None)),
-    ]
-    try:
+
+    def run() -> None:
         with torch.no_grad(), pruned(model, pruner):
             model(**inputs, use_cache=True, logits_to_keep=1)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return int(counter.get_total_flops())
+
+    return count_flops(model.model.language_model, run)
 
 
 def compare(model: Any, inputs: dict[str, Tensor], pruner: Pruner, repeats: int) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class Prefill:
         self.rows: list[Row] = []
         self.groups: list[Group] = []
         self.layer_tokens: list[list[int]] = []
+        self.before: list[int] = []
         self.cached: list[list[int]] = []
         self.cache: Cache | None = None
         self.valid: Tensor | None = None
@@ -86,7 +87,8 @@ class Prefill:
             with self.clock.running():
                 hidden = self._stage(number, index, hidden)
         self.layer_tokens.append([len(row) for row in self.rows])
-        self.cached.append([self.past + len(row) for row in self.rows])
+        self.before.append(_slots(cache, index))
+        self.cached.append([self.before[index] + len(row) for row in self.rows])
         if self.source is not None:
             kwargs = self._narrowed(index, hidden, kwargs)
         if index + 1 in self.stages and self.pruner.needs & LAYER_SIGNALS:
@@ -210,7 +212,7 @@ class Prefill:
             if self.cache is not None:
                 layer = pruned_layer(self.cache, index)
                 keep_slots(layer, slots, self.valid, group.width)
-            self.cached[index] = [self.past + len(row) for row in self.rows]
+            self.cached[index] = [self.before[index] + len(row) for row in self.rows]
         group.width = slots.shape[1]
         group.slots = [row.columns for row in self.rows]
 
@@ -266,7 +268,7 @@ class Prefill:
         return rotary_rows(given, choose)
 
     def cache_lengths(self) -> list[list[int]]:
-        """[layer][sample] tokens in the cache, those of earlier turns included."""
+        """[layer][sample] tokens in the cache, the slots of earlier turns included."""
         return [] if self.cache is None else self.cached
 
     def cache_bytes(self) -> int:
@@ -274,3 +276,10 @@ class Prefill:
         if self.cache is None:
             return 0
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+
+
+def _slots(cache: Cache | None, index: int) -> int:
+    """Slots that a layer of a cache stores."""
+    if cache is None or index >= len(cache.layers) or not cache.layers[index].is_initialized:
+        return 0
+    return int(cache.layers[index].keys.shape[2])

@@ -28,8 +28,8 @@ class Session:
     Attributes:
         sample_ids: Ids of the rows of the next batch; None uses a digest of each prompt.
         layouts: Layout of each sample's prompt.
-        kept: For each sample, ascending indices into its own prompt (padding not counted) of the
-            visual tokens that survived the last stage.
+        kept: For each sample, ascending indices into its own prompt (padding not counted; the new
+            text alone, where it follows on a cache) of the visual tokens that survived.
         roles: For each sample, why: indices into `ivcp.core.selection.ROLES`, aligned with `kept`.
         layer_tokens: [layer][sample] tokens that each layer processed.
         cache_lengths: [layer][sample] tokens in the KV cache after prefill, padding not counted;

@@ -102,6 +102,36 @@ def test_second_turn_sees_its_past_only(name: str, backend: str, greedy: Any) ->
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_an_image_in_a_later_turn(name: str, qwen: Any) -> None:
+    """Text first, then an image on its cache, equals both in one prompt."""
+    whole, first = single(BATCH, 0), 4
+    positions, _ = qwen.model.get_rope_index(
+        whole["input_ids"], whole["mm_token_type_ids"], whole["image_grid_thw"]
+    )
+    images = {name: whole[name] for name in ("pixel_values", "image_grid_thw")}
+    results = []
+    with torch.no_grad(), pruned(qwen, build(name, 0.4)) as session:
+        session.sample_ids = ["same"]
+        for start in (0, first):
+            cache = DynamicCache(config=qwen.config.text_config)
+            if start:
+                qwen(
+                    input_ids=whole["input_ids"][:, :start], past_key_values=cache,
+                    position_ids=positions[..., :start], use_cache=True,
+                )  # fmt: skip
+            out = qwen(
+                input_ids=whole["input_ids"][:, start:], position_ids=positions[..., start:],
+                past_key_values=cache, use_cache=True, **images,
+            )  # fmt: skip
+            results.append((out.logits[:, -5:], session.kept[0] + start, session.cache_lengths))
+    (logits, kept, lengths), (others, same, also) = results
+    if name != "random":  # its draw depends on where the image stands in the new text
+        assert torch.equal(kept, same)
+        torch.testing.assert_close(logits, others, atol=1e-4, rtol=1e-5)
+    assert lengths == also
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_second_turn_through_generate(name: str, qwen: Any, greedy: Any) -> None:
     inputs = single(BATCH, 0)
     more = torch.randint(3, 80, (1, 5), generator=torch.Generator().manual_seed(4))
