@@ -51,7 +51,8 @@ class PackedScenes(Dataset[Packed]):
         processor: The model's image processor.
         first: Index of the first scene; a resumed run goes on with unseen ones.
         size: Number of scenes.
-        referring: Referring expressions per image; one count and one yes/no question join them.
+        referring: Referring expressions per image.
+        counting: Counts per image; one yes/no question joins them.
     """
 
     def __init__(
@@ -62,11 +63,12 @@ class PackedScenes(Dataset[Packed]):
         first: int = 0,
         size: int,
         referring: int = 4,
+        counting: int = 1,
         seed: int = 0,
     ) -> None:
         self.tokenizer, self.processor = tokenizer, processor
         self.first = first
-        self.size, self.referring, self.seed = size, referring, seed
+        self.size, self.referring, self.counting, self.seed = size, referring, counting, seed
         self.prefix = tokenizer(PREFIX)["input_ids"]
         self.image_start = self.prefix.index(tokenizer.convert_tokens_to_ids("<|image_pad|>"))
 
@@ -87,7 +89,8 @@ class PackedScenes(Dataset[Packed]):
         ids, labels = [*self.prefix], [-100] * rows
         segment, last, pointer, boxes, counts = [0] * rows, [], [], [], []
         text_start = after + rows - start - VISUAL
-        tasks: list[Task] = ["grounding"] * self.referring + ["multiple_choice", "yes_no"]
+        tasks: list[Task] = ["yes_no"]
+        tasks += ["grounding"] * self.referring + ["multiple_choice"] * self.counting
         for number, task in enumerate(tasks, start=1):
             question = ask(scene, task, rng)
             sample = Sample(

@@ -78,13 +78,19 @@ class TrainingHeads(nn.Module):
 
 
 def language_loss(
-    logits: Tensor, labels: Tensor, numbers: Tensor, value_of: Tensor, sigma: float
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    numbers: Tensor,
+    value_of: Tensor,
+    sigma: float,
 ) -> Tensor:
     """Cross entropy in which a coordinate token's target is a narrow Gaussian over numbers.
 
     Args:
         logits: (M, vocabulary).
         labels: (M,) target token ids.
+        weights: (M,) weight of each token.
         numbers: (1000,) token id of each number.
         value_of: (vocabulary,) the number that a token spells, -1 for other tokens.
         sigma: Width of the Gaussian in pixels; 0 gives the plain loss.
@@ -94,9 +100,9 @@ def language_loss(
     plain = -log_probabilities.gather(1, labels[:, None])[:, 0]
     soft = value >= 0
     if sigma == 0 or not soft.any():
-        return plain.mean()
+        return (weights * plain).sum() / weights.sum()
     spread = numbers[:256]
     distance = torch.arange(256, device=logits.device) - value[soft, None]
     weight = torch.softmax(-(distance**2) / (2 * sigma**2), -1)
     plain = plain.masked_scatter(soft, -(weight * log_probabilities[soft][:, spread]).sum(-1))
-    return plain.mean()
+    return (weights * plain).sum() / weights.sum()

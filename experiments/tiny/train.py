@@ -78,9 +78,16 @@ class TinyTraining(lightning.LightningModule):
         logits = self.model.lm_head(out.last_hidden_state[answered])
         image = self.image_start + torch.arange(VISUAL, device=self.device)
         losses = self.heads(out.hidden_states, batch, image.expand(len(answered), -1))
-        sigma = self.cfg.sigma
+        weights = torch.ones_like(batch["labels"], dtype=torch.float)
+        word = batch["boxes"][..., 0].isnan()  # a letter, yes or no is the whole answer
+        weights.scatter_(1, batch["last"], 1 + (self.cfg.word_weight - 1) * word.float())
         losses["language"] = language_loss(
-            logits, batch["labels"][answered], self.numbers, self.value_of, sigma
+            logits,
+            batch["labels"][answered],
+            weights[answered],
+            self.numbers,
+            self.value_of,
+            self.cfg.sigma,
         )
         self.log_dict({f"loss/{name}": loss.detach() for name, loss in losses.items()})
         self.log_dict(
@@ -141,6 +148,7 @@ class TinyTraining(lightning.LightningModule):
             first=self.global_step * self.cfg.batch_size,
             size=10**7,
             referring=self.cfg.referring,
+            counting=self.cfg.counting,
             seed=self.cfg.seed,
         )
         return DataLoader(

@@ -1,0 +1,216 @@
+"""What happens beside the predictions: writing them, drawing a few, showing the progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from ivcp.core.types import Sample
+from ivcp.evaluation.data import Batch
+from ivcp.evaluation.records import LineFile, Record, told_if_full, write_atomically
+
+Draw = Callable[..., Image.Image]
+"""Paints one image: called with the image, and `rows`, `columns`, `kept` and `roles` (indices into
+the image's own visual tokens), `predicted` and `truth` (boxes in its pixels or None), `title`."""
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes each batch's records when they are there, one file a process.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = folder
+        self.lines: LineFile | None = None
+        self.started = 0.0
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open this process's file."""
+        self.folder = trainer.strategy.broadcast(self.folder)
+        self.lines = LineFile(shard(self.folder, trainer.global_rank, trainer.world_size))
+        self.started = time.perf_counter()
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Sequence[Record],
+        batch_indices: Sequence[int] | None,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write through to the operating system."""
+        assert self.lines is not None
+        self.lines.append(record.line() for record in prediction)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave this process's own measurements for the one that sums up."""
+        assert self.lines is not None
+        self.lines.close()
+        model: Any = pl_module.model
+        device = next(model.parameters()).device
+        counted: Any = pl_module.counted
+        measured = {
+            "seconds": time.perf_counter() - self.started - float(pl_module.extra_seconds),  # type: ignore[arg-type]
+            "generating_seconds": pl_module.generating_seconds,
+            "peak_memory_bytes": peak_memory(device),
+            "counted": None if counted is None else asdict(counted),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attention": model.config._attn_implementation,
+        }
+        write_atomically(self.folder / f"process-{trainer.global_rank}.json", json.dumps(measured))
+        trainer.strategy.barrier()
+
+
+def shard(folder: Path, rank: int, processes: int) -> Path:
+    """The file into which a process writes its records."""
+    return folder / ("predictions.jsonl" if processes == 1 else f"predictions.{rank}.jsonl")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak: of the CUDA allocator, else of the whole process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Pictures(Callback):
+    """Saves a PNG for each of the first samples of the dataset.
+
+    Args:
+        folder: Where to put them; made when needed.
+        count: Number of samples.
+        draw: Paints one.
+    """
+
+    def __init__(self, folder: Path, count: int, draw: Draw) -> None:
+        self.folder, self.count, self.draw = folder, count, draw
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All processes use the first one's folder."""
+        self.folder = trainer.strategy.broadcast(self.folder)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the samples of this batch that are among the first."""
+        records = {record.index: record for record in outputs}
+        for index, sample in zip(batch.indices, batch.samples, strict=True):
+            if index < self.count:
+                name = "".join(c if c.isalnum() or c in "-_." else "_" for c in sample.id)[:80]
+                for number, picture in enumerate(paint(self.draw, sample, records[index])):
+                    suffix = f"_{number + 1}" if len(sample.images) > 1 else ""
+                    path = self.folder / f"{index:03d}_{name}{suffix}.png"
+                    with told_if_full(path):
+                        self.folder.mkdir(parents=True, exist_ok=True)
+                        picture.save(path)
+
+
+def paint(draw: Draw, sample: Sample, record: Record) -> Iterator[Image.Image]:
+    """One picture for each image of a sample; boxes belong to the last image."""
+    title = f"{sample.question}: {' '.join(record.prediction.split())[:120]}"
+    for number, (image, span) in enumerate(zip(sample.images, record.images, strict=True)):
+        start, rows, columns = span
+        own = [
+            (token - start, role)
+            for token, role in zip(record.kept, record.roles, strict=True)
+            if start <= token < start + rows * columns
+        ]
+        boxed = record.task == "grounding" and number == len(sample.images) - 1
+        yield draw(
+            image,
+            rows=rows,
+            columns=columns,
+            kept=[token for token, _ in own],
+            roles=[role for _, role in own],
+            predicted=record.parsed if boxed else None,
+            truth=sample.answer if boxed else None,
+            title=title,
+        )
+
+
+class ProgressLine(Callback):
+    """A progress bar with samples a second and the metric so far, of the first process's share."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+        self.started = 0.0
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar."""
+        if not trainer.is_global_zero:
+            return
+        loader: Any = trainer.predict_dataloaders
+        total = -(-len(loader.dataset) // trainer.world_size)
+        self.progress = Progress(
+            TextColumn("evaluating"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+        )
+        self.task = self.progress.add_task("", total=total, note="")
+        self.progress.start()
+        self.started = time.perf_counter()
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Advance by the batch's samples."""
+        if self.progress is None or self.task is None:
+            return
+        metric: Any = pl_module.metric
+        self.progress.advance(self.task, len(outputs))
+        seconds = time.perf_counter() - self.started - float(pl_module.extra_seconds)  # type: ignore[arg-type]
+        rate = self.progress.tasks[0].completed / max(seconds, 1e-9)
+        value = float(metric.compute()[metric.headline])
+        note = f"{rate:.1f} samples/s  {metric.headline} {value:.3f}"
+        self.progress.update(self.task, note=note)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the finished bar on screen."""
+        self._stop()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the cursor back before the error is told."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None

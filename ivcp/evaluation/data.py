@@ -1,0 +1,141 @@
+"""From a dataset to batches that a model can generate from; unreadable samples become failures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from ivcp.core.errors import UserError
+from ivcp.core.family import Encoded, ModelFamily
+from ivcp.core.types import Sample, Task
+
+UNREADABLE = (OSError, UserError, Image.DecompressionBombError)
+
+
+class SampleSource(Protocol):
+    """What a dataset must offer.
+
+    Attributes:
+        task: What its samples ask for.
+    """
+
+    @property
+    def task(self) -> Task: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample; raises `OSError` or `UserError` if it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One place of a dataset: a sample, or the reason why there is none.
+
+    Attributes:
+        index: Index into the dataset.
+        sample: The sample with decoded images, or None.
+        failed: Why there is none.
+    """
+
+    index: int
+    sample: Sample | None
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as the data loader hands it over.
+
+    Attributes:
+        indices: Indices of the samples into the dataset.
+        samples: Those that could be read.
+        encoded: Their model inputs; None if none could be read.
+        failures: The others.
+    """
+
+    indices: tuple[int, ...]
+    samples: tuple[Sample, ...]
+    encoded: Encoded | None
+    failures: tuple[Item, ...]
+
+    def to(self, device: torch.device, **options: Any) -> Batch:
+        """The batch with its inputs on a device."""
+        if self.encoded is None:
+            return self
+        inputs = {name: value.to(device) for name, value in self.encoded.inputs.items()}
+        return replace(self, encoded=replace(self.encoded, inputs=inputs))
+
+
+class ReadableItems(Dataset[Item]):
+    """A dataset cut to `limit` samples in which a bad sample is an item, not an exception.
+
+    Args:
+        source: The dataset.
+        limit: Most samples to take; None takes all.
+
+    Raises:
+        UserError: Nothing is left.
+    """
+
+    def __init__(self, source: SampleSource, limit: int | None) -> None:
+        self.source = source
+        self.length = len(source) if limit is None else min(limit, len(source))
+        if self.length == 0:
+            raise UserError(
+                "The dataset is empty: it has no sample to evaluate. Check its split, size or path."
+            )
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Item:
+        try:
+            sample = self.source[index]
+            for image in sample.images:
+                image.load()  # PIL decodes late; a truncated file shows itself only here
+        except UNREADABLE as error:
+            return Item(index, None, _reason(error))
+        return Item(index, sample)
+
+
+def collate(family: ModelFamily, processor: Any, items: Sequence[Item]) -> Batch:
+    """Encode the readable items of a batch; a sample that cannot be encoded becomes a failure."""
+    samples = [item.sample for item in items if item.sample is not None]
+    try:
+        encoded = family.encode(processor, samples) if samples else None
+    except UNREADABLE as error:
+        if len(items) == 1:
+            failed = Item(items[0].index, None, _reason(error))
+            return Batch((), (), None, (failed,))
+        parts = [collate(family, processor, [item]) for item in items]
+        bad = {failure.index: failure for part in parts for failure in part.failures}
+        return collate(family, processor, [bad.get(item.index, item) for item in items])
+    return Batch(
+        tuple(item.index for item in items if item.sample is not None),
+        tuple(samples),
+        encoded,
+        tuple(item for item in items if item.sample is None),
+    )
+
+
+def make_loader(
+    items: ReadableItems, family: ModelFamily, processor: Any, *, batch_size: int, workers: int
+) -> DataLoader[Item]:
+    """A loader whose worker processes read, decode and encode, in dataset order."""
+    return DataLoader(
+        items,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=partial(collate, family, processor),
+    )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

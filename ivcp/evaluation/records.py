@@ -1,0 +1,176 @@
+"""What a run writes down: one record a sample, and files that survive a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ivcp.core.errors import UserError
+from ivcp.core.metric import Answer
+from ivcp.core.types import Task
+
+TIMES = (
+    "vision_ms", "language_prefill_ms", "selector_ms", "time_to_first_token_ms",
+    "decode_ms_per_token",
+)  # fmt: skip
+"""Fields of `Record` in milliseconds: the batch's time divided by its size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One line of `predictions.jsonl`.
+
+    Attributes:
+        index: Index into the dataset.
+        id: The sample's id; `index-<n>` if it could not be read.
+        task: What was asked for.
+        prompt: The prompt's text, each image one placeholder.
+        answer: Ground truth; None if the sample could not be read.
+        prediction: The model's text.
+        parsed: What the metric read from it; a box is in pixels of the original image.
+        score: How right it is, in [0, 1].
+        failed: Why the sample could not be evaluated, or None.
+        image_size: Width and height in pixels of the last original image.
+        prompt_tokens: `S`, padding not counted.
+        visual_tokens: `V`, over all images of the prompt.
+        kept_tokens: `K`, after the last stage.
+        generated_tokens: Tokens of the answer, the closing one included.
+        images: Start in the prompt, rows and columns of each image's visual tokens.
+        kept: (K,) ascending indices into the prompt.
+        roles: (K,) indices into `ivcp.core.selection.ROLES`.
+        layer_tokens: (L,) tokens that each decoder layer processed in prefill.
+        kv_cache_bytes: Bytes really allocated after prefill: the batch's, divided by its size.
+        kv_cache_bytes_unpruned: The same for the same batch without pruning.
+        prefill_flops: By formula, language model only.
+        prefill_flops_unpruned: The same without pruning.
+        vision_ms: Vision tower.
+        language_prefill_ms: Decoder layers in prefill, without the selector.
+        selector_ms: Choosing tokens and cutting.
+        time_to_first_token_ms: From the call to the first token's logits.
+        decode_ms_per_token: Each further token; None if there is none.
+    """
+
+    index: int
+    id: str
+    task: Task
+    prompt: str = ""
+    answer: Answer | None = None
+    prediction: str = ""
+    parsed: Answer | None = None
+    score: float = 0.0
+    failed: str | None = None
+    image_size: tuple[int, int] | None = None
+    prompt_tokens: int = 0
+    visual_tokens: int = 0
+    kept_tokens: int = 0
+    generated_tokens: int = 0
+    images: tuple[tuple[int, int, int], ...] = ()
+    kept: tuple[int, ...] = ()
+    roles: tuple[int, ...] = ()
+    layer_tokens: tuple[int, ...] = ()
+    kv_cache_bytes: float = 0.0
+    kv_cache_bytes_unpruned: float = 0.0
+    prefill_flops: int = 0
+    prefill_flops_unpruned: int = 0
+    vision_ms: float | None = None
+    language_prefill_ms: float | None = None
+    selector_ms: float | None = None
+    time_to_first_token_ms: float | None = None
+    decode_ms_per_token: float | None = None
+
+    def line(self) -> str:
+        """The record as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a file; lists come back as tuples, as `Record` has them."""
+    names = {field.name for field in fields(Record)}
+    with path.open(encoding="utf-8") as lines:
+        return [
+            Record(
+                **{key: _tuples(value) for key, value in json.loads(line).items() if key in names}
+            )
+            for line in lines
+        ]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+@contextlib.contextmanager
+def told_if_full(path: Path) -> Iterator[None]:
+    """Turn "no space left" inside the block into one sentence.
+
+    Raises:
+        UserError: The disk or the quota is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"The disk is full: {path} could not be written. What was written before is kept; "
+            f"free some space or choose another folder with hydra.run.dir=FOLDER."
+        ) from error
+
+
+class LineFile:
+    """A file of whole lines: each call writes through to the operating system or leaves no trace.
+
+    Args:
+        path: Replaced if it exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size = path, 0
+        with told_if_full(path):
+            self.file = path.open("wb", buffering=0)
+
+    def append(self, lines: Iterable[str]) -> None:
+        """Write lines; after a failure the file ends with the last whole line before them.
+
+        Raises:
+            UserError: The disk is full.
+        """
+        data = memoryview("".join(lines).encode())
+        with told_if_full(self.path):
+            try:
+                written = 0
+                while written < len(data):
+                    written += self.file.write(data[written:]) or 0
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self.file.fileno(), self.size)
+                raise
+        self.size += len(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises:
+        UserError: The disk is full.
+    """
+    draft = path.with_name(f".{path.name}.part")
+    with told_if_full(path):
+        try:
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""The part of the configuration that evaluation itself follows, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ivcp.core.errors import UserError
+
+LEAST = {"batch_size": 1, "workers": 0, "limit": 1, "pictures": 0, "seed": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a run goes.
+
+    Attributes:
+        batch_size: Samples a batch, at least 1.
+        workers: Processes that load data; 0 loads in the main process.
+        limit: Most samples to evaluate, at least 1; None takes all.
+        pictures: Number of first samples whose kept tokens are drawn.
+        seed: Of everything that is drawn at random.
+        baseline: None, "auto", or the folder of a finished run.
+        generation: Keyword arguments of `generate`.
+    """
+
+    batch_size: int = 8
+    workers: int = 2
+    limit: int | None = None
+    pictures: int = 4
+    seed: int = 0
+    baseline: str | None = "auto"
+    generation: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: A field is no whole number or too small.
+        """
+        for name, least in LEAST.items():
+            value, optional = getattr(self, name), name == "limit"
+            if optional and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(
+                    f"{name} must be a whole number of at least {least}"
+                    f"{', or null for all samples' if optional else ''}; got {value!r}."
+                )
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Settings:
+        """The settings in a whole configuration; other keys are passed over."""
+        names = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in config.items() if name in names})

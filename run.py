@@ -1,0 +1,53 @@
+"""Evaluate a pruning method: `python run.py model=tiny pruner=ivcp dataset=shapes ratio=0.3`."""
+
+import os
+import sys
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, errors
+
+from ivcp.core.errors import UserError
+from ivcp.core.pruner import check_pair
+from ivcp.evaluation.evaluate import evaluate
+
+PARTS = ("pruner", "model", "dataset", "metric", "trainer", "logger", "draw")
+
+
+def tell(error: Exception, go_on: bool = False) -> None:
+    """Print a user's mistake as one sentence and exit with 2; a defect is raised again."""
+    cause = error.__cause__ if isinstance(error, InstantiationException) else error
+    known = isinstance(cause, UserError | HydraException | errors.OmegaConfBaseException)
+    if not known and not str(cause).startswith("Config group override"):
+        raise error
+    sentence = " ".join(str(cause).split("Config search path")[0].split()).replace(" Ava", "; ava")
+    print(sentence.removeprefix("In 'config': "), file=sys.stderr)
+    if not go_on:
+        sys.exit(2)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float:
+    """Build the parts, check that they fit, evaluate; returns the headline metric."""
+    job = HydraConfig.get()
+    names = {name: job.runtime.choices[name] for name in ("model", "pruner", "dataset")}
+    sweep = "MULTIRUN" in str(job.mode)
+    try:
+        parts: dict[str, Any] = {name: instantiate(cfg[name]) for name in PARTS}
+        check_pair(parts["pruner"], parts["model"].provides, names["model"], parts["model"].depth())
+        parts["config"] = OmegaConf.to_container(cfg, resolve=True)
+        return evaluate(**parts, names=names, folder=job.runtime.output_dir, sweep=sweep)
+    except Exception as error:
+        tell(error, go_on=sweep)
+        raise  # Hydra goes on with the next run of the sweep and fails at the end
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets errors through to here
+    try:
+        main()
+    except Exception as error:
+        tell(error)

@@ -1,0 +1,99 @@
+import io
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from ivcp.core.errors import UserError
+from ivcp.core.family import Encoded
+from ivcp.core.types import Sample
+from ivcp.evaluation.data import Item, ReadableItems, collate
+
+SAMPLE = Sample(
+    id="a", task="yes_no", images=(Image.new("RGB", (8, 8)),), question="?", answer="Yes"
+)
+
+
+def truncated_image() -> Image.Image:
+    """A JPEG whose second half is missing; PIL opens it and fails when the pixels are needed."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "JPEG")
+    return Image.open(io.BytesIO(file.getvalue()[: file.tell() // 2]))
+
+
+class Source:
+    task = "yes_no"
+
+    def __init__(self, *samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.samples[index]
+        if isinstance(sample, Exception):
+            raise sample
+        return sample
+
+
+class PickyFamily:
+    """Encodes everything but samples whose id is "bad"."""
+
+    def encode(self, processor, samples) -> Encoded:
+        if any(sample.id == "bad" for sample in samples):
+            raise UserError("An image is too thin.")
+        return Encoded({}, [sample.id for sample in samples], [])
+
+
+def test_bad_samples_become_items_with_a_reason() -> None:
+    source = Source(
+        SAMPLE,
+        OSError("cannot identify image file"),
+        UserError("Row 2 has\nno answer."),
+        replace(SAMPLE, images=(truncated_image(),)),
+    )
+    items = [ReadableItems(source, None)[index] for index in range(4)]
+    assert items[0] == Item(0, SAMPLE)
+    assert [item.sample for item in items[1:]] == [None, None, None]
+    assert items[1].failed == "OSError: cannot identify image file"
+    assert items[2].failed == "UserError: Row 2 has no answer."
+    assert "truncated" in items[3].failed
+
+
+def test_a_defect_of_the_dataset_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        ReadableItems(Source(ZeroDivisionError()), None)[0]
+
+
+def test_an_empty_dataset_is_refused() -> None:
+    with pytest.raises(UserError, match="The dataset is empty"):
+        ReadableItems(Source(), None)
+
+
+@pytest.mark.parametrize(("limit", "length"), [(None, 3), (2, 2), (9, 3)])
+def test_limit(limit, length) -> None:
+    assert len(ReadableItems(Source(SAMPLE, SAMPLE, SAMPLE), limit)) == length
+
+
+def test_a_sample_that_cannot_be_encoded_fails_alone() -> None:
+    items = [
+        Item(4, replace(SAMPLE, id="x")),
+        Item(5, replace(SAMPLE, id="bad")),
+        Item(6, None, "OSError"),
+        Item(7, replace(SAMPLE, id="y")),
+    ]
+    batch = collate(PickyFamily(), None, items)
+    assert batch.indices == (4, 7)
+    assert batch.encoded.prompts == ["x", "y"]
+    assert [(item.index, item.failed) for item in batch.failures] == [
+        (5, "UserError: An image is too thin."),
+        (6, "OSError"),
+    ]
+
+
+def test_a_batch_of_nothing_but_failures_has_no_inputs() -> None:
+    batch = collate(PickyFamily(), None, [Item(0, None, "OSError")])
+    assert batch.encoded is None
+    assert batch.samples == ()
+    assert batch.to("cpu") is batch

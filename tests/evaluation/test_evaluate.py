@@ -1,0 +1,189 @@
+import json
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ivcp.core.errors import UserError
+from ivcp.datasets.shapes import Shapes
+from ivcp.evaluation.evaluate import evaluate
+from ivcp.evaluation.wandb_logger import UnattendedWandbLogger
+from ivcp.metrics.yes_no import YesNoMetrics
+from ivcp.pruners.none import NoPruning
+
+
+def wandb_records(path: Path) -> Iterator[bytes]:
+    """Serialized records of an offline run: LevelDB's log format behind a header of 7 bytes."""
+    data, block, at, parts = path.read_bytes(), 32768, 7, b""
+    while at + 7 <= len(data):
+        if block - at % block < 7:  # no record header crosses the border of a block
+            at += block - at % block
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
+
+
+def results(parts) -> tuple[dict, list[dict]]:
+    folder = Path(parts["folder"])
+    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.loads((folder / "metrics.json").read_text()), [json.loads(line) for line in lines]
+
+
+class Broken(Shapes):
+    """Scenes of which the second cannot be decoded."""
+
+    def __getitem__(self, index: int):
+        if index == 1:
+            raise OSError("image file is truncated")
+        return super().__getitem__(index)
+
+
+def test_a_run_leaves_the_files_that_are_promised(parts, capsys) -> None:
+    headline = evaluate(**parts)
+    report, lines = results(parts)
+    assert [line["id"] for line in lines] == ["test-0-0", "test-0-1", "test-0-2"]
+    assert report["run"]["headline"] == {"name": "acc@0.5", "value": headline}
+    assert report["metrics"]["acc@0.5"] == headline
+    assert report["tokens"]["keep_ratio"] == 0.5
+    assert report["tokens"]["layer_average_ratio"] == 0.75  # 2 of 4 layers see half
+    assert report["efficiency"]["prefill_flops_counted_to_formula"] == pytest.approx(1, rel=0.05)
+    assert 0 < report["efficiency"]["kv_cache_ratio"] < 0.6
+    assert all(line["kept_tokens"] == len(line["kept"]) == len(line["roles"]) for line in lines)
+    assert all(line["time_to_first_token_ms"] > line["language_prefill_ms"] for line in lines)
+    for key in ("ratio", "layer", "versions", "git", "device", "dtype", "attention", "date"):
+        assert key in report["run"], key
+    (picture,) = (Path(parts["folder"]) / "pictures").iterdir()
+    assert picture.name == "000_test-0-0.png"
+    assert Image.open(picture).size[0] > 100
+    assert "acc@0.5" in capsys.readouterr().out
+    names = {path.name for path in Path(parts["folder"]).iterdir()}
+    assert names == {"metrics.json", "predictions.jsonl", "pictures"}
+
+
+def test_unpruned_answers_are_those_of_plain_generate(parts) -> None:
+    evaluate(**parts | {"pruner": NoPruning()})
+    report, lines = results(parts)
+    family = parts["model"]
+    model, processor = family.load()
+    for index, line in enumerate(lines):
+        encoded = family.encode(processor, [parts["dataset"][index]])
+        with torch.inference_mode():
+            tokens = model.generate(**encoded.inputs, max_new_tokens=4, do_sample=False)
+        answer = tokens[:, encoded.inputs["input_ids"].shape[1] :]
+        assert line["prediction"] == family.decode(processor, answer)[0]
+    assert report["efficiency"]["kv_cache_ratio"] == 1
+    assert report["efficiency"]["prefill_flops_ratio"] == 1
+    assert report["tokens"]["layer_average_ratio"] == 1
+
+
+def test_a_corrupt_image_is_counted_and_the_run_goes_on(parts) -> None:
+    parts["dataset"] = Broken(task="yes_no", size=3)
+    evaluate(**parts | {"metric": YesNoMetrics()})
+    report, lines = results(parts)
+    assert (report["run"]["samples"], report["run"]["failed_samples"]) == (3, 1)
+    assert [line["failed"] for line in lines] == [None, "OSError: image file is truncated", None]
+    assert (lines[1]["id"], lines[1]["score"], lines[1]["parsed"]) == ("index-1", 0.0, None)
+    assert report["metrics"]["unparsed_rate"] >= 1 / 3
+    assert report["tokens"]["visual"] == 144  # the failed sample does not count as zero tokens
+
+
+def test_a_dataset_of_failures_ends_with_zero(parts) -> None:
+    class AllBroken(Shapes):
+        def __getitem__(self, index: int):
+            raise OSError("gone")
+
+    parts["dataset"] = AllBroken(task="grounding", size=3)
+    assert evaluate(**parts) == 0
+    assert results(parts)[0]["run"]["failed_samples"] == 3
+
+
+def test_an_empty_dataset_is_refused_before_weights_load(parts, monkeypatch) -> None:
+    monkeypatch.setattr(type(parts["model"]), "load", lambda self: pytest.fail("loaded"))
+    with pytest.raises(UserError, match="The dataset is empty"):
+        evaluate(**parts | {"dataset": Shapes(task="grounding", size=0)})
+
+
+def test_a_full_disk_keeps_what_was_written(parts, monkeypatch) -> None:
+    from ivcp.evaluation import records
+
+    append = records.LineFile.append
+
+    with Path("/dev/full").open("wb", buffering=0) as full:
+
+        def full_at_the_second_batch(self, lines) -> None:
+            if self.size:
+                self.file.close()
+                self.file = full
+            append(self, lines)
+
+        monkeypatch.setattr(records.LineFile, "append", full_at_the_second_batch)
+        with pytest.raises(UserError, match="The disk is full"):
+            evaluate(**parts)
+    folder = Path(parts["folder"])
+    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 2
+    assert not (folder / "metrics.json").exists()
+
+
+def test_two_processes_count_each_of_five_samples_once(parts) -> None:
+    parts["dataset"] = Broken(task="grounding", size=5)
+    spawn = {"devices": 2, "strategy": "ddp_spawn"}
+    evaluate(**parts | {"trainer": partial(parts["trainer"], **spawn)}, sweep=True)
+    report, lines = results(parts)
+    assert [line["index"] for line in lines] == [0, 1, 2, 3, 4]
+    assert (report["run"]["processes"], report["run"]["failed_samples"]) == (2, 1)
+    names = {path.name for path in Path(parts["folder"]).iterdir()}
+    assert names == {"metrics.json", "predictions.jsonl", "pictures"}
+    single = parts | {"folder": parts["folder"] + "-single"}
+    Path(single["folder"]).mkdir()
+    evaluate(**single)
+    alone, lines_alone = results(single)
+    assert report["metrics"] == alone["metrics"]
+    assert [line["kept"] for line in lines] == [line["kept"] for line in lines_alone]
+
+
+def test_a_sweep_refuses_a_strategy_that_starts_itself_again(parts) -> None:
+    ddp = partial(parts["trainer"], devices=2, strategy="ddp")
+    with pytest.raises(UserError, match=r"A sweep \(-m\) cannot use trainer.strategy=ddp"):
+        evaluate(**parts | {"trainer": ddp}, sweep=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_one_sentence(parts) -> None:
+    with pytest.raises(UserError, match=r"The trainer cannot be used here .* trainer=cpu"):
+        evaluate(**parts | {"trainer": partial(parts["trainer"], accelerator="gpu")})
+
+
+def test_wandb_offline_run_can_be_read_back(parts, monkeypatch, tmp_path, capsys) -> None:
+    pytest.importorskip("wandb")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    value = evaluate(**parts | {"logger": partial(UnattendedWandbLogger, project="test")})
+    assert "logs offline, since no API key was found" in capsys.readouterr().err
+    (path,) = Path(parts["folder"]).glob("wandb/offline-run-*/run-*.wandb")
+    history, config = {}, {}
+    for data in wandb_records(path):
+        record = Record.FromString(data)
+        for item in record.history.item:
+            history[item.key or "/".join(item.nested_key)] = item.value_json
+        for item in (*record.config.update, *record.run.config.update):
+            config[item.key or "/".join(item.nested_key)] = item.value_json
+    assert math.isclose(json.loads(history["metrics/acc@0.5"]), value)
+    assert {"tokens/keep_ratio", "efficiency/kv_cache_bytes"} <= history.keys()
+    assert any(key.startswith("predictions") for key in history)
+    assert any(key.startswith("kept_tokens") for key in history)
+    assert json.loads(config["ratio"]) == 0.5
+    files = path.parent / "files" / "media"
+    assert len(list(files.glob("images/*.png"))) == 1
+    (table,) = files.glob("table/*.json")
+    assert len(json.loads(table.read_text())["data"]) == 3

@@ -1,0 +1,56 @@
+import pytest
+import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from ivcp.datasets.shapes import Shapes
+from ivcp.engine.session import open_session
+from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
+from ivcp.pruners.ivcp import IVCPrune
+from ivcp.pruners.none import NoPruning
+from ivcp.pruners.random import RandomPruning
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    "pruner",
+    [NoPruning(), RandomPruning(keep_ratio=0.3, layer=1), IVCPrune(keep_ratio=0.5, layer=2)],
+    ids=lambda pruner: type(pruner).__name__,
+)
+def test_formula_agrees_with_what_pytorch_counts(family, pruner, attention) -> None:
+    model, processor = family.load()
+    model.set_attn_implementation(attention)
+    encoded = family.encode(processor, [Shapes(task="grounding")[0]])
+    decoder = family.decoder(model)
+    hooks_before = [len(module._forward_hooks) for module in model.modules()]
+    with torch.inference_mode(), open_session(model, family, pruner) as session:
+        counted = count_flops(
+            decoder, lambda: model.generate(**encoded.inputs, max_new_tokens=3, do_sample=False)
+        )
+    formula = prefill_flops([row[0] for row in session.layer_tokens], DecoderSizes.of(decoder))
+    assert counted == pytest.approx(formula, rel=0.05)
+    assert hooks_before == [len(module._forward_hooks) for module in model.modules()]
+
+
+def test_only_the_first_call_is_counted() -> None:
+    layer = torch.nn.Linear(3, 5, bias=False)
+    once = count_flops(layer, lambda: layer(torch.ones(7, 3)))
+    twice = count_flops(layer, lambda: [layer(torch.ones(7, 3)) for _ in range(2)])
+    assert once == twice == 2 * 7 * 3 * 5
+
+
+def test_counting_ends_with_an_exception() -> None:
+    layer = torch.nn.Linear(3, 5)
+    with pytest.raises(RuntimeError):
+        count_flops(layer, lambda: layer(torch.ones(7, 4)))
+    assert not layer._forward_hooks
+    assert not layer._forward_pre_hooks
+    assert _get_current_dispatch_mode() is None  # the counter is off
+
+
+def test_cache_bytes_are_those_of_a_real_cache(family) -> None:
+    model, processor = family.load()
+    encoded = family.encode(processor, [Shapes(task="grounding")[0]])
+    with torch.inference_mode(), open_session(model, family, NoPruning()) as session:
+        model.generate(**encoded.inputs, max_new_tokens=1)
+    sizes = DecoderSizes.of(family.decoder(model))
+    assert session.cache_bytes == sizes.cache_bytes(session.layouts[0].length, 4)

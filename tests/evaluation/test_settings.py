@@ -1,0 +1,18 @@
+import pytest
+
+from ivcp.core.errors import UserError
+from ivcp.evaluation.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("limit", 0), ("limit", "abc"), ("batch_size", 0), ("batch_size", None), ("workers", -1),
+     ("seed", "x"), ("pictures", 1.5), ("batch_size", True)],
+)  # fmt: skip
+def test_a_wrong_value_is_one_sentence(name, value) -> None:
+    with pytest.raises(UserError, match=f"^{name} must be a whole number of at least"):
+        Settings.of({name: value})
+
+
+def test_other_keys_are_passed_over() -> None:
+    assert Settings.of({"limit": 3, "ratio": 0.5}) == Settings(limit=3)

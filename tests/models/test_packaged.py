@@ -1,0 +1,79 @@
+"""The model that ships with the package, through the family that loads the 7B model."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from ivcp import pruned
+from ivcp.core.errors import UserError
+from ivcp.datasets.shapes import Shapes
+from ivcp.metrics.grounding import GroundingMetrics
+from ivcp.models.qwen25vl import PACKAGED, Qwen25VL
+from ivcp.pruners.random import RandomPruning
+
+FAMILY = Qwen25VL(path=None, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Any:
+    return FAMILY.load()
+
+
+def accuracy(loaded: Any, pruner: Any, size: int) -> float:
+    """Acc@0.5 on the first samples of the test split."""
+    model, processor = loaded
+    data, metric = Shapes(task="grounding", size=size), GroundingMetrics()
+    for first in range(0, size, 10):
+        samples = [data[index] for index in range(first, first + 10)]
+        encoded = FAMILY.encode(processor, samples)
+        with pruned(model, pruner) as session:
+            session.sample_ids = [sample.id for sample in samples]
+            out = model.generate(**encoded.inputs, max_new_tokens=16, do_sample=False)
+        texts = FAMILY.decode(processor, out[:, encoded.inputs["input_ids"].shape[1] :])
+        boxes = [FAMILY.parse_box(text) for text in texts]
+        metric.update(boxes, [sample.answer for sample in samples])
+    return float(metric.compute()["acc@0.5"])
+
+
+def test_it_is_an_ordinary_folder_of_the_promised_kind(loaded: Any) -> None:
+    model, _ = loaded
+    assert type(model) is Qwen2_5_VLForConditionalGeneration
+    assert FAMILY.depth() == len(model.model.language_model.layers) >= 6
+    vision = model.config.vision_config
+    assert 0 < len(vision.fullatt_block_indexes) < vision.depth, "window and full attention"
+    assert sum(path.stat().st_size for path in PACKAGED.iterdir()) < 25 * 2**20
+    assert (PACKAGED / "README.md").exists()
+
+
+def test_it_answers_and_pruning_bites(loaded: Any) -> None:
+    from ivcp.pruners.none import NoPruning
+
+    whole = accuracy(loaded, NoPruning(), 60)
+    tenth = accuracy(loaded, RandomPruning(keep_ratio=0.1, layer=4), 60)
+    assert whole > 0.75
+    assert tenth < whole - 0.1
+
+
+def test_prompts_hold_144_visual_tokens(loaded: Any) -> None:
+    model, processor = loaded
+    encoded = FAMILY.encode(processor, [Shapes(task="yes_no")[0]])
+    assert (encoded.inputs["input_ids"] == model.config.image_token_id).sum() == 144
+
+
+@pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="it is installed")
+def test_flash_attention_that_is_missing_is_named() -> None:
+    family = Qwen25VL(path=None, dtype="float32", attention="flash_attention_2")
+    with pytest.raises(UserError, match=r"model\.attention=flash_attention_2 cannot be used"):
+        family.load()
+
+
+def test_pixel_limits_reach_the_processor() -> None:
+    _, processor = Qwen25VL(path=None, dtype="float32", max_pixels=96 * 96).load()
+    encoded = FAMILY.encode(processor, [Shapes(task="grounding")[0]])
+    assert encoded.frames[0].width * encoded.frames[0].height <= 96 * 96
+    assert torch.equal(encoded.inputs["image_grid_thw"][0], torch.tensor([1, 12, 12]))

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from ivcp.core.metric import AnswerMetric
+
+CONF = Path(__file__).parents[1] / "conf"
+GROUPS = ("dataset", "trainer", "logger", "pruner", "model", "experiment")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+METRIC_OF = {
+    "grounding": "GroundingMetrics",
+    "yes_no": "YesNoMetrics",
+    "multiple_choice": "MultipleChoiceMetrics",
+}
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_every_option_composes(group, name) -> None:
+    assert group == "experiment" or group in composed(f"{group}={name}")
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_opens_with_what_it_is_and_how_to_use_it(path) -> None:
+    comments = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        if "@package" not in line:
+            comments.append(line)
+    assert "python run.py" in " ".join(comments)
+
+
+@pytest.mark.parametrize("name", [name for group, name in OPTIONS if group == "dataset"])
+def test_every_dataset_brings_the_metric_of_its_task(name) -> None:
+    cfg = composed(f"dataset={name}")
+    dataset, metric = instantiate(cfg.dataset), instantiate(cfg.metric)
+    assert isinstance(metric, AnswerMetric)
+    assert type(metric).__name__ == METRIC_OF[dataset.task]
+    assert dataset[0].task == dataset.task
+
+
+@pytest.mark.parametrize("name", [name for group, name in OPTIONS if group == "trainer"])
+def test_every_trainer_leaves_the_screen_to_the_run(name) -> None:
+    build = instantiate(composed(f"trainer={name}").trainer)
+    assert build.keywords["enable_progress_bar"] is False
+    if "cpu" in name:
+        assert build(logger=False).world_size == (2 if "ddp" in name else 1)
+
+
+def test_top_level_ratio_reaches_the_pruner() -> None:
+    assert composed("ratio=0.3").pruner.keep_ratio == 0.3
+
+
+def test_tuned_values_follow_the_pair_and_the_command_line_wins() -> None:
+    (pair,) = CONF.glob("tuned/ivcp__tiny.yaml")
+    tuned = OmegaConf.load(pair).pruner.layer
+    assert OmegaConf.load(CONF / "pruner" / "ivcp.yaml").layer != tuned
+    assert composed("pruner=ivcp", "model=tiny").pruner.layer == tuned
+    assert composed("pruner=ivcp", "model=tiny", "pruner.layer=1").pruner.layer == 1
+
+
+def test_an_overlay_can_choose_other_parts(tmp_path) -> None:
+    cfg = composed("experiment=compare")
+    assert cfg.dataset.task == "grounding"

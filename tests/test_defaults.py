@@ -1,0 +1,44 @@
+"""A yaml states every field of its class, with the class's own default."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+CONF = Path(__file__).parents[1] / "conf"
+FREE = {"pruner": {"keep_ratio"}, "model": {"path", "dtype", "min_pixels", "max_pixels"}}
+FILES = [path for group in FREE for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_yaml_and_class_agree(path: Path) -> None:
+    config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    if base := config.pop("defaults", None):
+        parent = OmegaConf.load(path.parent / f"{base[0]}.yaml")
+        config = {**OmegaConf.to_container(parent, resolve=False), **config}
+    fields = {field.name: field for field in dataclasses.fields(get_class(config.pop("_target_")))}
+    assert set(config) == set(fields)
+    for name in set(fields) - FREE[path.parent.name]:
+        default = fields[name].default
+        assert config[name] == (list(default) if isinstance(default, tuple) else default), name
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "pruner").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_pruner_takes_the_top_level_ratio(path: Path) -> None:
+    config = OmegaConf.load(path)
+    assert path.stem == get_class(config._target_).__module__.rpartition(".")[2]
+    raw = OmegaConf.to_container(config, resolve=False)["keep_ratio"]
+    assert raw == (1.0 if path.stem == "none" else "${ratio}")
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "tuned").glob("*.yaml")), ids=lambda p: p.stem)
+def test_tuned_files_name_a_pair_that_exists(path: Path) -> None:
+    pruner, _, model = path.stem.partition("__")
+    assert (CONF / "pruner" / f"{pruner}.yaml").exists()
+    assert (CONF / "model" / f"{model}.yaml").exists()
+    known = OmegaConf.load(CONF / "pruner" / f"{pruner}.yaml")
+    assert set(OmegaConf.load(path).pruner) <= set(known)

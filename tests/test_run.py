@@ -1,0 +1,108 @@
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.tiny.build import build_model, build_tokenizer, save
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("trainer=cpu", "logger=none", "workers=0", "limit=2", "generation.max_new_tokens=3")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("run") / "model"
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    save(folder, build_model(tokenizer, layers=6), tokenizer)
+    return f"model.path={folder}"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Calls run.py as a script in this process: exit code, standard output, standard error."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = 0
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "run.py"), *words])
+        try:
+            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    return call
+
+
+def test_a_run_from_the_command_line(model, tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "run.py", model, "pruner=random", "ratio=0.25", *QUICK],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("outputs/*/*/metrics.json")
+    report = json.loads(path.read_text())
+    assert report["run"]["pruner"] == "random"
+    assert report["tokens"]["keep_ratio"] == 0.25
+    assert report["run"]["config"]["pruner"]["layer"] == report["run"]["layer"]
+    assert "acc@0.5" in done.stdout
+    assert "Tip" not in done.stdout + done.stderr
+    assert "GPU available" not in done.stdout + done.stderr
+
+
+def test_a_sweep_names_its_folders_and_finds_its_baseline(model, run, tmp_path) -> None:
+    code, out, _ = run("-m", "pruner=none,random", model, *QUICK)
+    assert code == 0
+    folders = [path.parent.name for path in sorted(tmp_path.glob("multirun/*/*/*/metrics.json"))]
+    assert ["pruner=none" in name for name in folders] == [True, False]
+    assert "pruner=random" in folders[1]
+    assert "unpruned" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["ratio=0"], "keep_ratio must be a number in (0, 1]"),
+        (["ratio=1.5"], "keep_ratio must be a number in (0, 1]"),
+        (["ratio=abc"], "got 'abc'"),
+        (["pruner=nothing"], "available options in 'pruner': fastv"),
+        (["model=nothing"], "available options in 'model': qwen25vl"),
+        (["dataset=nothing"], "available options in 'dataset': shapes"),
+        (["logger=nothing"], "available options in 'logger': csv none wandb"),
+        (["pruner.layer=99"], "layer must lie in 1 .. 5"),
+        (["model.path=/no/such/folder"], "model.path must be an existing folder"),
+        (["dataset.size=0"], "The dataset is empty"),
+        (["limit=0"], "limit must be a whole number of at least 1"),
+        (["nonsense=1"], "Could not override 'nonsense'"),
+        (["ratio=[1"], "[1"),
+        (["logger=null"], "Config group override must be a string"),
+        (["-m", "pruner=none,nothing"], "available options in 'pruner'"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(words, sentence, model, run) -> None:
+    code, _, err = run(*words, *([] if "model" in words[0] else [model]), "trainer=cpu")
+    told = [line for line in err.splitlines() if "Loading weights" not in line]
+    assert code == 2
+    assert len(told) == 1, err
+    assert sentence in told[0]
+
+
+def test_a_sweep_goes_on_after_a_mistake(model, run, tmp_path) -> None:
+    code, _, err = run("-m", "ratio=7,0.5", "pruner=random", model, *QUICK)
+    assert code == 2
+    assert "got 7" in err
+    assert len(list(tmp_path.glob("multirun/*/*/*/metrics.json"))) == 1
+
+
+def test_a_defect_keeps_its_traceback(model, run, monkeypatch) -> None:
+    monkeypatch.setattr("ivcp.evaluation.evaluate.make_loader", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(model, *QUICK)
