@@ -69,8 +69,10 @@ def test_a_run_leaves_the_files_that_are_promised(parts, capsys) -> None:
 
 
 def test_unpruned_answers_are_those_of_plain_generate(parts) -> None:
+    parts["config"]["batch_size"] = 3
     evaluate(**parts | {"pruner": NoPruning()})
     report, lines = results(parts)
+    assert len({line["prompt_tokens"] for line in lines}) > 1  # a batch with padding
     family = parts["model"]
     model, processor = family.load()
     for index, line in enumerate(lines):
