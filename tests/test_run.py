@@ -77,6 +77,8 @@ def test_a_sweep_names_its_folders_and_finds_its_baseline(model, run, tmp_path) 
         (["dataset=nothing"], "available options in 'dataset': shapes"),
         (["logger=nothing"], "available options in 'logger': csv none wandb"),
         (["pruner.layer=99"], "layer must lie in 1 .. 5"),
+        (["pruner.layer=x"], "layer must be a whole number; got 'x'"),
+        (["dataset.split=dev"], "split must be one of train, val, test; got 'dev'"),
         (["model.path=/no/such/folder"], "model.path must be an existing folder"),
         (["dataset.size=0"], "The dataset is empty"),
         (["limit=0"], "limit must be a whole number of at least 1"),

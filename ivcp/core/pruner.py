@@ -144,6 +144,8 @@ def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: 
             f"{', '.join(sorted(provides))}; use another pruner or model."
         )
     for stage in pruner.stages():
+        if not isinstance(stage.layer, int):
+            raise UserError(f"layer must be a whole number; got {stage.layer!r}.")
         first = 1 if pruner.needs & LAYER_SIGNALS else 0
         if not first <= stage.layer < layers:
             reason = f" ({name} looks at the layer before)" if first else ""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from ivcp.core.errors import UserError
 from ivcp.core.types import Box, Sample, Task
-from ivcp.datasets.scenes import COLORS, SHAPES, SIDE, Scene, SceneObject, Split, make_scene
+from ivcp.datasets.scenes import COLORS, SHAPES, SIDE, SPLITS, Scene, SceneObject, Split, make_scene
 
 MARGIN = 12  # pixels by which "the leftmost" leads, and a quadrant's border is avoided
 
@@ -49,6 +50,18 @@ class Shapes:
     split: Split = "test"
     size: int = 200
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the choices.
+
+        Raises:
+            UserError: A field is not one of its values.
+        """
+        for name, known in (("task", get_args(Task)), ("split", SPLITS)):
+            if getattr(self, name) not in known:
+                raise UserError(
+                    f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}."
+                )
 
     def __len__(self) -> int:
         return self.size

@@ -36,7 +36,7 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(self, folder: Path) -> None:
         super().__init__(write_interval="batch")
         self.folder = folder
-        self.lines: LineFile | None = None
+        self.lines: LineFile  # open while predictions are made
         self.started = 0.0
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -56,12 +56,10 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write through to the operating system."""
-        assert self.lines is not None
         self.lines.append(record.line() for record in prediction)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave this process's own measurements for the one that sums up."""
-        assert self.lines is not None
         self.lines.close()
         model: Any = pl_module.model
         device = next(model.parameters()).device

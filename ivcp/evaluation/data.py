@@ -65,6 +65,13 @@ class Batch:
     encoded: Encoded | None
     failures: tuple[Item, ...]
 
+    @property
+    def ready(self) -> Encoded:
+        """The model inputs of a batch that has some."""
+        if self.encoded is None:
+            raise RuntimeError("no sample of this batch could be read")
+        return self.encoded
+
     def to(self, device: torch.device, **options: Any) -> Batch:
         """The batch with its inputs on a device."""
         if self.encoded is None:

@@ -109,15 +109,15 @@ class Evaluation(lightning.LightningModule):
 
     def _generate(self, batch: Batch, **options: Any) -> tuple[Tensor, Session, Phases]:
         """(B, N) answer tokens, what the pruner did, and how long it took."""
-        assert batch.encoded is not None
+        inputs = batch.ready.inputs
         with open_session(self.model, self.family, self.pruner) as session:
             session.sample_ids = [sample.id for sample in batch.samples]
             vision, decoder = self.family.vision(self.model), self.family.decoder(self.model)
             with timed_phases(self.model, vision, decoder) as phases:
                 output = self.model.generate(  # type: ignore[operator]
-                    **batch.encoded.inputs, **{**self.generation, **options}
+                    **inputs, **{**self.generation, **options}
                 )
-        return output[:, batch.encoded.inputs["input_ids"].shape[1] :], session, phases
+        return output[:, inputs["input_ids"].shape[1] :], session, phases
 
     def _count(self, batch: Batch) -> Counted:
         """Count the operations of the prefill of the batch's first sample."""
@@ -138,7 +138,6 @@ class Evaluation(lightning.LightningModule):
         self, batch: Batch, tokens: Tensor, session: Session, phases: Phases
     ) -> list[Record]:
         """One record for each sample that was answered."""
-        assert batch.encoded is not None
         count, rows = len(batch.samples), len(session.layouts)
         stride = rows // count  # beams and returned sequences repeat a sample's row
         texts = self.family.decode(self.processor, tokens)[:: len(tokens) // count]
@@ -153,14 +152,14 @@ class Evaluation(lightning.LightningModule):
         for number, sample in enumerate(batch.samples):
             row = number * stride
             layout = session.layouts[row]
-            parsed = self._read(texts[number], sample, batch.encoded.frames[number])
+            parsed = self._read(texts[number], sample, batch.ready.frames[number])
             layer_tokens = tuple(of_layer[row] for of_layer in session.layer_tokens)
             records.append(
                 Record(
                     index=batch.indices[number],
                     id=sample.id,
                     task=sample.task,
-                    prompt=batch.encoded.prompts[number],
+                    prompt=batch.ready.prompts[number],
                     answer=sample.answer,
                     prediction=texts[number],
                     parsed=parsed,

@@ -125,8 +125,11 @@ class Qwen25VL(ModelFamily):
             Qwen2_5_VLForConditionalGeneration,
             Qwen2VLImageProcessorPil,
         )
+        from transformers.utils import logging
 
         config = self._config
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # a folder loads in a moment; the run has its own bar
         try:
             model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
                 self._source,
@@ -144,6 +147,9 @@ class Qwen25VL(ModelFamily):
             ) from error
         except (OSError, ValueError) as error:
             raise self._absent(error) from error
+        finally:
+            if bars:
+                logging.enable_progress_bar()
         size = dict(images.size)
         images.size = {
             "shortest_edge": self.min_pixels or size["shortest_edge"],
@@ -152,9 +158,11 @@ class Qwen25VL(ModelFamily):
         return model.eval(), Processor(tokenizer, images)
 
     def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
-        pixels = processor.images(
-            [image for sample in samples for image in sample.images], return_tensors="pt"
-        )
+        images = [image for sample in samples for image in sample.images]
+        try:
+            pixels = processor.images(images, return_tensors="pt")
+        except ValueError as error:  # an aspect ratio beyond 200, for example
+            raise UserError(f"An image cannot be resized for the model: {error}.") from error
         merge, cell = processor.images.merge_size, processor.images.patch_size
         grids = iter(pixels["image_grid_thw"].tolist())
         texts, prompts, frames = [], [], []

@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from ivcp.core.errors import UserError
 from ivcp.datasets.scenes import COLORS, SHAPES, SIDE, SIZES, SceneObject, make_scene
 from ivcp.datasets.shapes import Shapes, ask
 
@@ -118,5 +119,7 @@ def test_samples() -> None:
     assert data[2] == Shapes(task="grounding", split="test", size=50)[2]
     with pytest.raises(IndexError, match="0 to 4"):
         data[5]
+    with pytest.raises(UserError, match="split must be one of train, val, test; got 'dev'"):
+        Shapes(task="grounding", split="dev")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="train, val, test"):
         make_scene(0, "dev", 0)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +47,14 @@ class Broken(Shapes):
         return super().__getitem__(index)
 
 
+class Wordy(Shapes):
+    """Scenes with longer and longer questions."""
+
+    def __getitem__(self, index: int):
+        sample = super().__getitem__(index)
+        return replace(sample, question=sample.question + " again" * index)
+
+
 def test_a_run_leaves_the_files_that_are_promised(parts, capsys) -> None:
     headline = evaluate(**parts)
     report, lines = results(parts)
@@ -69,7 +78,7 @@ def test_a_run_leaves_the_files_that_are_promised(parts, capsys) -> None:
 
 
 def test_unpruned_answers_are_those_of_plain_generate(parts) -> None:
-    parts["config"]["batch_size"] = 3
+    parts["config"]["batch_size"], parts["dataset"] = 3, Wordy(task="grounding", size=3)
     evaluate(**parts | {"pruner": NoPruning()})
     report, lines = results(parts)
     assert len({line["prompt_tokens"] for line in lines}) > 1  # a batch with padding
