@@ -18,6 +18,7 @@ def rotation_scores(positions: Tensor, inverse_frequencies: Tensor) -> tuple[Ten
     Returns:
         Two float32 tensors (V,) with values in [-1, 1].
 
+    >>> import torch
     >>> cos, sin = rotation_scores(torch.tensor([[0, 1]]), torch.tensor([1.0]))
     >>> [round(x, 4) for x in (*cos.tolist(), *sin.tolist())]
     [1.0, 0.5403, 0.0, 0.8415]

@@ -40,6 +40,7 @@ def budget(keep_ratio: float, tokens: int) -> int:
 def top(scores: Tensor, count: int) -> Tensor:
     """(count,) indices of the largest scores, best first; ties go to the lower index.
 
+    >>> import torch
     >>> top(torch.tensor([1.0, 3.0, 3.0, 2.0]), 2).tolist()
     [1, 2]
     """

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import EOS, IMAGE, PAD, START, prompts, single
+from small import EOS, IMAGE, PAD, START, prompts, single
 from test_invariants import build
 from tokenizers import Tokenizer, decoders, models
 from tokenizers.pre_tokenizers import ByteLevel
@@ -83,7 +83,7 @@ def test_stop_strings(qwen: Any, greedy: Any) -> None:
 @pytest.mark.parametrize("backend", ["sdpa", "eager"])
 def test_second_turn_sees_its_past_only(name: str, backend: str, greedy: Any) -> None:
     """New text on a pruned cache, as one chunk, equals the same text token by token."""
-    from conftest import random_qwen25vl
+    from small import random_qwen25vl
 
     model = random_qwen25vl(backend)
     inputs = single(BATCH, 1)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import prompts, random_qwen25vl, single
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from small import prompts, random_qwen25vl, single
 
 from ivcp import pruned
 from ivcp.core.pruner import Pruner

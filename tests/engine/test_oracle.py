@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import prompts, single
 from oracle import hidden_tokens_logits
+from small import prompts, single
 from test_invariants import PRUNERS, build
 
 from ivcp import pruned

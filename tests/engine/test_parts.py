@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import prompts, random_qwen25vl, single
+from small import prompts, random_qwen25vl, single
 from test_invariants import build
 from transformers import DynamicCache
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import prompts, random_qwen25vl, single
 from PIL import Image
+from small import prompts, random_qwen25vl, single
 from transformers import Qwen2VLImageProcessorPil
 
 from ivcp.core.errors import UserError
