@@ -151,7 +151,7 @@ class ImageView:
         total = torch.zeros(len(places), len(self.slots), device=keys.device)
         groups = query.reshape(keys.shape[0], -1, *query.shape[1:])  # (G, H / G, R, D)
         for group, key in zip(groups, keys, strict=True):
-            logits = (group @ key.T).float() * query.shape[-1] ** -0.5
+            logits = group.float() @ key.float().T * query.shape[-1] ** -0.5  # (H / G, R, stored)
             weights = logits.masked_fill(~seen, float("-inf")).softmax(-1)
             total += weights[..., stored - width + self.slots].sum(0)
         return total / query.shape[0]

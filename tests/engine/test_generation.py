@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import EOS, IMAGE, PAD, START, prompts, single
+from small import EOS, IMAGE, PAD, START, prompts, random_qwen25vl, single
 from test_invariants import build
 from tokenizers import Tokenizer, decoders, models
 from tokenizers.pre_tokenizers import ByteLevel
@@ -83,8 +83,6 @@ def test_stop_strings(qwen: Any, greedy: Any) -> None:
 @pytest.mark.parametrize("backend", ["sdpa", "eager"])
 def test_second_turn_sees_its_past_only(name: str, backend: str, greedy: Any) -> None:
     """New text on a pruned cache, as one chunk, equals the same text token by token."""
-    from small import random_qwen25vl
-
     model = random_qwen25vl(backend)
     inputs = single(BATCH, 1)
     turn = torch.randint(3, 80, (1, 9), generator=torch.Generator().manual_seed(3))
@@ -198,6 +196,20 @@ def test_before_the_language_model(name: str, qwen: Any, greedy: Any) -> None:
         value: Any = [0, 2, 3] if name == "sparsevlm" else 0
         with pytest.raises(UserError, match=r"layer must lie in 1 \.\. 5"):
             pruned(qwen, build(name, 0.4, **{field: value})).__enter__()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+def test_bfloat16(name: str, backend: str, greedy: Any) -> None:
+    """Half precision runs, keeps the budget, and hands pruners scores in float32."""
+    model = random_qwen25vl(backend).bfloat16()
+    inputs = {**BATCH.inputs, "pixel_values": BATCH.inputs["pixel_values"].bfloat16()}
+    with pruned(model, build(name, 0.4)) as session:
+        greedy(model, inputs, 3)
+    for kept, spans in zip(session.kept, BATCH.spans, strict=True):
+        assert len(kept) == sum(round(0.4 * count) for _, count in spans)
+    slots = sum(max(row) for row in session.cache_lengths)
+    assert session.cache_bytes == slots * 2 * len(BATCH.lengths) * 2 * 16 * 2
 
 
 def test_random_does_not_depend_on_the_batch(qwen: Any, greedy: Any) -> None:
