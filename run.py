@@ -2,7 +2,6 @@
 
 import os
 import sys
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -36,7 +35,7 @@ def main(cfg: DictConfig) -> float:
     names = {name: job.runtime.choices[name] for name in ("model", "pruner", "dataset")}
     sweep = "MULTIRUN" in str(job.mode)
     try:
-        parts: dict[str, Any] = {name: instantiate(cfg[name]) for name in PARTS}
+        parts = {name: instantiate(cfg[name]) for name in PARTS}
         check_pair(parts["pruner"], parts["model"].provides, names["model"], parts["model"].depth())
         parts["config"] = OmegaConf.to_container(cfg, resolve=True)
         return evaluate(**parts, names=names, folder=job.runtime.output_dir, sweep=sweep)
