@@ -41,7 +41,8 @@ def test_equals_hiding(name: str, sample: str, cut: bool, qwen: Any, greedy: Any
         stays = final if pruner.stages() and pruner.stages()[0].cut_cache else here
         hidden.append((_without(visual, here), _without(visual, stays)))
     expected = hidden_tokens_logits(qwen, inputs, out.sequences, hidden)
-    torch.testing.assert_close(torch.cat(out.logits), expected, atol=5e-5, rtol=1e-5)
+    scale = expected.abs().max().item()  # the random model's logits reach 6
+    torch.testing.assert_close(torch.cat(out.logits), expected, atol=1e-5 * scale, rtol=0)
 
 
 def _without(visual: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
