@@ -94,7 +94,6 @@ class Pruner(ABC):
     keep_ratio: float = 0.5
 
     needs: ClassVar[frozenset[Signal]] = frozenset()
-    positions_after: ClassVar[str] = "original"
 
     def __post_init__(self) -> None:
         """Check the ranges.
