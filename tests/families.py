@@ -1,4 +1,4 @@
-"""A plain Llama with a fixed window of visual tokens, as the recorded baselines use it."""
+"""Language models with a fixed window of visual tokens, as the recorded cases use them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from ivcp.core.family import Anatomy
-from ivcp.core.layout import ImageSpan, PromptLayout
+from ivcp.core.layout import ImageLayout, PromptLayout
+from ivcp.models.deepseekvl2 import DeepSeekVL2
 
 
 @dataclass(frozen=True)
 class LlamaWindow(Anatomy):
-    """`LlamaModel` called with embeddings; the image stands at `start` in every sample."""
+    """A Llama called with embeddings; the same image stands in every sample."""
 
-    start: int
-    rows: int
-    columns: int
+    image: ImageLayout
+    query_offset: int = 0
 
     model_types = ("llama",)
     provides = frozenset({"positions", "embeddings", "hidden", "values", "keys", "attention"})
 
     def entry(self, model: nn.Module) -> nn.Module:
-        return model
+        return getattr(model, "model", model)
 
     def decoder(self, model: nn.Module) -> nn.Module:
-        return model
+        return getattr(model, "model", model)
 
     def vision(self, model: nn.Module) -> nn.Module:
         return model
@@ -40,10 +40,18 @@ class LlamaWindow(Anatomy):
         positions: Sequence[Tensor] | None,
         inputs: dict[str, Any],
     ) -> list[PromptLayout]:
-        span = ImageSpan(self.start, self.rows, self.columns)
-        return [PromptLayout(len(row), (span,), query_offset=0) for row in rows]
+        return [
+            PromptLayout(len(row), (self.image,), query_offset=self.query_offset) for row in rows
+        ]
 
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
         query = layer.self_attn.q_proj(layer.input_layernorm(hidden))
         query = query.unflatten(-1, (-1, layer.self_attn.head_dim)).transpose(1, 2)
         return apply_rotary_pos_emb(query, query[:, :1], *rotary)[0]
+
+
+class DeepseekWindow(LlamaWindow):
+    """The same with DeepSeek-VL2's language model."""
+
+    cached_states = DeepSeekVL2.cached_states
+    query_states = DeepSeekVL2.query_states

@@ -22,6 +22,8 @@ def test_yaml_and_class_agree(path: Path) -> None:
         config = {**OmegaConf.to_container(parent, resolve=False), **config}
     fields = {field.name: field for field in dataclasses.fields(get_class(config.pop("_target_")))}
     assert set(config) == set(fields)
+    if base:
+        return  # a variant differs where it says so
     for name in set(fields) - FREE[path.parent.name]:
         default = fields[name].default
         assert config[name] == (list(default) if isinstance(default, tuple) else default), name
@@ -39,6 +41,7 @@ def test_every_pruner_takes_the_top_level_ratio(path: Path) -> None:
 def test_tuned_files_name_a_pair_that_exists(path: Path) -> None:
     pruner, _, model = path.stem.partition("__")
     assert (CONF / "pruner" / f"{pruner}.yaml").exists()
+    model = model.removesuffix("_published")  # chosen by hand, beside the pair's own values
     assert (CONF / "model" / f"{model}.yaml").exists()
     known = OmegaConf.load(CONF / "pruner" / f"{pruner}.yaml")
     assert set(OmegaConf.load(path).pruner) <= set(known)

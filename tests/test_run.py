@@ -73,7 +73,7 @@ def test_a_sweep_names_its_folders_and_finds_its_baseline(model, run, tmp_path) 
         (["ratio=1.5"], "keep_ratio must be a number in (0, 1]"),
         (["ratio=abc"], "got 'abc'"),
         (["pruner=nothing"], "available options in 'pruner': fastv"),
-        (["model=nothing"], "available options in 'model': qwen25vl"),
+        (["model=nothing"], "available options in 'model': deepseekvl"),
         (["dataset=nothing"], "available options in 'dataset': shapes"),
         (["logger=nothing"], "available options in 'logger': csv none wandb"),
         (["pruner.layer=99"], "layer must lie in 1 .. 5"),

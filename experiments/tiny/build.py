@@ -18,7 +18,7 @@ from transformers import (
 from ivcp.core.types import Sample
 from ivcp.datasets.scenes import SHAPES, SIDE, make_scene
 from ivcp.datasets.shapes import ask
-from ivcp.models.qwen25vl import user_text
+from ivcp.models.qwen25vl import Qwen25VL
 
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
@@ -62,7 +62,7 @@ def corpus() -> Iterator[str]:
         rng = np.random.default_rng(index)
         for task in ("grounding", "yes_no", "multiple_choice"):
             question = ask(scene, task, rng)
-            yield user_text(
+            yield Qwen25VL().ask(
                 Sample(id="", task=task, images=(), question=question.text, answer="",
                        options=question.options)
             )  # fmt: skip

@@ -18,7 +18,7 @@ from experiments.tiny.build import answer_text
 from ivcp.core.types import Sample, Task
 from ivcp.datasets.scenes import COLORS, SHAPES, SIDE, SIZES, Scene, make_scene
 from ivcp.datasets.shapes import ask
-from ivcp.models.qwen25vl import user_text
+from ivcp.models.qwen25vl import Qwen25VL
 
 CELL = 16  # pixels of a visual token
 GRID = SIDE // CELL
@@ -98,7 +98,7 @@ class PackedScenes(Dataset[Packed]):
                 options=question.options,
             )  # fmt: skip
             label = scene.objects[question.targets[0]].shape if question.targets else ""
-            text = f"{user_text(sample)}<|im_end|>\n<|im_start|>assistant\n"
+            text = f"{Qwen25VL().ask(sample)}<|im_end|>\n<|im_start|>assistant\n"
             prompt = self.tokenizer(text)["input_ids"]
             answer = self.tokenizer(answer_text(question.answer, label) + "<|im_end|>")["input_ids"]
             piece = [*prompt, *answer[:-1]]

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from experiments.tiny.build import build_image_processor, build_model, build_tokenizer, save
 from experiments.tiny.data import TASKS, VISUAL, PackedScenes, collate, validation_samples
 from experiments.tiny.module import TrainingHeads, language_loss
-from ivcp.models.qwen25vl import user_text
+from ivcp.models.qwen25vl import Qwen25VL
 
 NUMBERS = 1000
 
@@ -121,7 +121,7 @@ class TinyTraining(lightning.LightningModule):
             image = "<|vision_start|>" + "<|image_pad|>" * VISUAL + "<|vision_end|>"
             inputs = tokenizer(
                 [
-                    f"<|im_start|>user\n{image}{user_text(sample)}<|im_end|>\n"
+                    f"<|im_start|>user\n{image}{Qwen25VL().ask(sample)}<|im_end|>\n"
                     "<|im_start|>assistant\n"
                     for sample in chunk
                 ],

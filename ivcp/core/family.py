@@ -23,17 +23,23 @@ class Frame:
         height: Height of the image in the model's units.
         image_width: Width of the original image in pixels.
         image_height: Height of the original image in pixels.
+        left: Where the image's left edge lies in the model's units; other than 0 where the image is
+            padded or cropped.
+        top: Where its upper edge lies.
     """
 
     width: float
     height: float
     image_width: int
     image_height: int
+    left: float = 0.0
+    top: float = 0.0
 
     def to_pixels(self, box: Box) -> Box:
         """The box in pixels of the original image."""
         x, y = self.image_width / self.width, self.image_height / self.height
-        return box[0] * x, box[1] * y, box[2] * x, box[3] * y
+        left, top = self.left, self.top
+        return (box[0] - left) * x, (box[1] - top) * y, (box[2] - left) * x, (box[3] - top) * y
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,14 @@ class Encoded:
         prompts: Prompt text of each sample.
         frames: Coordinate frame in which the model writes boxes, from the processor's real grid of
             each sample's last image.
+        shown: For each image of each sample, what the model is shown of it, as fractions of width
+            and height; beyond 0 .. 1 where it is padded.
     """
 
     inputs: dict[str, Tensor]
     prompts: list[str]
     frames: list[Frame]
+    shown: list[list[Box]]
 
 
 class Anatomy(ABC):
@@ -58,10 +67,12 @@ class Anatomy(ABC):
     Attributes:
         model_types: Values of `model.config.model_type` that this family serves.
         provides: Signals that it can show a pruner.
+        takes_videos: Whether the model takes videos beside images.
     """
 
     model_types: ClassVar[tuple[str, ...]]
     provides: ClassVar[frozenset[Signal]]
+    takes_videos: ClassVar[bool] = False
 
     @abstractmethod
     def entry(self, model: nn.Module) -> nn.Module:
@@ -95,6 +106,18 @@ class Anatomy(ABC):
         Raises:
             UserError: An image is only partly in this forward pass.
         """
+
+    def cached_states(
+        self, layer: nn.Module, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(G, N, D) key states after the rotation and value states, from what a cache stores.
+
+        Args:
+            layer: The decoder layer.
+            keys: (G, N, D) slots of one sample as the cache stores them.
+            values: Likewise.
+        """
+        return keys, values
 
     @abstractmethod
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:

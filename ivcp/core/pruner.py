@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol
 from torch import Tensor
 
 from ivcp.core.errors import UserError
-from ivcp.core.layout import ImageSpan
+from ivcp.core.layout import ImageLayout
 from ivcp.core.selection import Selection, budget
 
 Signal = Literal["positions", "embeddings", "hidden", "values", "keys", "attention"]
@@ -26,7 +26,7 @@ class View(Protocol):
     device; `values`, `keys`, `embeddings` and `hidden` have the model's dtype.
 
     Attributes:
-        image: The image's place and grid in the prompt.
+        image: The image's grids and their places in the prompt.
         index: (V,) indices of the current visual tokens into the image's own tokens; ascending but
             for merged tokens, which stand last at the index of their centre.
         sample_id: Stable id of the sample (given by the caller, else a digest of its prompt).
@@ -34,9 +34,14 @@ class View(Protocol):
         notes: What earlier stages of this forward pass left for later ones.
     """
 
-    image: ImageSpan
-    index: Tensor
-    notes: dict[str, Tensor]
+    @property
+    def image(self) -> ImageLayout: ...
+
+    @property
+    def index(self) -> Tensor: ...
+
+    @property
+    def notes(self) -> dict[str, Tensor]: ...
 
     @property
     def sample_id(self) -> str: ...
@@ -52,6 +57,9 @@ class View(Protocol):
 
     def values(self) -> tuple[Tensor, Tensor]:
         """Value states of the previous layer: (G, T, D) of the text queries, (G, V, D) visual."""
+
+    def other_values(self) -> Tensor:
+        """(G, O, D) value states of the previous layer, of the sample's tokens but this image's."""
 
     def keys(self) -> Tensor:
         """(G, V, D) key states of the previous layer, after the rotation."""

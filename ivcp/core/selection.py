@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from ivcp.core.devices import to_device
 
 ROLES = ("kept", "ivc", "seed", "foreground", "merged")
 """Why a visual token was kept. `kept` is the role of methods that know no others."""
@@ -45,3 +49,22 @@ def top(scores: Tensor, count: int) -> Tensor:
     [1, 2]
     """
     return scores.sort(descending=True, stable=True).indices[:count]
+
+
+def ranks(scores: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
+    """(V,) place of each token in the order of `top`, counted in its own window.
+
+    Args:
+        scores: (V,) scores.
+        windows: First index and number of tokens of each window; together they cover all tokens.
+
+    >>> ranks(torch.tensor([1.0, 3.0, 2.0, 0.0, 5.0]), [(0, 3), (3, 2)]).tolist()
+    [2, 0, 1, 1, 0]
+    """
+    sizes = torch.tensor([count for _, count in windows])
+    window = to_device(torch.arange(len(windows)).repeat_interleave(sizes), scores.device)
+    first = torch.tensor([start for start, _ in windows]).repeat_interleave(sizes)
+    order = top(scores, len(scores))
+    order = order[window[order].sort(stable=True).indices]
+    place = torch.arange(len(scores), device=scores.device) - to_device(first, scores.device)
+    return torch.empty_like(order).scatter_(0, order, place)

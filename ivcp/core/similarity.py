@@ -8,22 +8,30 @@ from torch import Tensor
 from ivcp.core.selection import top
 
 
-def value_similarity(queries: Tensor, visual: Tensor) -> Tensor:
+def value_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = None) -> Tensor:
     """Softmax over the visual tokens of `query . visual / sqrt(D)`, mean over heads.
 
     Args:
         queries: (G, R, D) value states of the querying tokens.
         visual: (G, V, D) value states of the visual tokens.
+        others: (G, O, D) value states of tokens that share in the softmax, or None.
 
     Returns:
-        (R, V) float32, each row sums to 1.
+        (R, V) float32, each row sums to 1, or to less if there are others.
     """
-    logits = queries.float() @ visual.float().mT / queries.shape[-1] ** 0.5  # (G, R, V)
-    similarity: Tensor = logits.softmax(-1).mean(0)
+    keys = visual if others is None else torch.cat([visual, others], 1)
+    logits = queries.float() @ keys.float().mT / queries.shape[-1] ** 0.5  # (G, R, V + O)
+    similarity: Tensor = logits.softmax(-1).mean(0)[:, : visual.shape[1]]
     return similarity
 
 
-def foreground_scores(text: Tensor, visual: Tensor, seeds: int) -> tuple[Tensor, Tensor]:
+def foreground_scores(
+    text: Tensor,
+    visual: Tensor,
+    seeds: int,
+    others: Tensor | None = None,
+    blank: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Two-stage foreground score: the text finds seeds, text and seeds find the foreground.
 
     Source: IVC-Prune (arXiv 2602.03060), Algorithm 1; the release's Qwen2.5-VL code.
@@ -32,11 +40,15 @@ def foreground_scores(text: Tensor, visual: Tensor, seeds: int) -> tuple[Tensor,
         text: (G, T, D) value states of the text queries.
         visual: (G, V, D) value states of the visual tokens.
         seeds: Number of seeds; with 0 the text alone scores.
+        others: (G, O, D) value states of tokens that share in the softmax, or None.
+        blank: (V,) True at tokens that show padding: no seeds, and scored below all others.
 
     Returns:
         (V,) float32 foreground scores and (seeds,) indices of the seeds, best first.
     """
-    by_text = value_similarity(text, visual)  # (T, V)
-    picked = top(by_text.mean(0), seeds)
-    by_seeds = value_similarity(visual[:, picked], visual)
-    return torch.cat([by_text, by_seeds]).mean(0), picked
+    by_text = value_similarity(text, visual, others)  # (T, V)
+    first = by_text.mean(0)
+    picked = top(first if blank is None else first.masked_fill(blank, -1), seeds)
+    by_seeds = value_similarity(visual[:, picked], visual, others)
+    scores = torch.cat([by_text, by_seeds]).mean(0)
+    return scores if blank is None else scores.masked_fill(blank, -1), picked

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
+from ivcp.core.devices import to_device
 from ivcp.core.family import Anatomy
 from ivcp.core.layout import PromptLayout
 from ivcp.core.pruner import LAYER_SIGNALS, Pruner
 from ivcp.core.selection import Selection
 from ivcp.engine.cache import PrunedLayer, extend_valid, keep_slots, pruned_layer
+from ivcp.engine.deepstack import DeepStack
 from ivcp.engine.masks import attention_mask
 from ivcp.engine.rows import Row, pad_left
 from ivcp.engine.stopwatch import Stopwatch
@@ -46,6 +48,7 @@ class Prefill:
         layouts: Layout of each sample's prompt.
         names: Give each sample's id.
         mask: (B, past + S) the caller's padding mask, or None where nothing is padded.
+        real: (B, S) its part for the new tokens on the CPU, or None.
     """
 
     def __init__(
@@ -56,9 +59,10 @@ class Prefill:
         layouts: list[PromptLayout],
         names: Sequence[Callable[[], str]],
         mask: Tensor | None,
+        real: Tensor | None,
     ) -> None:
         self.family, self.pruner, self.backend = family, pruner, backend
-        self.layouts, self.names, self.mask = layouts, names, mask
+        self.layouts, self.names, self.mask, self.real = layouts, names, mask, real
         self.stages = {stage.layer: number for number, stage in enumerate(pruner.stages())}
         self.rows: list[Row] = []
         self.groups: list[Group] = []
@@ -69,12 +73,21 @@ class Prefill:
         self.valid: Tensor | None = None
         self.source: Tensor | None = None
         self.scratch: Cache | None = None
+        self.deepstack: DeepStack | None = None
         self.shared: dict[Any, Any] = {}
 
-    def begin(self, decoder: nn.Module, kwargs: dict[str, Any]) -> None:
-        """Take the position ids with which the language model is called."""
+    def begin(self, decoder: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Take the position ids with which the language model is called.
+
+        Features that the language model would add to its visual tokens behind early layers are
+        taken over, because it would look for them where they stood before the cut.
+        """
         self.decoder = decoder
         self.given_positions: Tensor | None = kwargs.get("position_ids")
+        if kwargs.get("deepstack_visual_embeds") is None:
+            return kwargs
+        self.deepstack = DeepStack(kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"])
+        return {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
 
     def before_layer(
         self, index: int, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]
@@ -83,6 +96,8 @@ class Prefill:
         cache: Cache | None = kwargs.get("past_key_values")
         if index == 0:
             self._first(hidden, cache)
+        elif self.deepstack is not None:
+            hidden = self.deepstack.added(index - 1, hidden, self.source)
         if (number := self.stages.get(index)) is not None:
             with self.clock.running():
                 hidden = self._stage(number, index, hidden)
@@ -107,10 +122,10 @@ class Prefill:
         self.cache, self.width = cache, width
         self.past = 0 if cache is None else cache.get_seq_length()
         columns = [torch.arange(width, device=device)] * rows
-        if self.mask is not None:
+        if self.mask is not None and self.real is not None:
+            columns = [to_device(row.nonzero()[:, 0], device) for row in self.real]
             self.mask = self.mask.bool().to(device)
             self.valid = self.mask[:, -width:]
-            columns = [row.nonzero()[:, 0] for row in self.valid]
         self.rows = [Row.begin(*pair) for pair in zip(self.layouts, columns, strict=True)]
         positions = self.given_positions
         if positions is None:
@@ -166,20 +181,13 @@ class Prefill:
             forward.valid[:, : known.shape[1]] = known
 
     def _views(self, batch: int, row: Row) -> list[ImageView]:
-        views = []
-        for image, (start, count), notes in zip(
-            row.layout.images, row.blocks, row.notes, strict=True
-        ):
-            asking = row.layout.text_queries(image).to(row.columns.device)
-            tokens = slice(start, start + count)
-            views.append(
-                ImageView(
-                    forward=self.forward, batch=batch, image=image, slots=row.columns[tokens],
-                    index=row.origin[tokens] - image.start, queries=row.present(asking),
-                    asking=asking, first=row.first, make_id=self.names[batch], notes=notes,
-                )
-            )  # fmt: skip
-        return views
+        return [
+            ImageView(
+                self.forward, batch, row, image, row.layout.text_queries(image.layout),
+                self.names[batch],
+            )
+            for image in row.images
+        ]  # fmt: skip
 
     def _open_group(self, index: int, width: int) -> None:
         """The layers since the last stage hold what is present now."""
@@ -219,12 +227,10 @@ class Prefill:
     def _place_merged(self, selections: list[list[Selection]], hidden: Tensor) -> None:
         """Overwrite the states of merged tokens, the last ones of their image."""
         for batch, (row, found) in enumerate(zip(self.rows, selections, strict=True)):
-            pad = hidden.shape[1] - len(row)
-            for (start, count), selection in zip(row.blocks, found, strict=True):
-                if selection.merged_states is not None:
-                    stop = pad + start + count
-                    merged = selection.merged_states
-                    hidden[batch, stop - len(merged) : stop] = merged.to(hidden.dtype)
+            for image, selection in zip(row.images, found, strict=True):
+                if (merged := selection.merged_states) is not None:
+                    places = row.columns[image.places[len(selection.keep) :]]
+                    hidden[batch, places] = merged.to(hidden.dtype)
 
     def _narrowed(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Mask and position embeddings for the tokens that are left."""
@@ -255,7 +261,8 @@ class Prefill:
         if self.pruner.renumbers():
             columns = torch.arange(source.shape[1], device=hidden.device)
             pads = torch.tensor([source.shape[1] - len(row) for row in self.rows])
-            ids = (columns - pads.to(hidden.device)[:, None]).clamp_min(0) + self.past
+            pads = to_device(pads, hidden.device)
+            ids = (columns - pads[:, None]).clamp_min(0) + self.past
             if len(self.forward.positions) > 1:
                 ids = ids.expand(len(self.forward.positions), -1, -1)
             return self.decoder.rotary_emb(hidden, ids)  # type: ignore[operator]

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ivcp.core.layout import PromptLayout
+from ivcp.core.devices import to_device
+from ivcp.core.layout import ImageLayout, PromptLayout
 from ivcp.core.selection import ROLES, Selection
+
+
+@dataclass
+class Visual:
+    """The tokens of one image that are still there.
+
+    Attributes:
+        layout: The image's grids.
+        places: (V,) indices into the row's present tokens, ascending.
+        index: (V,) indices into the image's own tokens.
+        tokens: (V0,) prompt indices of the image's own tokens, on the device.
+        roles: (V,) indices into `ROLES`.
+        notes: What earlier stages left for later ones.
+    """
+
+    layout: ImageLayout
+    places: Tensor
+    index: Tensor
+    tokens: Tensor
+    roles: Tensor
+    notes: dict[str, Tensor]
 
 
 @dataclass
@@ -20,81 +42,74 @@ class Row:
         first: (S,) column of each prompt token in the padded rows that entered layer 0.
         columns: (N,) column of each remaining token in the present, padded rows.
         origin: (N,) index of each remaining token into the sample's own prompt.
-        blocks: First token and number of tokens of each image, as indices into `columns`.
-        roles: Roles of each image's tokens, indices into `ROLES`.
-        notes: For each image, what earlier stages left for later ones.
+        text: (S - V,) places of all that is no visual token among the remaining tokens.
+        images: What is left of each image.
     """
 
     layout: PromptLayout
     first: Tensor
     columns: Tensor
     origin: Tensor
-    blocks: list[tuple[int, int]]
-    roles: list[Tensor]
-    notes: list[dict[str, Tensor]] = field(default_factory=list)
+    text: Tensor
+    images: list[Visual]
 
     @classmethod
     def begin(cls, layout: PromptLayout, columns: Tensor) -> Row:
         """All tokens are there; `columns` (S,) is where they stand."""
         device = columns.device
-        return cls(
-            layout=layout,
-            first=columns,
-            columns=columns,
-            origin=torch.arange(layout.length, device=device),
-            blocks=[(image.start, image.length) for image in layout.images],
-            roles=[
-                torch.zeros(image.length, dtype=torch.uint8, device=device)
-                for image in layout.images
-            ],
-            notes=[{} for _ in layout.images],
-        )
+        images = []
+        for image in layout.images:
+            tokens = to_device(image.tokens, device)
+            roles = torch.zeros(image.length, dtype=torch.uint8, device=device)
+            index = torch.arange(image.length, device=device)
+            images.append(Visual(image, tokens, index, tokens, roles, {}))
+        origin = torch.arange(layout.length, device=device)
+        return cls(layout, columns, columns, origin, to_device(layout.text, device), images)
 
     def __len__(self) -> int:
         return len(self.columns)
 
     def chosen(self, selections: list[Selection]) -> Tensor:
-        """(N',) which of the present tokens stay, in their new order; updates blocks and roles.
+        """(N',) which of the present tokens stay, in their new order; updates the books.
 
-        Text stays. Each image gives its kept tokens and, behind them, its merged ones.
+        Text stays. Each image gives its kept tokens and, behind the last of those that were there,
+        its merged ones.
         """
-        present = torch.arange(len(self), device=self.columns.device)
-        pieces, blocks, cursor, length = [], [], 0, 0
-        for number, ((start, count), selection) in enumerate(
-            zip(self.blocks, selections, strict=True)
-        ):
-            before, here = present[cursor:start], present[start : start + count]
-            parts = [here[selection.keep]]
-            old = self.roles[number]
-            roles = [old[selection.keep] if selection.roles is None else selection.roles]
-            if selection.merged_at is not None and len(selection.merged_at):
-                parts.append(here[selection.merged_at])
-                roles.append(
-                    torch.full_like(old[: len(selection.merged_at)], ROLES.index("merged"))
-                )
-            kept = torch.cat(parts)
-            self.roles[number] = torch.cat([role.to(torch.uint8) for role in roles])
-            blocks.append((length + len(before), len(kept)))
-            pieces += [before, kept]
-            length += len(before) + len(kept)
-            cursor = start + count
-        self.blocks = blocks
-        return torch.cat([*pieces, present[cursor:]])
+        tokens, keys = [self.text], [2 * self.text]
+        for image, selection in zip(self.images, selections, strict=True):
+            keep, roles = [selection.keep], [image.roles[selection.keep]]
+            if selection.roles is not None:
+                roles = [selection.roles.to(torch.uint8)]
+            tokens.append(image.places[selection.keep])
+            keys.append(2 * tokens[-1])
+            if selection.merged_at is not None and (merged := len(selection.merged_at)):
+                keep.append(selection.merged_at)
+                roles.append(torch.full_like(image.roles[:merged], ROLES.index("merged")))
+                tokens.append(image.places[selection.merged_at])
+                keys.append((2 * image.places[-1] + 1).expand(merged))
+            image.index, image.roles = image.index[torch.cat(keep)], torch.cat(roles)
+        order = torch.cat(keys).sort(stable=True).indices
+        places = torch.empty_like(order)
+        places[order] = torch.arange(len(order), device=order.device)
+        stay: Tensor = torch.cat(tokens)[order]
+        lengths = [len(self.text), *(len(image.index) for image in self.images)]
+        self.text, *visual = torch.split(places, lengths)
+        for image, there in zip(self.images, visual, strict=True):
+            image.places = there
+        return stay
 
-    def present(self, tokens: Tensor) -> Tensor:
-        """Present columns of text tokens, given as indices into the prompt."""
-        shift = torch.zeros_like(tokens)
-        for image, (_, count) in zip(self.layout.images, self.blocks, strict=True):
-            shift += (tokens >= image.stop) * (image.length - count)
-        return self.columns[tokens - shift]
+    def queries(self, asking: Tensor) -> Tensor:
+        """Present columns of text tokens, given on the CPU as indices into the prompt."""
+        rank = torch.searchsorted(self.layout.text, asking)
+        return self.columns[self.text[to_device(rank, self.columns.device)]]
 
     def kept(self) -> tuple[Tensor, Tensor]:
         """Ascending prompt indices of the surviving visual tokens, and their roles, on the CPU."""
-        if not self.blocks:
+        if not self.images:
             return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.uint8)
-        origin = torch.cat([self.origin[start : start + count] for start, count in self.blocks])
+        origin = torch.cat([image.tokens[image.index] for image in self.images])
         ascending, order = origin.sort()
-        return ascending.cpu(), torch.cat(self.roles)[order].cpu()
+        return ascending.cpu(), torch.cat([image.roles for image in self.images])[order].cpu()
 
 
 def pad_left(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -110,5 +125,5 @@ def pad_left(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
     stacked = torch.stack(
         [torch.cat([row[:1].expand(pad), row]) for pad, row in zip(lengths, rows, strict=True)]
     )
-    pads = torch.tensor(lengths).to(stacked.device)
+    pads = to_device(torch.tensor(lengths), stacked.device)
     return stacked, torch.arange(longest, device=stacked.device) >= pads[:, None]

@@ -19,6 +19,8 @@ from ivcp.core.pruner import Pruner, check_pair
 from ivcp.engine.prefill import Prefill
 from ivcp.engine.steps import follow_cache
 
+SOURCES = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+OVERHEARD = ("get_image_features", "get_video_features", "get_rope_index")
 BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 
 
@@ -112,8 +114,11 @@ def open_session(model: nn.Module, family: Anatomy, pruner: Pruner) -> Iterator[
     session, hooks = Session(), Hooks(model, family, pruner, backend)
     hooks.session = session
     handles: list[Any] = []
+    entry = family.entry(model)
+    overheard = [name for name in OVERHEARD if hasattr(entry, name)]
     try:
-        entry = family.entry(model)
+        for name in overheard:
+            setattr(entry, name, hooks.overhear(getattr(entry, name)))
         handles.append(entry.register_forward_pre_hook(hooks.enter, with_kwargs=True))
         handles.append(decoder.register_forward_pre_hook(hooks.place, with_kwargs=True))
         for index, layer in enumerate(layers):
@@ -125,6 +130,8 @@ def open_session(model: nn.Module, family: Anatomy, pruner: Pruner) -> Iterator[
     finally:
         for handle in handles:
             handle.remove()
+        for name in overheard:
+            vars(entry).pop(name, None)
 
 
 class Hooks:
@@ -135,8 +142,32 @@ class Hooks:
     def __init__(self, model: nn.Module, family: Anatomy, pruner: Pruner, backend: str) -> None:
         self.model, self.family, self.pruner, self.backend = model, family, pruner, backend
         self.prefill: Prefill | None = None
+        self.encoded: dict[str, Any] = {}
+        self.overhearing = False
         self.chunk_valid: Tensor | None = None
         self.masks: dict[tuple[int, int], Tensor | None] = {}
+
+    def overhear(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """`method`, with a note of its arguments: `generate` hands them to no forward pass."""
+        signature = inspect.signature(method)
+
+        @functools.wraps(method)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if self.overhearing:  # some encode videos as images
+                return method(*args, **kwargs)
+            self.encoded.update(signature.bind_partial(*args, **kwargs).arguments)
+            self.overhearing = True
+            try:
+                return method(*args, **kwargs)
+            except StopIteration as error:
+                raise UserError(
+                    "The prompts hold more images than the inputs: give one image for each "
+                    "placeholder."
+                ) from error
+            finally:
+                self.overhearing = False
+
+        return wrapped
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Find the visual tokens of this forward pass."""
@@ -159,22 +190,35 @@ class Hooks:
             valid = None if host.all() else host
         tokens = ids.cpu()
         rows = [row if valid is None else row[valid[n]] for n, row in enumerate(tokens)]
-        layouts = self.family.layouts(self.model, rows, _unpadded(kwargs, valid), kwargs)
+        if kwargs.get("pixel_values_videos") is not None and not self.family.takes_videos:
+            raise UserError(
+                f"{type(self.model).__name__} takes images only, but pixel_values_videos were "
+                "given: pass single frames as images."
+            )
+        inputs = kwargs
+        if kwargs.get("mm_encoder_outputs"):  # `generate` has encoded the images before
+            inputs = {**self.encoded, **{k: v for k, v in kwargs.items() if v is not None}}
+        layouts = self.family.layouts(self.model, rows, _unpadded(kwargs, valid), inputs)
         if not any(layout.images for layout in layouts):
             self.chunk_valid = valid
             return
+        if embeds is None and not any(kwargs.get(name) is not None for name in SOURCES):
+            raise UserError(
+                "The prompt holds image tokens, but the inputs hold no image: pass what the "
+                "processor made of it, or take the tokens out."
+            )
         names = [
             functools.partial(self.session.id_of, number, len(rows), row)
             for number, row in enumerate(rows)
         ]
-        self.prefill = Prefill(
-            self.family, self.pruner, self.backend, layouts, names, None if valid is None else given
-        )
+        mask = None if valid is None else given
+        self.prefill = Prefill(self.family, self.pruner, self.backend, layouts, names, mask, valid)
 
-    def place(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the position ids with which the language model is called."""
-        if self.prefill is not None:
-            self.prefill.begin(module, kwargs)
+    def place(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Note with what the language model is called."""
+        return None if self.prefill is None else (args, self.prefill.begin(module, kwargs))
 
     def before_layer(self, index: int) -> Callable[..., Any]:
         """The hook of one decoder layer."""
@@ -203,7 +247,7 @@ class Hooks:
         """Hand the results to the session."""
         if self.prefill is not None:
             self.session.record(self.prefill)
-            self.prefill = None
+            self.prefill, self.encoded = None, {}
 
 
 def _unpadded(kwargs: dict[str, Any], valid: Tensor | None) -> list[Tensor] | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ivcp.core.devices import to_device
 from ivcp.core.family import Anatomy
-from ivcp.core.layout import ImageSpan
+from ivcp.core.layout import ImageLayout
+from ivcp.engine.rows import Row, Visual
 
 
 @dataclass
@@ -27,8 +30,8 @@ class Forward:
         layer: The previous decoder layer, or None before layer 0.
         layer_input: (B, P, C) its input.
         rotary: Its position embeddings.
-        keys: (B, G, stored, D) its key states after rotation, past included.
-        values: Its value states, likewise.
+        keys: (B, G, stored, D) what the cache stores as its keys, past included.
+        values: What the cache stores as its values, likewise.
         valid: (B, stored) which of these slots count, or None for all.
     """
 
@@ -60,26 +63,43 @@ class ImageView:
     Attributes:
         forward: The running forward pass.
         batch: The sample's row.
-        image: The image's place and grid in the sample's prompt.
-        slots: (V,) column of each current visual token in the present, padded rows.
-        index: (V,) the same tokens as indices into the image's own tokens.
-        queries: (T,) columns of the text queries in the present rows.
-        asking: (T,) the text queries as indices into the prompt.
-        first: (S,) column of each prompt token in the rows that entered layer 0.
+        row: What is left of the sample.
+        visual: What is left of the image.
+        asking: (T,) the text queries as indices into the prompt, on the CPU.
         make_id: Gives the sample's id.
-        notes: What earlier stages of this forward pass left for later ones.
     """
 
     forward: Forward
     batch: int
-    image: ImageSpan
-    slots: Tensor
-    index: Tensor
-    queries: Tensor
+    row: Row
+    visual: Visual
     asking: Tensor
-    first: Tensor
     make_id: Callable[[], str]
-    notes: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def image(self) -> ImageLayout:
+        """The image's grids and their places in the prompt."""
+        return self.visual.layout
+
+    @property
+    def index(self) -> Tensor:
+        """(V,) the current visual tokens as indices into the image's own tokens."""
+        return self.visual.index
+
+    @property
+    def notes(self) -> dict[str, Tensor]:
+        """What earlier stages of this forward pass left for later ones."""
+        return self.visual.notes
+
+    @cached_property
+    def slots(self) -> Tensor:
+        """(V,) column of each current visual token in the present, padded rows."""
+        return self.row.columns[self.visual.places]
+
+    @cached_property
+    def queries(self) -> Tensor:
+        """(T,) columns of the text queries in the present rows."""
+        return self.row.queries(self.asking)
 
     @property
     def sample_id(self) -> str:
@@ -93,7 +113,7 @@ class ImageView:
 
     def positions(self) -> Tensor:
         """(A, V)."""
-        columns = self.first[self.image.start + self.index]
+        columns = self.row.first[self.visual.tokens[self.index]]
         return self.forward.positions[:, self.batch, columns]
 
     def inverse_frequencies(self) -> Tensor:
@@ -107,36 +127,47 @@ class ImageView:
                 "the pruner reads embeddings but does not declare that it needs them"
             )
         rows = self.forward.embeddings[self.batch]
-        visual = rows[self.first[self.image.start : self.image.stop]]
-        return rows[self.first[self.asking]], visual
+        asking = to_device(self.asking, rows.device)
+        return rows[self.row.first[asking]], rows[self.row.first[self.visual.tokens]]
 
     def hidden(self) -> Tensor:
         """(V, C)."""
         return self.forward.hidden[self.batch, self.slots]
 
-    def _cached(self, states: Tensor | None) -> Tensor:
-        """(G, P, D) of the chunk's tokens."""
-        if states is None:
+    def _states(self, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(G, N, D) keys and values of the chunk's columns; of all stored slots if None."""
+        forward, batch = self.forward, self.batch
+        if forward.layer is None or forward.keys is None or forward.values is None:
             raise RuntimeError("the stage comes before any layer has run")
-        return states[self.batch, :, states.shape[2] - self.forward.hidden.shape[1] :]
+        keys, values = forward.keys[batch], forward.values[batch]
+        if columns is not None:
+            columns = columns + keys.shape[1] - forward.hidden.shape[1]
+            keys, values = keys[:, columns], values[:, columns]
+        return forward.family.cached_states(forward.layer, keys, values)
 
     def values(self) -> tuple[Tensor, Tensor]:
         """(G, T, D) and (G, V, D)."""
-        values = self._cached(self.forward.values)
-        return values[:, self.queries], values[:, self.slots]
+        _, values = self._states(torch.cat([self.queries, self.slots]))
+        text, visual = torch.split(values, [len(self.queries), len(self.slots)], 1)
+        return text, visual
+
+    def other_values(self) -> Tensor:
+        """(G, O, D)."""
+        others = [image.places for image in self.row.images if image is not self.visual]
+        return self._states(self.row.columns[torch.cat([self.row.text, *others])])[1]
 
     def keys(self) -> Tensor:
         """(G, V, D)."""
-        return self._cached(self.forward.keys)[:, self.slots]
+        return self._states(self.slots)[0]
 
     def attention(self, rows: Tensor) -> Tensor:
         """(R, V) computed for the asked rows alone, one key/value head at a time."""
         forward, places = self.forward, self.queries[rows]
-        if forward.layer is None or forward.layer_input is None or forward.keys is None:
+        if forward.layer is None or forward.layer_input is None:
             raise RuntimeError("the stage comes before any layer has run")
         batch = self.batch
         width = forward.hidden.shape[1]
-        keys = forward.keys[batch]  # (G, stored, D)
+        keys, _ = self._states()  # (G, stored, D)
         stored = keys.shape[1]
         rotary = rotary_rows(
             forward.rotary,
@@ -150,8 +181,9 @@ class ImageView:
             seen = seen & forward.valid[batch]  # (R, stored)
         total = torch.zeros(len(places), len(self.slots), device=keys.device)
         groups = query.reshape(keys.shape[0], -1, *query.shape[1:])  # (G, H / G, R, D)
+        scale = forward.layer.self_attn.scaling  # type: ignore[union-attr]
         for group, key in zip(groups, keys, strict=True):
-            logits = group.float() @ key.float().T * query.shape[-1] ** -0.5  # (H / G, R, stored)
+            logits = group.float() @ key.float().T * scale  # (H / G, R, stored)
             weights = logits.masked_fill(~seen, float("-inf")).softmax(-1)
             total += weights[..., stored - width + self.slots].sum(0)
         return total / query.shape[0]

@@ -22,8 +22,9 @@ from ivcp.evaluation.data import Batch
 from ivcp.evaluation.records import LineFile, Record, told_if_full, write_atomically
 
 Draw = Callable[..., Image.Image]
-"""Paints one image: called with the image, and `rows`, `columns`, `kept` and `roles` (indices into
-the image's own visual tokens), `predicted` and `truth` (boxes in its pixels or None), `title`."""
+"""Paints one image: called with the image, and `layout` (its visual tokens, areas in fractions of
+it), `kept` (indices into the prompt) and `roles`, `predicted` and `truth` (boxes in its pixels or
+None), `title`."""
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -133,18 +134,17 @@ class Pictures(Callback):
 def paint(draw: Draw, sample: Sample, record: Record) -> Iterator[Image.Image]:
     """One picture for each image of a sample; boxes belong to the last image."""
     title = f"{sample.question}: {' '.join(record.prediction.split())[:120]}"
-    for number, (image, span) in enumerate(zip(sample.images, record.images, strict=True)):
-        start, rows, columns = span
+    for number, (image, layout) in enumerate(zip(sample.images, record.images, strict=True)):
+        tokens = set(layout.tokens.tolist())
         own = [
-            (token - start, role)
+            (token, role)
             for token, role in zip(record.kept, record.roles, strict=True)
-            if start <= token < start + rows * columns
+            if token in tokens
         ]
         boxed = record.task == "grounding" and number == len(sample.images) - 1
         yield draw(
             image,
-            rows=rows,
-            columns=columns,
+            layout=layout,
             kept=[token for token, _ in own],
             roles=[role for _, role in own],
             predicted=record.parsed if boxed else None,

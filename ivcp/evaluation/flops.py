@@ -13,63 +13,79 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSizes:
-    """Sizes of a dense decoder with gated MLPs.
+    """What a token costs in a decoder.
 
     Attributes:
-        layers: `L`.
-        hidden: `C`.
-        intermediate: Width of the MLP.
-        heads: `H`.
-        key_value_heads: `G`.
-        head_dim: `D`.
+        linear: For each layer, weights that a token is multiplied with; of routed experts, those
+            that it is sent to.
+        attention: For each layer, width of queries and values over all heads.
+        cached: For each layer, numbers that the cache keeps of a token.
     """
 
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    key_value_heads: int
-    head_dim: int
+    linear: tuple[int, ...]
+    attention: tuple[int, ...]
+    cached: tuple[int, ...]
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers, `L`."""
+        return len(self.linear)
 
     @classmethod
     def of(cls, decoder: nn.Module) -> DecoderSizes:
-        """Sizes of a Hugging Face decoder, from its configuration."""
+        """Sizes of a Hugging Face decoder: dense or with routed experts, with or without MLA."""
+        layers: list[Any] = list(decoder.layers)  # type: ignore[arg-type]
         config: Any = decoder.config
+        heads = config.num_attention_heads
+        if rank := getattr(config, "kv_lora_rank", None):  # latent attention (MLA)
+            rotary = config.qk_rope_head_dim
+            attention = heads * (config.qk_nope_head_dim + rotary + config.v_head_dim)
+            cached = rank + rotary
+        else:
+            dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+            attention, cached = 2 * heads * dim, 2 * config.num_key_value_heads * dim
         return cls(
-            layers=config.num_hidden_layers,
-            hidden=config.hidden_size,
-            intermediate=config.intermediate_size,
-            heads=config.num_attention_heads,
-            key_value_heads=config.num_key_value_heads,
-            head_dim=getattr(config, "head_dim", None)
-            or config.hidden_size // config.num_attention_heads,
+            linear=tuple(_active_weights(layer, config) for layer in layers),
+            attention=(attention,) * len(layers),
+            cached=(cached,) * len(layers),
         )
 
     def cache_bytes(self, tokens: int, element_size: int) -> int:
-        """Bytes of keys and values of `tokens` tokens in every layer."""
-        return 2 * self.layers * self.key_value_heads * self.head_dim * element_size * tokens
+        """Bytes of what the cache keeps of `tokens` tokens in every layer."""
+        return sum(self.cached) * element_size * tokens
+
+
+def _active_weights(layer: nn.Module, config: Any) -> int:
+    """Weights of a layer's matrices; of stacked experts (E, N, M) those that a token is sent to."""
+    active = 0
+    for weight in layer.parameters():
+        if weight.ndim == 2:
+            active += weight.numel()
+        elif weight.ndim == 3:
+            active += weight.numel() * config.num_experts_per_tok // len(weight)
+    return active
 
 
 def prefill_flops(layer_tokens: Sequence[int], sizes: DecoderSizes) -> int:
     """Operations of the decoder layers, two for each multiply-add.
 
-    Counted are the projections to queries, keys, values and output, the gated MLP, and both
-    attention products over full (not causal) lengths, as PyTorch's counter does. Not counted are
-    norms, rotation, softmax and the language-model head.
+    Counted are all matrices (projections, MLP, router and active experts) and both attention
+    products over full (not causal) lengths, as PyTorch's counter does. Not counted are norms,
+    rotation, softmax and the language-model head.
 
     Args:
         layer_tokens: (L,) tokens that each layer processes.
         sizes: Sizes of the decoder.
 
-    >>> sizes = DecoderSizes(
-    ...     layers=1, hidden=2, intermediate=3, heads=2, key_value_heads=1, head_dim=1
-    ... )
-    >>> prefill_flops([5], sizes)
+    >>> prefill_flops([5], DecoderSizes(linear=(30,), attention=(4,), cached=(2,)))
     500
     """
-    width, narrow = sizes.heads * sizes.head_dim, sizes.key_value_heads * sizes.head_dim
-    linear = 2 * sizes.hidden * (2 * width + 2 * narrow + 3 * sizes.intermediate)
-    return sum(tokens * linear + 4 * width * tokens**2 for tokens in layer_tokens)
+    return sum(
+        2 * tokens * linear + 2 * attention * tokens**2
+        for tokens, linear, attention in zip(
+            layer_tokens, sizes.linear, sizes.attention, strict=True
+        )
+    )
 
 
 def count_flops(module: nn.Module, run: Callable[[], Any]) -> int:

@@ -18,7 +18,7 @@ from ivcp.evaluation.data import Batch
 from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
 from ivcp.evaluation.noise import silence
 from ivcp.evaluation.phases import Phases, timed_phases
-from ivcp.evaluation.records import Record
+from ivcp.evaluation.records import Record, on_original
 from ivcp.evaluation.verdict import judge_locally, stand_in
 
 
@@ -169,7 +169,12 @@ class Evaluation(lightning.LightningModule):
                     visual_tokens=sum(image.length for image in layout.images),
                     kept_tokens=len(kept[row]),
                     generated_tokens=lengths[number],
-                    images=tuple((i.start, i.rows, i.columns) for i in layout.images),
+                    images=tuple(
+                        on_original(image, shown)
+                        for image, shown in zip(
+                            layout.images, batch.ready.shown[number], strict=True
+                        )
+                    ),
                     kept=tuple(kept[row].tolist()),
                     roles=tuple(roles[row].tolist()),
                     layer_tokens=layer_tokens,

@@ -7,13 +7,14 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ivcp.core.errors import UserError
+from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.metric import Answer
-from ivcp.core.types import Task
+from ivcp.core.types import Box, Task
 
 TIMES = (
     "vision_ms", "language_prefill_ms", "selector_ms", "time_to_first_token_ms",
@@ -41,7 +42,7 @@ class Record:
         visual_tokens: `V`, over all images of the prompt.
         kept_tokens: `K`, after the last stage.
         generated_tokens: Tokens of the answer, the closing one included.
-        images: Start in the prompt, rows and columns of each image's visual tokens.
+        images: The visual tokens of each image, areas in fractions of the original image.
         kept: (K,) ascending indices into the prompt.
         roles: (K,) indices into `ivcp.core.selection.ROLES`.
         layer_tokens: (L,) tokens that each decoder layer processed in prefill.
@@ -70,7 +71,7 @@ class Record:
     visual_tokens: int = 0
     kept_tokens: int = 0
     generated_tokens: int = 0
-    images: tuple[tuple[int, int, int], ...] = ()
+    images: tuple[ImageLayout, ...] = ()
     kept: tuple[int, ...] = ()
     roles: tuple[int, ...] = ()
     layer_tokens: tuple[int, ...] = ()
@@ -89,16 +90,42 @@ class Record:
         return json.dumps(asdict(self), ensure_ascii=False) + "\n"
 
 
+def on_original(image: ImageLayout, shown: Box) -> ImageLayout:
+    """The layout with areas in fractions of the original image.
+
+    Args:
+        image: Its areas are fractions of what the model is shown.
+        shown: What the model is shown, as fractions of the original image.
+    """
+    left, top, right, bottom = shown
+    wide, high = right - left, bottom - top
+
+    def moved(area: Box) -> Box:
+        x1, y1, x2, y2 = area
+        return left + x1 * wide, top + y1 * high, left + x2 * wide, top + y2 * high
+
+    return ImageLayout(tuple(replace(grid, area=moved(grid.area)) for grid in image.grids))
+
+
 def read_records(path: Path) -> list[Record]:
     """The records of a file; lists come back as tuples, as `Record` has them."""
     names = {field.name for field in fields(Record)}
     with path.open(encoding="utf-8") as lines:
         return [
             Record(
-                **{key: _tuples(value) for key, value in json.loads(line).items() if key in names}
+                **{key: _tuples(value) for key, value in told.items() if key in names}
+                | {"images": tuple(map(_image, told.get("images", ())))}
             )
-            for line in lines
+            for told in map(json.loads, lines)
         ]
+
+
+def _image(told: Any) -> ImageLayout:
+    """An image as a line tells it; older lines tell start, rows and columns of one grid."""
+    if isinstance(told, list):
+        return ImageLayout((Grid(*told),))
+    grids = ({**grid, "area": tuple(grid["area"])} for grid in told["grids"])
+    return ImageLayout(tuple(Grid(**grid) for grid in grids))
 
 
 def _tuples(value: Any) -> Any:

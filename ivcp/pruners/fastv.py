@@ -37,6 +37,6 @@ class FastV(Pruner):
         return (Stage(self.layer, self.cut_cache),)
 
     def select(self, view: View, stage: int) -> Selection:
-        last = torch.tensor([-1], device=view.index.device)
+        last = torch.full((1,), -1, device=view.index.device)
         scores = view.attention(last)[0]  # (V,)
         return Selection(top(scores, self.target(view)).sort().values)

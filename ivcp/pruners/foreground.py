@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import torch
 
+from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner, Signal, Stage, View
-from ivcp.core.selection import ROLES, Selection, top
+from ivcp.core.selection import ROLES, Selection, ranks, top
 from ivcp.core.similarity import foreground_scores
 
 
@@ -17,7 +18,8 @@ from ivcp.core.similarity import foreground_scores
 class ForegroundOnly(Pruner):
     """Keep the tokens that the prompt is about, found in two stages by value similarity.
 
-    The text's value states pick a few seeds; text and seeds together score all visual tokens.
+    The text's value states pick a few seeds; text and seeds together score all visual tokens. Of an
+    image with a thumbnail, the thumbnail is scored, and tiles take the scores of what they show.
 
     Paper: IVC-Prune (arXiv 2602.03060), the ablation without IVC tokens.
     Differs from the reference: nothing known.
@@ -42,12 +44,17 @@ class ForegroundOnly(Pruner):
         return (Stage(self.layer),)
 
     def select(self, view: View, stage: int) -> Selection:
+        image, target = view.image, self.target(view)
+        first, size = image.overview
         text, visual = view.values()
-        count, target = len(view.index), self.target(view)
-        seeds = max(1, round(self.seed_ratio * count))
-        scores, picked = foreground_scores(text, visual, seeds)
-        scores = scores.index_fill(0, picked[:target], torch.inf)  # seeds stay, best first
-        roles = torch.full((count,), ROLES.index("foreground"), device=scores.device)
-        roles[picked] = ROLES.index("seed")
-        keep = top(scores, target).sort().values
+        seeds = max(1, round(self.seed_ratio * size))
+        whole = slice(first, first + size)
+        blank = to_device(image.on_padding, visual.device)
+        scores, picked = foreground_scores(text, visual[:, whole], seeds, blank=blank[whole])
+        rank = ranks(scores, [(0, size)])[to_device(image.parents, scores.device)]  # (V,)
+        rank[first + picked] -= size  # seeds stay, best first
+        rank += blank * 2 * size
+        roles = torch.full((image.length,), ROLES.index("foreground"), device=scores.device)
+        roles[first + picked] = ROLES.index("seed")
+        keep = top(-rank, target).sort().values
         return Selection(keep, roles[keep])

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import torch
 
+from ivcp.core.devices import to_device
 from ivcp.core.pruner import Pruner, Signal, Stage, View
 from ivcp.core.rope import rotation_scores
-from ivcp.core.selection import ROLES, Selection, top
+from ivcp.core.selection import ROLES, Selection, ranks, top
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +38,10 @@ class IVCOnly(Pruner):
 
     def select(self, view: View, stage: int) -> Selection:
         cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())
-        rank = torch.minimum(_ranks(cosine), _ranks(sine))  # union of the k best grows with k
+        windows = view.image.windows
+        rank = torch.minimum(ranks(cosine, windows), ranks(sine, windows))
+        if len(windows) > 1:  # every window gives the same part of its tokens
+            sizes = torch.tensor([count for _, count in windows])
+            rank = rank / to_device(sizes.repeat_interleave(sizes), rank.device)
         keep = top(-rank, self.target(view)).sort().values
         return Selection(keep, torch.full_like(keep, ROLES.index("ivc")))
-
-
-def _ranks(scores: torch.Tensor) -> torch.Tensor:
-    """(V,) place of each token in the order of `top`."""
-    order = top(scores, len(scores))
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))

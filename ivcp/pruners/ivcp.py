@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
+from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner, Signal, Stage, View
 from ivcp.core.rope import rotation_scores
-from ivcp.core.selection import ROLES, Selection, top
+from ivcp.core.selection import ROLES, Selection, budget, ranks, top
 from ivcp.core.similarity import foreground_scores
 
 
@@ -23,11 +25,16 @@ class IVCPrune(Pruner):
     the text's value states point at join them; the best foreground tokens fill the budget. One
     selection at a middle layer cuts the cache of all layers; original positions stay.
 
+    Each tile, thumbnail and frame of an image has its own IVC tokens. Of an image with a thumbnail,
+    the thumbnail is scored; its foreground, and the tile tokens that show the same places, come
+    before what else the thumbnail holds, and that before the rest of the tiles. Padding comes last.
+
     Paper: IVC-Prune (arXiv 2602.03060), Algorithm 1.
     Differs from the reference: scores are float32 and ties go to the lower index (the release ranks
     in bfloat16, where most scores tie); every image of a prompt has its own budget and its own text
-    queries; batches; at very small budgets seeds and IVC tokens give way to each other in the order
-    IVC, seeds, foreground, so that the budget always holds.
+    queries; batches; where the budget is too small for all, IVC tokens stay before seeds, seeds
+    before foreground, so that the budget always holds (the release's InternVL code drops the last
+    IVC tokens of the thumbnail instead, and misses the budget where the thumbnail runs out).
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1] (paper: 0.5).
@@ -36,36 +43,80 @@ class IVCPrune(Pruner):
         sin_share: Part of the budget for the largest mean sines, in [0, 1] (release: a fifth).
         seed_ratio: Seeds as a fraction of the visual tokens, in [0, 1]; 0 goes without seeds
             (release: 0.01, at least one).
+        softmax: Over which tokens value similarities are normalised: "image", or "prompt" (release
+            for LLaVA and InternVL).
+        foreground_share: None fills the budget with foreground. A number in [0, 1] is the part of
+            the budget that foreground takes, whether or not its tokens are IVC tokens too; less
+            than the budget is kept then (release for LLaVA: two fifths).
     """
 
     layer: int = 16
     cos_share: float = 0.2
     sin_share: float = 0.2
     seed_ratio: float = 0.01
+    softmax: Literal["image", "prompt"] = "image"
+    foreground_share: float | None = None
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"positions", "values"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("cos_share", "sin_share", "seed_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must lie in [0, 1]; got {getattr(self, name)!r}.")
+        for name in ("cos_share", "sin_share", "seed_ratio", "foreground_share"):
+            value = getattr(self, name)
+            if not (value is None and name == "foreground_share") and not 0 <= value <= 1:
+                raise UserError(f"{name} must lie in [0, 1]; got {value!r}.")
+        if self.softmax not in ("image", "prompt"):
+            raise UserError(f"softmax must be image or prompt; got {self.softmax!r}.")
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage(self.layer),)
 
     def select(self, view: View, stage: int) -> Selection:
-        count, target = len(view.index), self.target(view)
+        image, target = view.image, self.target(view)
+        first, size = image.overview
+        whole = slice(first, first + size)
         text, visual = view.values()
-        seeds = max(1, round(self.seed_ratio * count)) if self.seed_ratio else 0
-        foreground, picked = foreground_scores(text, visual, seeds)
-        cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())
-
-        roles = torch.full((count,), ROLES.index("foreground"), device=foreground.device)
-        roles[picked] = ROLES.index("seed")
-        roles[top(cosine, round(self.cos_share * target))] = ROLES.index("ivc")
-        roles[top(sine, round(self.sin_share * target))] = ROLES.index("ivc")
-        # Scores are at most 1: whole numbers on top rank IVC before seeds before foreground.
-        first = (roles == ROLES.index("ivc")) * 4 + (roles == ROLES.index("seed")) * 2
-        keep = top(foreground + first, target).sort().values
+        others = None
+        if self.softmax == "prompt":
+            others = torch.cat(
+                [view.other_values(), visual[:, :first], visual[:, first + size :]], 1
+            )
+        seeds = max(1, round(self.seed_ratio * size)) if self.seed_ratio else 0
+        blank = to_device(image.on_padding, visual.device)
+        scores, picked = foreground_scores(text, visual[:, whole], seeds, others, blank[whole])
+        rank = ranks(scores, [(0, size)])  # (size,)
+        parents = to_device(image.parents, scores.device)
+        ivc = self._reference_points(view)
+        roles = torch.full((image.length,), ROLES.index("foreground"), device=scores.device)
+        roles[first + picked] = ROLES.index("seed")
+        roles = roles.masked_fill(ivc, ROLES.index("ivc"))
+        if self.foreground_share is not None:
+            best = rank < round(self.foreground_share * budget(self.keep_ratio, size))
+            keep = (ivc | best[parents]).nonzero()[:, 0]
+            return Selection(keep, roles[keep])
+        best = self._best(rank, ivc[whole])
+        level = best[parents] * 2
+        level[whole].clamp_min_(1)
+        level[first + picked] = 3
+        level = level.masked_fill(blank, -1).masked_fill(ivc, 4)
+        keep = top(level * size - rank[parents], target).sort().values
         return Selection(keep, roles[keep])
+
+    def _reference_points(self, view: View) -> Tensor:
+        """(V,) which tokens are IVC tokens."""
+        cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())
+        windows = view.image.windows
+        sizes = torch.tensor([count for _, count in windows])
+        picks = torch.zeros_like(cosine, dtype=torch.bool)
+        for scores, share in ((cosine, self.cos_share), (sine, self.sin_share)):
+            counts = [round(share * budget(self.keep_ratio, count)) for _, count in windows]
+            limits = to_device(torch.tensor(counts).repeat_interleave(sizes), scores.device)
+            picks |= ranks(scores, windows) < limits
+        return picks
+
+    def _best(self, rank: Tensor, ivc: Tensor) -> Tensor:
+        """(size,) the overview's foreground: what its own budget holds besides its IVC tokens."""
+        order = rank.argsort()
+        free = ~ivc[order]
+        room = budget(self.keep_ratio, len(rank)) - ivc.sum()
+        return torch.empty_like(ivc).scatter_(0, order, free & (free.cumsum(0) <= room))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ivcp.core.devices import to_device
 from ivcp.core.pruner import Pruner, Stage, View
 from ivcp.core.selection import Selection
 
@@ -36,4 +37,4 @@ class RandomPruning(Pruner):
         name = f"{self.seed}/{view.sample_id}/{view.image.start}"
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         order = torch.randperm(len(view.index), generator=generator)
-        return Selection(order[: self.target(view)].sort().values.to(view.index.device))
+        return Selection(to_device(order[: self.target(view)].sort().values, view.index.device))

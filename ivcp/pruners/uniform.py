@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from ivcp.core.devices import to_device
+from ivcp.core.layout import Grid
 from ivcp.core.pruner import Pruner, Stage, View
 from ivcp.core.selection import Selection
 
@@ -14,8 +17,9 @@ from ivcp.core.selection import Selection
 class UniformGrid(Pruner):
     """Keep evenly spaced tokens in evenly spaced rows, exactly as many as the budget says.
 
-    About `sqrt(keep_ratio)` of the rows stay; the budget is dealt to them as equally as possible,
-    and each row's share is spread over its columns.
+    An image of several grids (tiles, thumbnail, frames) deals the budget to them in proportion to
+    their size. About `sqrt(keep_ratio)` of a grid's rows stay; its budget is dealt to them as
+    equally as possible, and each row's share is spread over its columns.
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
@@ -30,12 +34,24 @@ class UniformGrid(Pruner):
         return (Stage(self.layer, self.cut_cache),)
 
     def select(self, view: View, stage: int) -> Selection:
-        rows, columns, target = view.image.rows, view.image.columns, self.target(view)
+        target, total = self.target(view), view.image.length
+        keep, dealt = [], 0
+        for grid, (first, count) in zip(view.image.grids, view.image.spans, strict=True):
+            share = target * (first + count) // total - dealt
+            dealt += share
+            if share:
+                keep.append(first + self._spread(grid, share))
+        return Selection(to_device(torch.cat(keep), view.index.device))
+
+    def _spread(self, grid: Grid, target: int) -> Tensor:
+        """(target,) ascending indices into a grid's tokens."""
+        rows, columns = grid.rows, grid.columns
         used = min(rows, target, max(-(-target // columns), round(rows * self.keep_ratio**0.5)))
-        number = torch.arange(target, device=view.index.device)
-        line = number * used // target  # which of the used rows, (K,)
+        number = torch.arange(target)
+        line = number * used // target  # which of the used rows
         first = -(-line * target // used)  # number of the first token in that row
         share = -(-(line + 1) * target // used) - first
         row = (2 * line + 1) * rows // (2 * used)
         column = (2 * (number - first) + 1) * columns // (2 * share)
-        return Selection(row * columns + column)
+        spread: Tensor = row * columns + column
+        return spread

@@ -1,58 +1,60 @@
-"""A picture of one answer: the visual-token grid, what was kept and why, and the boxes."""
+"""A picture of one answer: the visual tokens, what was kept and why, and the boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.selection import ROLES
 from ivcp.core.types import Box
+from ivcp.report.panel import (
+    GRID,
+    PREDICTED_COLOR,
+    ROLE_COLORS,
+    SIDES,
+    TRUE_COLOR,
+    Color,
+    draw_panel,
+    enlargement,
+    extent,
+    hatched,
+)
 
-Color: TypeAlias = tuple[int, int, int]
-Point: TypeAlias = tuple[float, float]
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Entry: TypeAlias = tuple[str, Color, str]
 
-SIDES = (480, 1280)  # pixels, of the longer side of the photo: smaller is enlarged, larger reduced
-ROLE_COLORS: dict[str, Color] = {
-    "kept": (86, 180, 233),
-    "ivc": (255, 176, 0),
-    "seed": (232, 56, 49),
-    "foreground": (72, 160, 255),
-    "merged": (214, 120, 190),
-}
 ROLE_NAMES = {"ivc": "IVC"}
-TRUE_COLOR: Color = (60, 225, 90)
-PREDICTED_COLOR: Color = (255, 235, 60)
-PAPER, INK, FAINT, GRID = (255, 255, 255), (30, 30, 30), (110, 110, 110), (60, 60, 60)
-DIMMED = 0.34  # brightness of a dropped cell
-TINT = 0.14  # share of the role's colour in a kept cell
+PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
+UNSEEN = (215, 215, 215)
+REDUCED = 0.5  # size of a photo under a thumbnail or frame
+SLIVER = 0.02  # of the photo: less than that at a side, and nothing is said of it
 MARGIN = 12
+CAPTION = 22  # pixels that a caption takes
 SYMBOL = 30  # pixels that a legend symbol takes
-DASH, GAP = 10, 7
 
 
 def draw_overlay(
-    image: Image.Image,
+    image: Image.Image | Sequence[Image.Image],
     *,
-    rows: int,
-    columns: int,
+    layout: ImageLayout,
     kept: Sequence[int],
     roles: Sequence[int] | None = None,
     predicted: Box | None = None,
     truth: Box | None = None,
     title: str = "",
 ) -> Image.Image:
-    """The photo with its visual-token grid; dropped cells are dark, kept ones framed by role.
+    """The photo with its visual tokens; dropped cells are dark, kept ones framed by role.
+
+    Tiles are drawn on one photo; a thumbnail, and each frame of a video, on a smaller one of its
+    own. Padding is hatched, and what the model is not shown is faded.
 
     Args:
-        image: The photo, in any size and mode.
-        rows: Rows of the visual-token grid.
-        columns: Columns of the visual-token grid.
-        kept: (K,) indices into the image's own visual tokens, row by row.
+        image: The photo, in any size and mode; of a video, one for all frames or one for each.
+        layout: The visual tokens; areas are fractions of `image`.
+        kept: (K,) indices into the prompt of the visual tokens of this image that stayed.
         roles: (K,) indices into `ROLES`; None means "kept" throughout.
         predicted: Box that was answered, in pixels of `image`; drawn dashed.
         truth: Box that was asked for, in pixels of `image`.
@@ -62,98 +64,63 @@ def draw_overlay(
         An RGB picture, photo at least 480 pixels at its longer side, with title and legend.
 
     Raises:
-        ValueError: An index is outside the grid, or `roles` has another length than `kept`.
+        ValueError: A kept token is none of the image's, `roles` has another length than `kept`, or
+            the number of photos is wrong.
     """
     names = ["kept"] * len(kept) if roles is None else [ROLES[role] for role in roles]
     if len(names) != len(kept):
         raise ValueError(f"Expected {len(kept)} roles, one a kept token; got {len(names)}.")
-    if outside := [index for index in kept if not 0 <= index < rows * columns]:
-        raise ValueError(f"Expected indices below {rows} x {columns}; got {outside[0]}.")
-    photo = _resize(image.convert("RGB"))
-    across, down = _edges(photo.width, columns), _edges(photo.height, rows)
-    cells = {
-        index: (across[index % columns], down[index // columns],
-                across[index % columns + 1], down[index // columns + 1])
-        for index in range(rows * columns)
-    }  # fmt: skip
-    photo = _shade(photo, cells, dict(zip(kept, names, strict=True)))
-    scale = photo.width / image.width, photo.height / image.height
-    for box, color, dashed in ((truth, TRUE_COLOR, False), (predicted, PREDICTED_COLOR, True)):
-        if box is not None:
-            _draw_box(photo, box, scale, color, dashed)
-    entries = _legend_entries(names, rows * columns, truth is not None, predicted is not None)
-    return _frame(photo, title, entries)
+    own = set(layout.tokens.tolist())
+    if outside := [token for token in kept if token not in own]:
+        raise ValueError(f"Expected visual tokens of the image; got prompt index {outside[0]}.")
+    views = _views(layout)
+    photos = [image] * len(views) if isinstance(image, Image.Image) else list(image)
+    if len(photos) != len(views):
+        raise ValueError(f"Expected one photo, or {len(views)} for the frames; got {len(photos)}.")
+    role_of = dict(zip(kept, names, strict=True))
+    factor = enlargement(photos[0], views[0])
+    panels = [
+        draw_panel(
+            photo, view, role_of, factor * (REDUCED if _apart(view[0]) else 1), truth, predicted
+        )
+        for photo, view in zip(photos, views, strict=True)
+    ]
+    captions = _captions(views, role_of) if len(views) > 1 else [""]
+    entries = _legend_entries(names, layout.length, truth is not None, predicted is not None)
+    if layout.on_padding.any():
+        entries.append(("hatch", GRID, "padding"))
+    if any(max(x1, y1, 1 - x2, 1 - y2) > SLIVER for x1, y1, x2, y2 in map(extent, views)):
+        entries.append(("dark", UNSEEN, "not shown to the model"))
+    return _frame(panels, captions, title, entries)
 
 
-def _resize(photo: Image.Image) -> Image.Image:
-    longer = max(photo.size)
-    factor = min(max(longer, SIDES[0]), SIDES[1]) / longer
-    size = max(1, round(photo.width * factor)), max(1, round(photo.height * factor))
-    return photo.resize(size, Image.Resampling.LANCZOS)
+def _views(layout: ImageLayout) -> list[list[Grid]]:
+    """The grids of each panel: all that share the photo, then each that has one of its own."""
+    apart = [[grid] for grid in layout.grids if _apart(grid)]
+    joined = [grid for grid in layout.grids if not _apart(grid)]
+    return [joined, *apart] if joined else apart
 
 
-def _edges(length: int, parts: int) -> list[int]:
-    return [round(i * length / parts) for i in range(parts + 1)]
+def _apart(grid: Grid) -> bool:
+    return grid.kind in ("thumbnail", "frame")
 
 
-def _shade(
-    photo: Image.Image, cells: dict[int, tuple[int, int, int, int]], kept: dict[int, str]
-) -> Image.Image:
-    """Dim the dropped cells; tint and frame the kept ones."""
-    pixels = np.asarray(photo, dtype=np.float32)
-    gray = pixels.mean(axis=2, keepdims=True)
-    shaded = DIMMED * (0.6 * pixels + 0.4 * gray)
-    for index, role in kept.items():
-        left, top, right, bottom = cells[index]
-        color = np.asarray(ROLE_COLORS[role], dtype=np.float32)
-        patch = pixels[top:bottom, left:right]
-        shaded[top:bottom, left:right] = (1 - TINT) * patch + TINT * color
-    result = Image.fromarray(shaded.round().astype(np.uint8))
-    draw = ImageDraw.Draw(result)
-    for index, (left, top, right, bottom) in cells.items():
-        if min(right - left, bottom - top) < 4:
-            continue
-        if index not in kept:
-            draw.rectangle((left, top, right - 1, bottom - 1), outline=GRID)
-        else:
-            width = max(1, min(right - left, bottom - top) // 14)
-            inside = (left + 1, top + 1, right - 2, bottom - 2)
-            draw.rectangle(inside, outline=ROLE_COLORS[kept[index]], width=width)
-    return result
+def _captions(views: Sequence[Sequence[Grid]], role_of: Mapping[int, str]) -> list[str]:
+    """What each panel shows and how much of it stayed."""
+    names = {"image": "image", "tile": "tiles", "thumbnail": "thumbnail"}
+    captions = []
+    for number, view in enumerate(views, 1):
+        tokens = [token for grid in view for token in grid.tokens.tolist()]
+        kept = sum(token in role_of for token in tokens)
+        captions.append(
+            f"{names.get(view[0].kind, f'frame {number}')}: kept {kept} of {len(tokens)}"
+        )
+    return captions
 
 
-def _draw_box(photo: Image.Image, box: Box, scale: Point, color: Color, dashed: bool) -> None:
-    """A box with a dark halo; parts outside the photo are drawn along its border."""
-    reach = photo.width - 3, photo.height - 3
-    x1, y1, x2, y2 = (
-        min(max(value * scale[axis % 2], 2), reach[axis % 2]) for axis, value in enumerate(box)
-    )
-    draw = ImageDraw.Draw(photo)
-    corners = ((x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1))
-    lines = list(pairwise(corners))
-    if dashed:
-        lines = [dash for start, end in lines for dash in _dashes(start, end)]
-    for line in lines:
-        draw.line(line, fill=(0, 0, 0), width=6)
-    for line in lines:
-        draw.line(line, fill=color, width=3)
-
-
-def _dashes(start: Point, end: Point) -> Iterator[tuple[Point, Point]]:
-    (x1, y1), (x2, y2) = start, end
-    length = abs(x2 - x1) + abs(y2 - y1)  # sides are horizontal or vertical
-    at = 0.0
-    while at < length:
-        a, b = at / length, min(at + DASH, length) / length
-        yield (x1 + a * (x2 - x1), y1 + a * (y2 - y1)), (x1 + b * (x2 - x1), y1 + b * (y2 - y1))
-        at += DASH + GAP
-
-
-def _legend_entries(
-    names: Sequence[str], total: int, truth: bool, predicted: bool
-) -> list[tuple[str, Color, str]]:
+def _legend_entries(names: Sequence[str], total: int, truth: bool, predicted: bool) -> list[Entry]:
     """(symbol, colour, text) of what is in the picture."""
-    entries: list[tuple[str, Color, str]] = [
+    entries: list[Entry] = [
         ("cell", ROLE_COLORS[role], f"{ROLE_NAMES.get(role, role)} {names.count(role)}")
         for role in ROLES
         if role in names
@@ -169,30 +136,47 @@ def _legend_entries(
     return entries
 
 
-def _frame(photo: Image.Image, title: str, entries: list[tuple[str, Color, str]]) -> Image.Image:
-    """Paper with the title above the photo and the legend below."""
+def _frame(
+    panels: Sequence[Image.Image], captions: Sequence[str], title: str, entries: Sequence[Entry]
+) -> Image.Image:
+    """Paper with the title above the panels and the legend below."""
     title_font, font = ImageFont.load_default(size=17), ImageFont.load_default(size=15)
-    width = max(photo.width, SIDES[0]) + 2 * MARGIN
-    usable = width - 2 * MARGIN
+    caption = CAPTION if any(captions) else 0
+    sizes = [
+        (max(panel.width, round(font.getlength(text))), panel.height + caption)
+        for panel, text in zip(panels, captions, strict=True)
+    ]
+    spots, block = _flow(sizes, SIDES[1], (MARGIN, MARGIN))
+    usable = max(block[0], SIDES[0])
     head = _wrap(title, title_font, usable)
-    places, legend_height = _flow(entries, font, usable)
+    lengths = [
+        ((0 if symbol == "none" else SYMBOL) + round(font.getlength(text)), 20)
+        for symbol, _, text in entries
+    ]
+    places, legend = _flow(lengths, usable, (20, 5))
     top = MARGIN + 23 * len(head) + (4 if head else 0)
-    height = top + photo.height + MARGIN + legend_height + MARGIN
-    paper = Image.new("RGB", (width, height), PAPER)
+    below = top + block[1] + MARGIN
+    paper = Image.new("RGB", (usable + 2 * MARGIN, below + legend[1] + MARGIN), PAPER)
     draw = ImageDraw.Draw(paper)
     for number, line in enumerate(head):
         draw.text((MARGIN, MARGIN - 2 + 23 * number), line, font=title_font, fill=INK)
-    paper.paste(photo, ((width - photo.width) // 2, top))
-    below = top + photo.height + MARGIN
+    left = (paper.width - block[0]) // 2
+    for (x, y), panel in zip(spots, panels, strict=True):
+        paper.paste(panel, (left + x, top + y + caption))
+    for (x, y), text in zip(spots, captions, strict=True):
+        draw.text((left + x, top + y), text, font=font, fill=INK)
     for (x, y), (symbol, color, text) in zip(places, entries, strict=True):
-        _draw_symbol(draw, MARGIN + x, below + y, symbol, color)
+        _draw_symbol(paper, MARGIN + x, below + y, symbol, color)
         ink, indent = (FAINT, 0) if symbol == "none" else (INK, SYMBOL)
         draw.text((MARGIN + x + indent, below + y), text, font=font, fill=ink)
     return paper
 
 
-def _draw_symbol(draw: ImageDraw.ImageDraw, x: int, y: int, symbol: str, color: Color) -> None:
-    if symbol in ("cell", "dark"):
+def _draw_symbol(paper: Image.Image, x: int, y: int, symbol: str, color: Color) -> None:
+    draw = ImageDraw.Draw(paper)
+    if symbol == "hatch":
+        paper.paste(hatched(23, 17), (x, y + 1))
+    elif symbol in ("cell", "dark"):
         light = tuple(round(255 * (1 - 0.35) + 0.35 * channel) for channel in color)
         fill = color if symbol == "dark" else light
         draw.rectangle((x, y + 1, x + 22, y + 17), fill=fill, outline=color, width=3)
@@ -205,17 +189,18 @@ def _draw_symbol(draw: ImageDraw.ImageDraw, x: int, y: int, symbol: str, color: 
 
 
 def _flow(
-    entries: list[tuple[str, Color, str]], font: Font, usable: int
-) -> tuple[list[tuple[int, int]], int]:
-    """Place of each legend entry, left to right and line by line, and the height of all."""
-    places, x, y = [], 0, 0
-    for symbol, _, text in entries:
-        length = (0 if symbol == "none" else SYMBOL) + round(font.getlength(text))
-        if x and x + length > usable:
-            x, y = 0, y + 25
+    sizes: Sequence[tuple[int, int]], usable: int, gap: tuple[int, int]
+) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """Place of each rectangle, left to right and line by line, and the size of all together."""
+    places: list[tuple[int, int]] = []
+    x, y, widest, bottom = 0, 0, 0, 0
+    for width, height in sizes:
+        if x and x + width > usable:
+            x, y = 0, bottom + gap[1]
         places.append((x, y))
-        x += length + 20
-    return places, y + 20
+        widest, bottom = max(widest, x + width), max(bottom, y + height)
+        x += width + gap[0]
+    return places, (widest, bottom)
 
 
 def _wrap(text: str, font: Font, usable: int) -> list[str]:

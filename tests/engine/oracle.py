@@ -17,7 +17,7 @@ def hidden_tokens_logits(
     """Logits of one teacher-forced forward pass without a cache.
 
     Args:
-        model: A Qwen2.5-VL with SDPA attention.
+        model: A random model of `small.py` with SDPA attention.
         inputs: A batch of one, without padding.
         sequences: (1, S + N) prompt and generated tokens.
         hidden_from: For each layer, the prompt indices of the tokens that are hidden in prefill and
@@ -44,16 +44,13 @@ def hidden_tokens_logits(
 
     for number, layer in enumerate(model.model.language_model.layers):
         handles.append(layer.register_forward_pre_hook(hide(number), with_kwargs=True))
-    types = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, length - prompt))
+    rest = {name: value for name, value in inputs.items() if "mask" not in name}
+    rest["input_ids"] = sequences
+    if (types := rest.get("mm_token_type_ids")) is not None:
+        rest["mm_token_type_ids"] = torch.nn.functional.pad(types, (0, length - prompt))
     try:
         with torch.no_grad():
-            out = model(
-                input_ids=sequences,
-                mm_token_type_ids=types,
-                pixel_values=inputs["pixel_values"],
-                image_grid_thw=inputs["image_grid_thw"],
-                use_cache=False,
-            )
+            out = model(**rest, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaModel
 
 from ivcp import pruned
+from ivcp.core.layout import Grid, ImageLayout
 from ivcp.engine.prefill import Prefill
 
 VISUAL, LIMIT = 4096, 64 * 2**20
@@ -72,7 +73,7 @@ def test_selection_adds_little(name: str, monkeypatch: pytest.MonkeyPatch) -> No
             return stage(self, *args)
 
     monkeypatch.setattr(Prefill, "_stage", metered)
-    window = LlamaWindow(10, 64, VISUAL // 64)
+    window = LlamaWindow(ImageLayout((Grid(10, 64, VISUAL // 64),)))
     embeddings = torch.randn(1, VISUAL + 50, 256)
     with torch.no_grad(), pruned(model, build(name, 0.5), family=window) as session:
         model(inputs_embeds=embeddings, use_cache=True)

@@ -43,7 +43,7 @@ class PickyFamily:
     def encode(self, processor, samples) -> Encoded:
         if any(sample.id == "bad" for sample in samples):
             raise UserError("An image is too thin.")
-        return Encoded({}, [sample.id for sample in samples], [])
+        return Encoded({}, [sample.id for sample in samples], [], [])
 
 
 def test_bad_samples_become_items_with_a_reason() -> None:

@@ -160,6 +160,22 @@ def test_two_processes_count_each_of_five_samples_once(parts) -> None:
     assert [line["kept"] for line in lines] == [line["kept"] for line in lines_alone]
 
 
+def test_records_tell_what_each_grid_shows(parts, monkeypatch) -> None:
+    half = (0.25, 0.0, 0.75, 1.0)  # as if the image processor cut off both sides
+    encode = type(parts["model"]).encode
+
+    def cropping(self, processor, samples):
+        encoded = encode(self, processor, samples)
+        return replace(encoded, shown=[[half] for _ in samples])
+
+    monkeypatch.setattr(type(parts["model"]), "encode", cropping)
+    evaluate(**parts)
+    _, lines = results(parts)
+    (grid,) = lines[0]["images"][0]["grids"]
+    assert (grid["rows"], grid["columns"], grid["area"]) == (12, 12, list(half))
+    assert grid["start"] <= min(lines[0]["kept"]) <= max(lines[0]["kept"]) < grid["start"] + 144
+
+
 def test_a_sweep_refuses_a_strategy_that_starts_itself_again(parts) -> None:
     ddp = partial(parts["trainer"], devices=2, strategy="ddp")
     with pytest.raises(UserError, match=r"A sweep \(-m\) cannot use trainer.strategy=ddp"):

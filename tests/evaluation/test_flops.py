@@ -1,10 +1,12 @@
 import pytest
 import torch
+from small import SMALL, prompts
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ivcp.datasets.shapes import Shapes
 from ivcp.engine.session import open_session
 from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
+from ivcp.models import find_family
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning
 from ivcp.pruners.random import RandomPruning
@@ -54,3 +56,23 @@ def test_cache_bytes_are_those_of_a_real_cache(family) -> None:
         model.generate(**encoded.inputs, max_new_tokens=1)
     sizes = DecoderSizes.of(family.decoder(model))
     assert session.cache_bytes == sizes.cache_bytes(session.layouts[0].length, 4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_family_is_accounted_for(name) -> None:
+    model, (picture, *_) = SMALL[name].model("eager"), SMALL[name].images
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")  # the counter does not know grouped products
+    batch = prompts([5, picture, 7], family=name)
+    family = find_family(model)
+    decoder = family.decoder(model)
+    pruner = RandomPruning(keep_ratio=0.3, layer=2)
+    with torch.inference_mode(), open_session(model, family, pruner) as session:
+        counted = count_flops(
+            decoder, lambda: model.generate(**batch.inputs, max_new_tokens=1, do_sample=False)
+        )
+    sizes = DecoderSizes.of(decoder)
+    formula = prefill_flops([row[0] for row in session.layer_tokens], sizes)
+    assert counted == pytest.approx(formula, rel=0.05)
+    stored = sum(row[0] for row in session.cache_lengths)
+    assert session.cache_bytes == stored * sizes.cached[0] * 4

@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 from ivcp.core.errors import UserError
-from ivcp.evaluation.records import LineFile, Record, read_records, write_atomically
+from ivcp.core.layout import Grid, ImageLayout
+from ivcp.evaluation.records import (
+    LineFile,
+    Record,
+    on_original,
+    read_records,
+    write_atomically,
+)
+
+TILES = ImageLayout(
+    (Grid(4, 2, 1, "thumbnail"), Grid(6, 2, 3, "tile", 4, (0.0, 0.25, 1.0, 0.75), by_row=True))
+)
 
 RECORD = Record(
     index=3,
@@ -16,7 +27,7 @@ RECORD = Record(
     prediction="line\nbreak",
     kept=(4, 5),
     roles=(1, 2),
-    images=((4, 2, 1),),
+    images=(TILES, ImageLayout((Grid(20, 1, 2),))),
     vision_ms=1.5,
 )
 
@@ -25,6 +36,22 @@ def test_a_record_comes_back_from_its_line(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     path.write_text(RECORD.line() + RECORD.line(), encoding="utf-8")
     assert read_records(path) == [RECORD, RECORD]
+
+
+def test_a_line_with_one_grid_an_image_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    line = {"index": 0, "id": "a", "task": "yes_no", "images": [[4, 2, 3], [12, 1, 1]]}
+    path.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    (record,) = read_records(path)
+    assert record.images == (ImageLayout((Grid(4, 2, 3),)), ImageLayout((Grid(12, 1, 1),)))
+
+
+def test_areas_of_a_padded_image_reach_beyond_it() -> None:
+    whole, tiles = on_original(TILES, (0.0, -0.5, 1.0, 1.5)).grids  # twice as wide as high
+    assert whole == Grid(4, 2, 1, "thumbnail", area=(0.0, -0.5, 1.0, 1.5))
+    assert tiles.area == (0.0, 0.0, 1.0, 1.0)
+    assert (tiles.step, tiles.by_row) == (4, True)
+    assert on_original(TILES, (0.0, 0.0, 1.0, 1.0)) == TILES
 
 
 def test_a_line_is_on_disk_when_append_returns(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from transformers import Qwen2VLImageProcessorPil
 from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.types import Sample
-from ivcp.models.qwen25vl import Processor, Qwen25VL, user_text
+from ivcp.models.hub import Processor
+from ivcp.models.qwen25vl import Qwen25VL
 
 FAMILY = Qwen25VL()
 
@@ -25,13 +26,13 @@ def sample(task: Any, question: str, **fields: Any) -> Sample:
 
 
 def test_prompts_are_those_of_the_release() -> None:
-    assert user_text(sample("grounding", "left cat")) == (
+    assert FAMILY.ask(sample("grounding", "left cat")) == (
         "\nLocate left cat and output the bbox coordinates in JSON format."
     )
-    assert user_text(sample("yes_no", "Is there a cat?")) == (
+    assert FAMILY.ask(sample("yes_no", "Is there a cat?")) == (
         "Is there a cat? Please answer yes or no."
     )
-    assert user_text(sample("multiple_choice", "Which?", options=("a", "b"))) == (
+    assert FAMILY.ask(sample("multiple_choice", "Which?", options=("a", "b"))) == (
         "Question: Which?\nOptions:\nA. a\nB. b\n"
         "Please select the correct answer from the options above."
     )
@@ -114,7 +115,7 @@ def test_layouts_from_positions_and_from_grids_agree() -> None:
         assert [(image.start, image.length) for image in one.images] == spans
         assert one.length == length
     first, second = from_grids[1].images
-    assert (first.rows, first.columns, second.rows, second.columns) == (4, 5, 7, 3)
+    assert (*shape(first), *shape(second)) == (4, 5, 7, 3)
     queries = from_grids[1].text_queries(first).tolist()
     assert queries == [*range(first.stop + 2, second.start - 1), *range(second.stop + 1, 64)]
     assert from_grids[1].text_queries(second).tolist() == [*range(second.stop + 2, 64)]
@@ -128,3 +129,7 @@ def test_loading_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(UserError, match="is of type 'llama'"):
         Qwen25VL(path=str(tmp_path)).depth()
+
+
+def shape(image: Any) -> tuple[int, int]:
+    return image.grids[0].rows, image.grids[0].columns

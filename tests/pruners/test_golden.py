@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaModel, Qwen2_5_VLForConditionalGeneration
 
 from ivcp import pruned
+from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.pruner import Pruner
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.ivcp import IVCPrune
@@ -76,7 +77,7 @@ def final_states(
     case: dict[str, Any], golden: dict[str, Tensor], pruner: Pruner, start: int, backend: str
 ) -> tuple[Tensor, Any]:
     model = llama(case, golden, backend)
-    window = LlamaWindow(start, 1, case["N"])
+    window = LlamaWindow(ImageLayout((Grid(start, 1, case["N"]),)))
     with torch.no_grad(), pruned(model, pruner, family=window) as session:
         out = model(inputs_embeds=golden["inputs_embeds"], use_cache=True)
     return out.last_hidden_state, session

@@ -1,0 +1,41 @@
+"""Visual features that enter behind early layers (DeepStack), kept aligned with what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class DeepStack:
+    """Adds the features of layer `i` to the visual tokens that are still there behind it.
+
+    Source: DeepStack (arXiv 2406.04334), as Qwen3-VL applies it. A merged token, which stands at
+    the position of its cluster's centre, takes the centre's features.
+
+    Args:
+        mask: (B, S) True at visual tokens of the rows that enter layer 0.
+        features: For each of the first layers, (number of True, C).
+    """
+
+    def __init__(self, mask: Tensor, features: Sequence[Tensor]) -> None:
+        self.mask, self.features = mask, features
+        count = mask.flatten().cumsum(0).view_as(mask)
+        self.number = (count - 1).clamp_min(0)  # (B, S) which feature a visual token has
+
+    def added(self, layer: int, hidden: Tensor, source: Tensor | None) -> Tensor:
+        """(B, P, C) states behind a layer with its features added.
+
+        Args:
+            layer: Index of the layer that has run.
+            hidden: (B, P, C) its output.
+            source: (B, P) columns at which the tokens entered layer 0; None if all are there.
+        """
+        if layer >= len(self.features):
+            return hidden
+        mask, number = self.mask.to(hidden.device), self.number.to(hidden.device)
+        if source is not None:
+            mask, number = mask.gather(1, source), number.gather(1, source)
+        features = self.features[layer].to(hidden.device, hidden.dtype)
+        return torch.where(mask[..., None], hidden + features[number], hidden)

@@ -1,0 +1,84 @@
+"""DeepSeek-VL: one padded square of tokens an image, 1-D positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ivcp.core.family import Frame
+from ivcp.core.layout import PromptLayout
+from ivcp.core.types import Sample
+from ivcp.models.hub import HubFamily, Processor, Seen
+from ivcp.models.llava15 import llava_text, square_area, square_frame, square_layouts
+
+SYSTEM = (
+    "You are a helpful language and vision assistant. You are able to understand the visual "
+    "content that the user provides, and assist the user with a variety of tasks using natural "
+    "language."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepSeekVL(HubFamily):
+    """DeepSeek-VL of the size whose vision tower is SigLIP alone (1.3B).
+
+    No grounding format was published; it is asked as LLaVA is, and boxes are read as fractions of
+    the image.
+
+    Attributes:
+        path: Hub id or local folder.
+        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
+        attention: "sdpa", "eager" or "flash_attention_2".
+        device_map: As in `from_pretrained`; None leaves placement to the trainer.
+    """
+
+    path: str | None = "deepseek-community/deepseek-vl-1.3b-chat"
+
+    model_types: ClassVar[tuple[str, ...]] = ("deepseek_vl",)
+    architecture: ClassVar[str] = "DeepseekVLForConditionalGeneration"
+    image_processor: ClassVar[str] = "DeepseekVLImageProcessorPil"
+    image_token: ClassVar[str] = "<image_placeholder>"
+
+    def ask(self, sample: Sample) -> str:
+        return llava_text(sample)
+
+    def prompt(self, tokenizer: Any, sample: Sample) -> str:
+        """Source: the conversation of DeepSeek-VL's chat processor."""
+        images = self.image_token * len(sample.images)
+        return f"{SYSTEM}\n\nUser: {images}{self.ask(sample)}\n\nAssistant:"
+
+    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+        images = [image for sample in samples for image in sample.images]
+        if not images:
+            return Seen({}, [], [])
+        pixels = processor.images(images, return_tensors="pt")
+        text = self.image_token * _side(processor.config) ** 2
+        squares = [square_area(_padded(processor.images, image.size)) for image in images]
+        frames = [Frame(1, 1, *image.size) for image in images]
+        return Seen(dict(pixels), [text] * len(images), frames, squares)
+
+    def vision(self, model: nn.Module) -> nn.Module:
+        return model.model.vision_model  # type: ignore[union-attr,return-value]
+
+    def layouts(
+        self,
+        model: nn.Module,
+        rows: Sequence[Tensor],
+        positions: Sequence[Tensor] | None,
+        inputs: dict[str, Any],
+    ) -> list[PromptLayout]:
+        return square_layouts(model, rows, inputs, _side(model.config), query_offset=1)
+
+
+def _padded(processor: Any, size: tuple[int, int]) -> Frame:
+    """Frame of the square into which an image of `size` is fitted; a thin one is widened."""
+    side = processor.size["height"]
+    width, height = (max(round(edge * side / max(size)), processor.min_size) for edge in size)
+    return square_frame((width, height), side)
+
+
+def _side(config: Any) -> int:
+    return int(config.vision_config.image_size // config.vision_config.patch_size)

@@ -1,0 +1,307 @@
+"""What all families share: loading from the hub or a folder, batching prompts, reading boxes."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from sys import modules
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ivcp.core.errors import UserError
+from ivcp.core.family import Encoded, Frame, ModelFamily
+from ivcp.core.pruner import Signal
+from ivcp.core.types import Box, Sample
+
+NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+BRACKETS = re.compile(rf"\[{NUMBER},{NUMBER},{NUMBER},{NUMBER}\]")
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Tokenizer and PIL image processor; the library's own pairing insists on torchvision.
+
+    Attributes:
+        tokenizer: Pads on the left.
+        images: Resizes, normalises and cuts images.
+        config: Configuration of the model.
+    """
+
+    tokenizer: Any
+    images: Any
+    config: Any = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an image processor makes of the images of a batch.
+
+    Attributes:
+        inputs: Model inputs that hold them.
+        texts: For each image, the text that takes its placeholder's place in the prompt.
+        frames: For each image, the frame in which the model writes boxes.
+        shown: For each image, what the model is shown of it, as fractions of width and height
+            (beyond 0 .. 1 where it is padded); empty if all of all images.
+    """
+
+    inputs: dict[str, Tensor]
+    texts: list[str]
+    frames: list[Frame]
+    shown: list[Box] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubFamily(ModelFamily):
+    """A family of Hugging Face models with a Llama-like decoder.
+
+    Attributes:
+        path: Hub id or local folder.
+        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
+        attention: "sdpa", "eager" or "flash_attention_2".
+        device_map: As in `from_pretrained`; None leaves placement to the trainer.
+    """
+
+    path: str | None = None
+    dtype: str = "bfloat16"
+    attention: str = "sdpa"
+    device_map: str | None = None
+
+    architecture: ClassVar[str]
+    image_processor: ClassVar[str]
+    image_token: ClassVar[str]
+    provides: ClassVar[frozenset[Signal]] = frozenset(
+        {"positions", "embeddings", "hidden", "values", "keys", "attention"}
+    )
+
+    @cached_property
+    def _source(self) -> str:
+        """Folder or hub id; a path that cannot be a hub id must exist."""
+        if self.path is None:
+            raise UserError(
+                "model.path is not set: give the folder or hub id of a checkpoint that "
+                f"{self.architecture} loads."
+            )
+        source = str(self.path)
+        looks_local = source.startswith(("/", ".", "~")) or source.count("/") > 1
+        if looks_local and not Path(source).expanduser().is_dir():
+            raise UserError(
+                f"model.path must be an existing folder with Hugging Face weights or a hub id; "
+                f"got {source!r}, which is no folder."
+            )
+        return str(Path(source).expanduser()) if looks_local else source
+
+    def _absent(self, error: Exception) -> UserError:
+        reason = str(error).strip().split("\n")[0]
+        return UserError(
+            f"The model {self._source!r} could not be loaded ({reason}); download it where the hub "
+            f"can be reached (hf download {self._source}) and point model.path at the folder."
+        )
+
+    @cached_property
+    def _config(self) -> Any:
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(self._source)
+        except (OSError, ValueError) as error:
+            raise self._absent(error) from error
+        if config.model_type not in self.model_types:
+            raise UserError(
+                f"{type(self).__name__} loads models of type {', '.join(self.model_types)}; "
+                f"{self._source!r} is of type {config.model_type!r}."
+            )
+        return config
+
+    def depth(self) -> int:
+        return int(self._config.text_config.num_hidden_layers)
+
+    def load(self) -> tuple[nn.Module, Processor]:
+        from transformers import AutoTokenizer
+        from transformers.utils import logging
+
+        config = self._config
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # a folder loads in a moment; the run has its own bar
+        try:
+            model = self._model_class().from_pretrained(
+                self._source,
+                config=config,
+                dtype=self.dtype if self.dtype == "auto" else getattr(torch, self.dtype),
+                attn_implementation=self.attention,
+                device_map=self.device_map,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(self._source, padding_side="left")
+            images = self._images(config)
+        except ImportError as error:
+            raise UserError(
+                f"model.attention={self.attention} cannot be used here ({str(error).split('.')[0]})"
+                "; install it (pip install ivcp[flash-attn]) or use model.attention=sdpa."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise self._absent(error) from error
+        finally:
+            if bars:
+                logging.enable_progress_bar()
+        return model.eval(), Processor(tokenizer, images, config)
+
+    def _model_class(self) -> Any:
+        import transformers
+
+        return getattr(transformers, self.architecture)
+
+    def _images(self, config: Any) -> Any:
+        """The image processor, with the limits that the family's fields set."""
+        import transformers
+
+        return getattr(transformers, self.image_processor).from_pretrained(self._source)
+
+    @abstractmethod
+    def ask(self, sample: Sample) -> str:
+        """The question as the family is asked it, images left out."""
+
+    @abstractmethod
+    def prompt(self, tokenizer: Any, sample: Sample) -> str:
+        """The whole prompt, with one `image_token` for each image."""
+
+    @abstractmethod
+    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+        """What the image processor makes of all images of a batch, in order.
+
+        Raises:
+            ValueError: An image cannot be resized.
+        """
+
+    def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
+        for sample in samples:
+            for image in sample.images:
+                if not min(image.size):
+                    raise UserError(
+                        f"An image must have at least 1 x 1 pixels; sample {sample.id!r} has one "
+                        f"of {image.width} x {image.height}: leave it out or repair it."
+                    )
+        try:
+            seen = self.see(processor, samples)
+        except ValueError as error:  # an aspect ratio beyond 200, for example
+            raise UserError(f"An image cannot be resized for the model: {error}.") from error
+        prompts, texts, frames, shown, first = [], [], [], [], 0
+        areas = seen.shown or [WHOLE] * len(seen.texts)
+        for sample in samples:
+            prompt = self.prompt(processor.tokenizer, sample)
+            pieces = prompt.split(self.image_token)
+            if len(pieces) != len(sample.images) + 1:
+                raise UserError(
+                    f"A question must not hold the image placeholder {self.image_token!r}; that of "
+                    f"sample {sample.id!r} does: take it out."
+                )
+            last = first + len(sample.images)
+            text = pieces[0]
+            for there, piece in zip(seen.texts[first:last], pieces[1:], strict=True):
+                text += there + piece
+            prompts.append(prompt)
+            texts.append(text)
+            frames.append(seen.frames[last - 1] if sample.images else Frame(1, 1, 1, 1))
+            shown.append(areas[first:last])
+            first = last
+        inputs = processor.tokenizer(
+            texts, padding=True, return_tensors="pt", return_token_type_ids=False
+        )
+        return Encoded({**inputs, **seen.inputs}, prompts, frames, shown)
+
+    def decode(self, processor: Processor, tokens: Tensor) -> list[str]:
+        texts: list[str] = processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return texts
+
+    def parse_box(self, text: str) -> Box | None:
+        """The first bracketed list of four numbers, which `"bbox_2d"` cannot be mistaken for."""
+        return four_numbers(BRACKETS, text)
+
+    def entry(self, model: nn.Module) -> nn.Module:
+        return model.model  # type: ignore[return-value]
+
+    def decoder(self, model: nn.Module) -> nn.Module:
+        return model.model.language_model  # type: ignore[union-attr,return-value]
+
+    def vision(self, model: nn.Module) -> nn.Module:
+        return model.model.vision_tower  # type: ignore[union-attr,return-value]
+
+    def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
+        attention: Any = layer.self_attn
+        query = attention.q_proj(layer.input_layernorm(hidden))  # type: ignore[operator]
+        query = query.unflatten(-1, (-1, attention.head_dim))  # (B, R, H, D)
+        if hasattr(attention, "q_norm"):
+            query = attention.q_norm(query)
+        query = query.transpose(1, 2)
+        rotate = modules[type(attention).__module__].apply_rotary_pos_emb
+        rotated: Tensor = rotate(query, query[:, :1], *rotary)[0]
+        return rotated
+
+
+def four_numbers(pattern: re.Pattern[str], text: str) -> Box | None:
+    """The four groups of a pattern's first match as numbers; None without a match."""
+    if not (found := pattern.search(text)):
+        return None
+    x1, y1, x2, y2 = (float(number) for number in found.groups())
+    return x1, y1, x2, y2
+
+
+def lettered(options: Sequence[str]) -> str:
+    """Options as lines `A. ...`, `B. ...`."""
+    return "\n".join(f"{chr(ord('A') + number)}. {text}" for number, text in enumerate(options))
+
+
+def runs(row: Tensor, token: int) -> list[tuple[int, int]]:
+    """(start, length) of each run of a token in (S,) ids."""
+    is_token, lengths = torch.unique_consecutive(row == token, return_counts=True)
+    stops = lengths.cumsum(0)
+    return [
+        (stop - length, length)
+        for found, stop, length in zip(
+            is_token.tolist(), stops.tolist(), lengths.tolist(), strict=True
+        )
+        if found
+    ]
+
+
+def deal(rows: Sequence[Tensor], token: int, lengths: Sequence[int]) -> list[list[tuple[int, int]]]:
+    """For each row, (number of the image, start) of the images that stand in it.
+
+    Rows that `generate` repeats (beams) share their images.
+
+    Args:
+        rows: (S,) token ids of each row.
+        token: The image token.
+        lengths: Image tokens of each image of the inputs, in order.
+
+    Raises:
+        UserError: The rows hold another number of image tokens than the images need.
+    """
+    places = [(row == token).nonzero()[:, 0] for row in rows]
+    found, needed = sum(map(len, places)), sum(lengths)
+    repeats = found // needed if needed else 0
+    mismatch = UserError(
+        f"The prompts hold {found} image tokens, but the {len(lengths)} images in the inputs take "
+        f"{needed}: give one image for each placeholder, and the whole prompt at once."
+    )
+    if repeats * needed != found or (repeats and len(rows) % repeats):
+        raise mismatch
+    dealt: list[list[tuple[int, int]]] = []
+    image = 0
+    for number in range(0, len(rows), repeats or 1):
+        there, cursor = [], 0
+        while cursor < len(places[number]):
+            if image == len(lengths):
+                raise mismatch
+            there.append((image, int(places[number][cursor])))
+            cursor += lengths[image]
+            image += 1
+        if cursor != len(places[number]):
+            raise mismatch
+        dealt += [there] * (repeats or 1)
+    return dealt

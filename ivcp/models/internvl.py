@@ -1,0 +1,188 @@
+"""InternVL 2.5 and 3: tiles of 256 tokens, thumbnail last, boxes in thousandths of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from ivcp.core.errors import UserError
+from ivcp.core.family import Frame
+from ivcp.core.layout import Grid, ImageLayout, PromptLayout
+from ivcp.core.types import Box, Sample
+from ivcp.models.hub import HubFamily, Processor, Seen, runs
+from ivcp.models.llava15 import llava_text
+
+SYSTEM = (
+    "你是书生·万象，英文名是InternVL，"  # noqa: RUF001
+    "是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InternVL(HubFamily):
+    """InternVL 2.5 or 3 of any size, in the library's own format (checkpoints named `-hf`).
+
+    Attributes:
+        path: Hub id or local folder.
+        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
+        attention: "sdpa", "eager" or "flash_attention_2".
+        device_map: As in `from_pretrained`; None leaves placement to the trainer.
+        min_tiles: Fewest tiles an image is cut into, at least 1.
+        max_tiles: Most tiles an image is cut into (release: 6; more for text and charts); a
+            thumbnail comes on top of two or more.
+    """
+
+    path: str | None = "OpenGVLab/InternVL3-8B-hf"
+    min_tiles: int = 1
+    max_tiles: int = 6
+
+    model_types: ClassVar[tuple[str, ...]] = ("internvl",)
+    architecture: ClassVar[str] = "InternVLForConditionalGeneration"
+    image_processor: ClassVar[str] = "GotOcr2ImageProcessorPil"
+    image_token: ClassVar[str] = "<IMG_CONTEXT>"
+
+    def __post_init__(self) -> None:
+        """Check the limits.
+
+        Raises:
+            UserError: They are not in order.
+        """
+        if not 1 <= self.min_tiles <= self.max_tiles:
+            raise UserError(
+                f"model.min_tiles must be at least 1 and at most model.max_tiles; got "
+                f"{self.min_tiles} and {self.max_tiles}."
+            )
+
+    def _images(self, config: Any) -> Any:
+        images = super()._images(config)
+        images.crop_to_patches = True
+        images.min_patches, images.max_patches = self.min_tiles, self.max_tiles
+        return images
+
+    def ask(self, sample: Sample) -> str:
+        """Source: the prompts of InternVL's own evaluation."""
+        if sample.task == "grounding":
+            return (
+                "Please provide the bounding box coordinate of the region this sentence describes: "
+                f"<ref>{sample.question}</ref>"
+            )
+        return llava_text(sample)
+
+    def prompt(self, tokenizer: Any, sample: Sample) -> str:
+        """Source: InternVL's conversation `internvl2_5`; several images are numbered."""
+        images = [self.image_token] * len(sample.images)
+        if len(images) > 1:
+            images = [f"Image-{number}: {image}" for number, image in enumerate(images, 1)]
+        question = "".join(f"{image}\n" for image in images) + self.ask(sample)
+        turns = (("system", SYSTEM), ("user", question))
+        told = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
+        return f"{told}<|im_start|>assistant\n"
+
+    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+        images = [image for sample in samples for image in sample.images]
+        if not images:
+            return Seen({}, [], [])
+        pixels = processor.images(images, return_tensors="pt")
+        size = _side(processor.config) ** 2
+        texts = [
+            f"<img>{self.image_token * (size * int(tiles))}</img>"
+            for tiles in pixels["num_patches"]
+        ]
+        frames = [Frame(1000, 1000, *image.size) for image in images]
+        return Seen({"pixel_values": pixels["pixel_values"]}, texts, frames)
+
+    def parse_box(self, text: str) -> Box | None:
+        """The first bracketed list of four numbers; numbers that sum to less than 4 are fractions.
+
+        Source: the IVC-Prune release's InternVL parser.
+        """
+        box = super().parse_box(text)
+        if box is None or sum(box) >= 4:
+            return box
+        x1, y1, x2, y2 = (1000 * number for number in box)
+        return x1, y1, x2, y2
+
+    def layouts(
+        self,
+        model: nn.Module,
+        rows: Sequence[Tensor],
+        positions: Sequence[Tensor] | None,
+        inputs: dict[str, Any],
+    ) -> list[PromptLayout]:
+        config: Any = model.config
+        side, pixels = _side(config), inputs.get("pixel_values")
+        size = side * side
+        found = [runs(row, config.image_token_id) for row in rows]
+        tiles = [length / size for places in found for _, length in places]
+        given = sum(tiles) if pixels is None else len(pixels)
+        repeats = int(sum(tiles) // given) if given else 1  # beams repeat rows
+        if any(n % 1 for n in tiles) or sum(tiles) != given * repeats or len(rows) % (repeats or 1):
+            raise UserError(
+                f"Each image must stand in the prompt as {size} image tokens a tile; got runs of "
+                f"{[length for places in found for _, length in places]} image tokens for {given} "
+                "tiles: give one image for each placeholder, and the whole prompt at once."
+            )
+        layouts, first = [], 0
+        for row, places in list(zip(rows, found, strict=True))[:: max(1, repeats)]:
+            images, markers = [], []
+            for start, length in places:
+                markers += [start - 1, start + length]  # <img> and </img>
+                count = length // size
+                shown = None if pixels is None else pixels[first : first + count]
+                images.append(_tiled(start, count, side, shown))
+                first += count
+            around = torch.tensor([mark for mark in markers if 0 <= mark < len(row)]).long()
+            layouts += [PromptLayout(len(row), tuple(images), around)] * max(1, repeats)
+        return layouts
+
+
+def _side(config: Any) -> int:
+    """Visual tokens along the side of a tile."""
+    size, patch = config.vision_config.image_size, config.vision_config.patch_size
+    size, patch = (edge if isinstance(edge, int) else edge[0] for edge in (size, patch))
+    return int(size // patch * config.downsample_ratio)
+
+
+def _tiled(start: int, count: int, side: int, pixels: Tensor | None) -> ImageLayout:
+    """Grids of an image of `count` tiles, thumbnail included."""
+    if count == 1:
+        return ImageLayout((Grid(start, side, side),))
+    columns, rows = arrangement(count - 1, pixels)
+    tiles = [
+        Grid(
+            start + number * side * side, side, side, "tile",
+            area=(
+                number % columns / columns, number // columns / rows,
+                (number % columns + 1) / columns, (number // columns + 1) / rows,
+            ),
+        )
+        for number in range(count - 1)
+    ]  # fmt: skip
+    return ImageLayout((*tiles, Grid(start + (count - 1) * side * side, side, side, "thumbnail")))
+
+
+def arrangement(tiles: int, pixels: Tensor | None) -> tuple[int, int]:
+    """(columns, rows) in which tiles make up the image that the thumbnail shows.
+
+    The model's inputs do not tell, but only in one order do the tiles look like the thumbnail.
+
+    Args:
+        tiles: Number of tiles, the thumbnail left out.
+        pixels: (tiles + 1, 3, N, N) pixel values, thumbnail last; None takes the flattest order.
+    """
+    orders = [(n, tiles // n) for n in range(tiles, 0, -1) if tiles % n == 0]
+    if pixels is None:
+        return orders[0]
+    errors = []
+    small = adaptive_avg_pool2d(pixels[:-1].float(), 8)  # (tiles, 3, 8, 8)
+    for columns, rows in orders:
+        joined = small.reshape(rows, columns, 3, 8, 8).permute(2, 0, 3, 1, 4)
+        joined = joined.reshape(3, 8 * rows, 8 * columns)
+        whole = adaptive_avg_pool2d(pixels[-1].float(), (8 * rows, 8 * columns))
+        errors.append((joined - whole).square().mean())
+    return orders[int(torch.stack(errors).argmin())]

@@ -1,0 +1,146 @@
+"""LLaVA-1.5: one square of tokens an image, 1-D positions, boxes as fractions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from ivcp.core.errors import UserError
+from ivcp.core.family import Frame
+from ivcp.core.layout import Grid, ImageLayout, PromptLayout
+from ivcp.core.types import Box, Sample
+from ivcp.models.hub import HubFamily, Processor, Seen, deal, lettered
+
+VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions."
+)
+
+
+def llava_text(sample: Sample) -> str:
+    """The question as LLaVA and its kin are asked it.
+
+    Source: LLaVA's training prompts for boxes and options; yes-no questions are asked bare.
+    """
+    if sample.task == "grounding":
+        return (
+            "Please provide the bounding box coordinate of the region this sentence describes: "
+            f"{sample.question}"
+        )
+    if sample.task == "yes_no":
+        return sample.question
+    return (
+        f"{sample.question}\n{lettered(sample.options)}\n"
+        "Answer with the option's letter from the given choices directly."
+    )
+
+
+def square_frame(size: tuple[int, int], side: int) -> Frame:
+    """Frame of fractions of a square of `side` pixels around the middle of an image of `size`."""
+    width, height = size
+    return Frame(
+        width / side, height / side, width, height,
+        left=(side - width) // 2 / side, top=(side - height) // 2 / side,
+    )  # fmt: skip
+
+
+def square_area(frame: Frame) -> Box:
+    """What a unit square shows of the image, as fractions of the image."""
+    x, y = -frame.left / frame.width, -frame.top / frame.height
+    return x, y, x + 1 / frame.width, y + 1 / frame.height
+
+
+@dataclass(frozen=True, kw_only=True)
+class Llava15(HubFamily):
+    """LLaVA-1.5 of any size.
+
+    Attributes:
+        path: Hub id or local folder.
+        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
+        attention: "sdpa", "eager" or "flash_attention_2".
+        device_map: As in `from_pretrained`; None leaves placement to the trainer.
+        square: How an image becomes a square: "pad" with the mean colour, as LLaVA-1.5 was trained,
+            or "crop" its middle, as the converted checkpoints are configured.
+        box_frame: What fractions in answers refer to if the image is padded: "image" or "padded".
+    """
+
+    path: str | None = "llava-hf/llava-1.5-7b-hf"
+    square: Literal["pad", "crop"] = "pad"
+    box_frame: Literal["image", "padded"] = "image"
+
+    model_types: ClassVar[tuple[str, ...]] = ("llava",)
+    architecture: ClassVar[str] = "LlavaForConditionalGeneration"
+    image_processor: ClassVar[str] = "LlavaImageProcessorPil"
+    image_token: ClassVar[str] = "<image>"
+
+    def __post_init__(self) -> None:
+        """Check the choices.
+
+        Raises:
+            UserError: A field has an unknown value.
+        """
+        if self.square not in ("pad", "crop"):
+            raise UserError(f"model.square must be pad or crop; got {self.square!r}.")
+        if self.box_frame not in ("image", "padded"):
+            raise UserError(f"model.box_frame must be image or padded; got {self.box_frame!r}.")
+
+    def _images(self, config: Any) -> Any:
+        images = super()._images(config)
+        images.do_pad = self.square == "pad"
+        return images
+
+    def ask(self, sample: Sample) -> str:
+        return llava_text(sample)
+
+    def prompt(self, tokenizer: Any, sample: Sample) -> str:
+        """Source: LLaVA's conversation `vicuna_v1`."""
+        images = f"{self.image_token}\n" * len(sample.images)
+        return f"{VICUNA} USER: {images}{self.ask(sample)} ASSISTANT:"
+
+    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+        images = [image for sample in samples for image in sample.images]
+        if not images:
+            return Seen({}, [], [])
+        pixels = processor.images(images, return_tensors="pt")
+        text = self.image_token * _side(processor.config) ** 2
+        side = max if self.square == "pad" else min
+        frames = [square_frame(image.size, side(image.size)) for image in images]
+        shown = [square_area(frame) for frame in frames]
+        if self.square == "pad" and self.box_frame == "image":
+            frames = [Frame(1, 1, *image.size) for image in images]
+        return Seen(dict(pixels), [text] * len(images), frames, shown)
+
+    def layouts(
+        self,
+        model: nn.Module,
+        rows: Sequence[Tensor],
+        positions: Sequence[Tensor] | None,
+        inputs: dict[str, Any],
+    ) -> list[PromptLayout]:
+        return square_layouts(model, rows, inputs, _side(model.config), query_offset=2)
+
+
+def _side(config: Any) -> int:
+    return int(config.vision_config.image_size // config.vision_config.patch_size)
+
+
+def square_layouts(
+    model: Any, rows: Sequence[Tensor], inputs: dict[str, Any], side: int, query_offset: int
+) -> list[PromptLayout]:
+    """Layouts of prompts in which each image is a square of `side` x `side` tokens."""
+    token, size = model.config.image_token_id, side * side
+    pixels = inputs.get("pixel_values")
+    images = (
+        len(pixels) if pixels is not None else sum(int((r == token).sum()) for r in rows) // size
+    )
+    return [
+        PromptLayout(
+            len(row),
+            tuple(ImageLayout((Grid(start, side, side),)) for _, start in places),
+            query_offset=query_offset,
+        )
+        for row, places in zip(rows, deal(rows, token, [size] * images), strict=True)
+    ]

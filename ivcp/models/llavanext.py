@@ -1,0 +1,131 @@
+"""LLaVA-NeXT: a whole view, then tiles joined to one grid with a newline token behind each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ivcp.core.errors import UserError
+from ivcp.core.family import Frame
+from ivcp.core.layout import Grid, ImageLayout, PromptLayout
+from ivcp.core.types import Sample
+from ivcp.models.hub import HubFamily, Processor, Seen, deal
+from ivcp.models.llava15 import VICUNA, llava_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaNext(HubFamily):
+    """LLaVA-NeXT (LLaVA-1.6) of any size.
+
+    Attributes:
+        path: Hub id or local folder.
+        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
+        attention: "sdpa", "eager" or "flash_attention_2".
+        device_map: As in `from_pretrained`; None leaves placement to the trainer.
+        chat: The conversation of its language model: "vicuna" or "mistral".
+    """
+
+    path: str | None = "llava-hf/llava-v1.6-vicuna-7b-hf"
+    chat: Literal["vicuna", "mistral"] = "vicuna"
+
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
+    architecture: ClassVar[str] = "LlavaNextForConditionalGeneration"
+    image_processor: ClassVar[str] = "LlavaNextImageProcessorPil"
+    image_token: ClassVar[str] = "<image>"
+
+    def __post_init__(self) -> None:
+        """Check the choice.
+
+        Raises:
+            UserError: The conversation is unknown.
+        """
+        if self.chat not in ("vicuna", "mistral"):
+            raise UserError(f"model.chat must be vicuna or mistral; got {self.chat!r}.")
+
+    def ask(self, sample: Sample) -> str:
+        return llava_text(sample)
+
+    def prompt(self, tokenizer: Any, sample: Sample) -> str:
+        """Source: LLaVA's conversations `vicuna_v1` and `mistral_instruct`."""
+        question = f"{self.image_token}\n" * len(sample.images) + self.ask(sample)
+        if self.chat == "mistral":
+            return f"[INST] {question} [/INST]"
+        return f"{VICUNA} USER: {question} ASSISTANT:"
+
+    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+        images = [image for sample in samples for image in sample.images]
+        if not images:
+            return Seen({}, [], [])
+        pixels = processor.images(images, return_tensors="pt")
+        texts = [
+            self.image_token * _tokens(processor.config, size)
+            for size in pixels["image_sizes"].tolist()
+        ]
+        return Seen(dict(pixels), texts, [Frame(1, 1, *image.size) for image in images])
+
+    def layouts(
+        self,
+        model: nn.Module,
+        rows: Sequence[Tensor],
+        positions: Sequence[Tensor] | None,
+        inputs: dict[str, Any],
+    ) -> list[PromptLayout]:
+        config: Any = model.config
+        given = inputs.get("image_sizes")
+        sizes = [] if given is None else torch.as_tensor(given).tolist()
+        lengths = [_tokens(config, size) for size in sizes]
+        layouts = []
+        for row, places in zip(rows, deal(rows, config.image_token_id, lengths), strict=True):
+            images = [anyres(config, sizes[number], start) for number, start in places]
+            rest = row == config.image_token_id
+            for image in images:
+                rest[image.tokens] = False
+            layouts.append(
+                PromptLayout(len(row), tuple(images), rest.nonzero()[:, 0], query_offset=3)
+            )
+        return layouts
+
+
+def anyres(config: Any, size: Sequence[int], start: int) -> ImageLayout:
+    """Grids of an image of `size` (height, width) whose first token stands at `start`.
+
+    The tiles' features are joined, rows and columns that show padding only are cut off, and a
+    newline is put behind each row. Source: LLaVA-NeXT's `spatial_unpad`, by the library's own code.
+    """
+    side, rows, columns, scale = _unpadded(config, size)
+    if not rows * columns:  # so thin that only newlines are left of the tiles
+        return ImageLayout((Grid(start, side, side),))
+    x, y = columns / (size[1] * scale) / 2, rows / (size[0] * scale) / 2
+    whole = Grid(start, side, side, "thumbnail")
+    tiles = Grid(
+        start + side * side,
+        rows,
+        columns,
+        "tile",
+        columns + 1,
+        (0.5 - x, 0.5 - y, 0.5 + x, 0.5 + y),
+    )
+    return ImageLayout((whole, tiles))
+
+
+def _unpadded(config: Any, size: Sequence[int]) -> tuple[int, int, int, float]:
+    """Tokens along a tile, rows and columns of the joined tiles, and tokens a pixel."""
+    from transformers.image_processing_utils import select_best_resolution
+    from transformers.models.llava_next.modeling_llava_next import unpad_image
+
+    vision = config.vision_config
+    side = vision.image_size // vision.patch_size
+    canvas = select_best_resolution(size, config.image_grid_pinpoints)
+    down, across = (side * edge // vision.image_size for edge in canvas)
+    rows, columns = unpad_image(torch.empty(1, down, across), size).shape[1:]
+    return side, rows, columns, min(down / size[0], across / size[1])
+
+
+def _tokens(config: Any, size: Sequence[int]) -> int:
+    """Image tokens of an image, newlines counted."""
+    side, rows, columns, _ = _unpadded(config, size)
+    return side * side + rows * (columns + 1)

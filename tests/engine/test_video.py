@@ -1,0 +1,114 @@
+"""Videos: frames are grids, a budget holds for each video, time stamps between frames stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from small import END, IMAGE, SMALL, START, VIDEO, model_of
+from test_invariants import PRUNERS, build
+from torch import Tensor
+
+from ivcp import pruned
+from ivcp.core.errors import UserError
+from ivcp.models import find_family
+
+ROWS, COLUMNS, FRAMES = 3, 4, (2, 3)  # two videos
+FAMILIES = ["qwen2vl", "qwen25vl", "qwen3vl"]
+
+
+def video_prompt(family: str, *, image: bool = False) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Two videos with text between them; prompt indices of each video's tokens."""
+    generator = torch.Generator().manual_seed(3)
+    ids, tokens, size = [11, 12, 13], [], ROWS * COLUMNS
+    if image:
+        ids += [START, *[IMAGE] * 20, END, 19]
+    for frames in FRAMES:
+        own: list[int] = []
+        if family == "qwen3vl":  # each frame has a time stamp and markers of its own
+            for frame in range(frames):
+                ids += [20 + frame, 21 + frame, START]
+                own += range(len(ids), len(ids) + size)
+                ids += [VIDEO] * size + [END]
+        else:
+            ids.append(START)
+            own += range(len(ids), len(ids) + frames * size)
+            ids += [VIDEO] * (frames * size) + [END]
+        tokens.append(torch.tensor(own))
+        ids += [30, 31, 32, 33]
+    input_ids = torch.tensor([ids])
+    patches = 4 * sum(FRAMES) * size
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": torch.ones_like(input_ids),
+        "mm_token_type_ids": ((input_ids == IMAGE) + 2 * (input_ids == VIDEO)).int(),
+        "pixel_values_videos": torch.randn(patches, 96, generator=generator),
+        "video_grid_thw": torch.tensor([[n, 2 * ROWS, 2 * COLUMNS] for n in FRAMES]),
+    }
+    if image:
+        inputs["pixel_values"] = torch.randn(80, 96, generator=generator)
+        inputs["image_grid_thw"] = torch.tensor([[1, 8, 10]])
+    return inputs, tokens
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", PRUNERS)
+def test_budget_and_keeping_everything(family: str, name: str, greedy: Any) -> None:
+    model = model_of(family)
+    inputs, videos = video_prompt(family, image=True)
+    plain = greedy(model, inputs, 3)
+    with pruned(model, build(name, 1.0)):
+        assert torch.equal(torch.cat(plain.logits), torch.cat(greedy(model, inputs, 3).logits))
+    with pruned(model, build(name, 0.4)) as session:
+        greedy(model, inputs, 3)
+    if name == "none":
+        return
+    (kept,) = session.kept
+    assert torch.isin(kept, torch.arange(4, 24)).sum() == 8
+    for tokens in videos:
+        assert torch.isin(kept, tokens).sum() == round(0.4 * len(tokens))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frames_are_grids(family: str, greedy: Any) -> None:
+    model = model_of(family)
+    inputs, videos = video_prompt(family)
+    with pruned(model, build("ivcp", 0.4)) as session:
+        greedy(model, inputs, 1)
+        alone = session.layouts[0]
+        greedy(model, inputs, 1, num_beams=3)
+        assert [one.images for one in session.layouts] == [alone.images] * 3
+        model(**inputs)  # grids from the inputs instead of positions
+        assert session.layouts[0].images == alone.images
+    assert [len(video.grids) for video in alone.images] == list(FRAMES)
+    for video, tokens in zip(alone.images, videos, strict=True):
+        assert torch.equal(video.tokens, tokens)
+        assert {grid.kind for grid in video.grids} == {"frame"}
+        asking = alone.text_queries(video)
+        assert not torch.isin(asking, torch.cat(videos)).any()
+        assert asking.min() >= video.stop + 2
+
+
+def test_ivc_tokens_stand_in_every_frame(greedy: Any) -> None:
+    model = model_of("qwen25vl")
+    inputs, videos = video_prompt("qwen25vl")
+    with pruned(model, build("ivc", 0.5)) as session:
+        greedy(model, inputs, 1)
+    for tokens in videos:
+        for frame in tokens.split(ROWS * COLUMNS):
+            share = int(torch.isin(session.kept[0], frame).sum())
+            assert abs(share - ROWS * COLUMNS // 2) <= 1
+
+
+def test_a_video_for_a_family_of_images_is_refused() -> None:
+    family = "llava15"
+    model = model_of(family)
+    assert not find_family(model).takes_videos
+    ids = torch.tensor([[5, 6, 7]])
+    with (
+        pruned(model, build("ivcp", 0.5)),
+        pytest.raises(UserError, match=r"takes images only.*pass single frames"),
+    ):
+        model(input_ids=ids, pixel_values_videos=torch.zeros(1, 3, 24, 24))
+    assert set(FAMILIES) == {name for name in SMALL if find_family(model_of(name)).takes_videos}

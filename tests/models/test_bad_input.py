@@ -1,0 +1,80 @@
+"""One clear sentence for what a family cannot serve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from small import SMALL, batch_of, model_of, prompts
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ivcp import pruned
+from ivcp.core.errors import UserError
+from ivcp.models import find_family
+from ivcp.pruners.ivcp import IVCPrune
+from ivcp.pruners.random import RandomPruning
+
+PRUNER = RandomPruning(keep_ratio=0.5, layer=2)
+every_family = pytest.mark.parametrize("family", SMALL)
+
+
+@every_family
+def test_image_tokens_without_an_image(family: str) -> None:
+    inputs = {
+        name: value for name, value in batch_of(family).inputs.items()
+        if name in ("input_ids", "attention_mask")
+    }  # fmt: skip
+    model = model_of(family)
+    with pruned(model, PRUNER), pytest.raises(UserError, match=r"image.*(pass|give)"):
+        model(**inputs)
+
+
+@every_family
+@pytest.mark.parametrize("how", ["generate", "forward"])
+def test_more_or_fewer_images_than_placeholders(family: str, how: str) -> None:
+    a, b, *_ = SMALL[family].images
+    one, two = (prompts(sample, family=family).inputs for sample in ([5, a, 7], [5, a, 7, b, 4]))
+    text = ("input_ids", "attention_mask", "mm_token_type_ids")
+    model = model_of(family)
+    run = model if how == "forward" else partial(model.generate, max_new_tokens=1)
+    for ids, pixels in ((one, two), (two, one)):
+        inputs = {name: (ids if name in text else pixels)[name] for name in ids}
+        with (
+            torch.no_grad(),
+            pruned(model, PRUNER),
+            pytest.raises(UserError, match=r"one image for each placeholder|one whole image"),
+        ):
+            run(**inputs)
+
+
+def test_a_text_model_is_not_known() -> None:
+    text = LlamaForCausalLM(
+        LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                    num_attention_heads=1)
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"models of type deepseek_vl,.*got 'llama'"):
+        pruned(text, PRUNER).__enter__()
+
+
+@every_family
+def test_a_signal_that_the_family_lacks(family: str) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class LooksAtTheTower(IVCPrune):
+        needs = frozenset({"vision_attention"})
+
+    model = model_of(family)
+    assert "vision_attention" not in find_family(model).provides
+    with pytest.raises(UserError, match=r"needs the signal vision_attention, but"):
+        pruned(model, LooksAtTheTower(layer=2)).__enter__()
+
+
+@pytest.mark.parametrize("family", ["qwen2vl", "llavanext", "internvl", "deepseekvl2"])
+def test_a_path_that_is_none_or_nowhere(family: str) -> None:
+    kind: Any = type(find_family(model_of(family)))
+    with pytest.raises(UserError, match=r"model\.path is not set"):
+        kind(path=None).load()
+    with pytest.raises(UserError, match=r"must be an existing folder"):
+        kind(path="/no/such/folder").load()

@@ -1,0 +1,83 @@
+"""From a folder of weights to a table row, for every family, through the command line's script."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from processing import PREPROCESSOR
+from small import PINPOINTS, SMALL
+from vocabulary import byte_tokenizer
+
+ROOT = Path(__file__).parents[2]
+NAMES = {  # stem in conf/model, and the family in `small.py`
+    "qwen2vl": "qwen2vl", "qwen25vl": "qwen25vl", "qwen3vl": "qwen3vl", "llava15": "llava15",
+    "llavanext": "llavanext", "llavanext_mistral": "llavanext", "internvl25": "internvl",
+    "internvl3": "internvl", "deepseekvl": "deepseekvl", "deepseekvl2": "deepseekvl2",
+}  # fmt: skip
+IMAGE_TOKENS = {
+    "internvl": "<IMG_CONTEXT>", "deepseekvl": "<image_placeholder>", "llava15": "<image>",
+    "llavanext": "<image>", "deepseekvl2": "<image>",
+}  # fmt: skip
+QWEN_IDS = {
+    "image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>",
+    "vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>",
+}  # fmt: skip
+
+
+def weights(family: str, folder: Path) -> Path:
+    """A folder with a random model, its tokenizer and its image processor."""
+    tokenizer, model = byte_tokenizer(family), SMALL[family].model()
+    model.resize_token_embeddings(len(tokenizer))
+    names = QWEN_IDS if family.startswith("qwen") else {"image_token_id": IMAGE_TOKENS[family]}
+    for key, token in names.items():
+        setattr(model.config, key, tokenizer.convert_tokens_to_ids(token))
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    published: dict[str, Any] = PREPROCESSOR.get(family, {})
+    if family == "llavanext":
+        published = published | {"image_grid_pinpoints": PINPOINTS}
+    (folder / "preprocessor_config.json").write_text(json.dumps(published))
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_is_evaluated(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    folder = weights(NAMES[name], tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    words = [
+        f"model={name}", f"model.path={folder}", "model.dtype=float32", "pruner=ivcp", "ratio=0.4",
+        "pruner.layer=2", "trainer=cpu", "logger=none", "workers=0", "limit=2", "batch_size=2",
+        "pictures=1", "generation.max_new_tokens=3",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "run.py"), *words])
+    code: Any = 0
+    try:
+        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    assert not code, capsys.readouterr()
+    (path,) = tmp_path.glob("outputs/*/*/metrics.json")
+    report = json.loads(path.read_text())
+    assert report["run"]["failed_samples"] == 0
+    lines = [json.loads(line) for line in path.with_name("predictions.jsonl").open()]
+    for line in lines:
+        assert line["kept_tokens"] == round(0.4 * line["visual_tokens"])
+        assert line["prefill_flops"] < line["prefill_flops_unpruned"]
+    assert len(list(path.parent.glob("pictures/*.png"))) == 1
+
+
+def test_every_model_on_disk_is_loaded_here() -> None:
+    bases = {
+        path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")
+        if "_target_" in OmegaConf.load(path)
+    }  # fmt: skip
+    assert bases - {"tiny"} <= set(NAMES)

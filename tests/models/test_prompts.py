@@ -1,0 +1,351 @@
+"""What each family is asked, token by token, and how its answers are read."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from processing import FAMILIES, setup
+from vocabulary import QWEN_SPECIAL, byte_tokenizer, qwen_ranks, qwen_tokenizer
+
+from ivcp.core.errors import UserError
+from ivcp.core.family import Frame
+from ivcp.core.types import Sample, Task
+from ivcp.models.hub import Processor
+from ivcp.models.internvl import InternVL
+from ivcp.models.llavanext import LlavaNext
+from ivcp.models.qwen2vl import Qwen2VL
+
+QWENS = ("qwen2vl", "qwen25vl", "qwen3vl")
+PICTURE = Image.radial_gradient("L").convert("RGB")
+
+
+def sample(task: Task, *sizes: tuple[int, int], name: str = "s", **fields: Any) -> Sample:
+    images = tuple(PICTURE.resize(size) for size in sizes)
+    questions = {"grounding": "Left CAT", "yes_no": "Is there a cat?", "multiple_choice": "Which?"}
+    options = ("cat", "a dog") if task == "multiple_choice" else ()
+    asked = {"question": questions[task], "options": options} | fields
+    return Sample(id=name, task=task, images=images, answer="", **asked)
+
+
+# --- prompts: what the releases and the model cards state, written out again
+
+REC = "Please provide the bounding box coordinate of the region this sentence describes: "
+LETTERS = (
+    "Which?\nA. cat\nB. a dog\nAnswer with the option's letter from the given choices directly."
+)
+QWEN_LETTERS = (
+    "Question: Which?\nOptions:\nA. cat\nB. a dog\n"
+    "Please select the correct answer from the options above."
+)
+JSON = "\nLocate Left CAT and output the bbox coordinates in JSON format."
+YES_NO = "Is there a cat? Please answer yes or no."
+QUESTIONS: dict[str, tuple[str, str, str]] = {  # grounding, yes_no, multiple_choice
+    "qwen2vl": (
+        "\n<|object_ref_start|>Detect left cat<|object_ref_end|>", YES_NO, QWEN_LETTERS,
+    ),
+    "qwen25vl": (JSON, YES_NO, QWEN_LETTERS),
+    "qwen3vl": (JSON, YES_NO, QWEN_LETTERS),
+    "llava15": (REC + "Left CAT", "Is there a cat?", LETTERS),
+    "llavanext": (REC + "Left CAT", "Is there a cat?", LETTERS),
+    "internvl": (REC + "<ref>Left CAT</ref>", "Is there a cat?", LETTERS),
+    "deepseekvl": (REC + "Left CAT", "Is there a cat?", LETTERS),
+}  # fmt: skip
+VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions. "
+)
+HELPFUL = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+SHANGHAI = (
+    "你是书生·万象，英文名是InternVL，"  # noqa: RUF001
+    "是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+)
+DEEPSEEK = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content"
+    " that the user provides, and assist the user with a variety of tasks using natural language."
+)
+VISION = "<|vision_start|><|image_pad|><|vision_end|>"
+AROUND: dict[str, tuple[str, str, str]] = {  # before, one image, behind
+    "qwen2vl": (HELPFUL + "<|im_start|>user\n", VISION, "<|im_end|>\n<|im_start|>assistant\n"),
+    "qwen25vl": (HELPFUL + "<|im_start|>user\n", VISION, "<|im_end|>\n<|im_start|>assistant\n"),
+    "qwen3vl": ("<|im_start|>user\n", VISION, "<|im_end|>\n<|im_start|>assistant\n"),
+    "llava15": (VICUNA + "USER: ", "<image>\n", " ASSISTANT:"),
+    "llavanext": (VICUNA + "USER: ", "<image>\n", " ASSISTANT:"),
+    "internvl": (
+        f"<|im_start|>system\n{SHANGHAI}<|im_end|>\n<|im_start|>user\n", "<IMG_CONTEXT>\n",
+        "<|im_end|>\n<|im_start|>assistant\n",
+    ),
+    "deepseekvl": (f"{DEEPSEEK}\n\nUser: ", "<image_placeholder>", "\n\nAssistant:"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_prompts_are_the_documented_ones(name, number):
+    task: Task = ("grounding", "yes_no", "multiple_choice")[number]
+    before, image, behind = AROUND[name]
+    family, question = FAMILIES[name](), QUESTIONS[name][number]
+    for count in (0, 1, 2):
+        asked = sample(task, *[(3, 3)] * count)
+        assert family.ask(asked) == question
+        images = image * count
+        if name == "internvl" and count == 2:
+            images = f"Image-1: {image}Image-2: {image}"
+        prompt = family.prompt(byte_tokenizer(name), asked)
+        assert prompt == before + images + question + behind
+
+
+def test_mistral_has_its_own_conversation():
+    family = LlavaNext(chat="mistral")
+    prompt = family.prompt(None, sample("yes_no", (3, 3)))
+    assert prompt == "[INST] <image>\nIs there a cat? [/INST]"
+    with pytest.raises(UserError, match="vicuna or mistral"):
+        LlavaNext(chat="llama")
+
+
+# --- Qwen's tokenizer against published ids
+
+
+def test_the_vocabulary_is_qwens():
+    tokenizer = qwen_tokenizer()
+    assert len(qwen_ranks()) == 151643
+    assert tokenizer.convert_tokens_to_ids(list(QWEN_SPECIAL)) == [*range(151643, 151657)]
+    published = {
+        "Describe this image.": [74785, 419, 2168, 13],
+        "How many r in strawberry.": [4340, 1657, 435, 304, 72600, 13],
+        "What is 2+2?": [3838, 374, 220, 17, 10, 17, 30],
+        "您好, 请从 1 数到 10000000.": [
+            111308, 11, 220, 14880, 45181, 220, 16, 47685, 26939, 220, 16, *[15] * 7, 13,
+        ],
+        HELPFUL: [151644, 8948, 198, 2610, 525, 264, 10950, 17847, 13, 151645, 198],
+    }  # fmt: skip
+    for text, ids in published.items():
+        assert tokenizer(text)["input_ids"] == ids
+    for text in ("naïve façade, “quoted” …", "الرؤية 👁‍🗨 видение 시각", "\t a  b\n\n c\r\n", "١٢٣"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    decomposed = unicodedata.normalize("NFD", "é")
+    assert tokenizer(decomposed)["input_ids"] == tokenizer("é")["input_ids"]
+
+
+@pytest.mark.parametrize("name", QWENS)
+def test_qwen_prompts_token_by_token(name, tmp_path):
+    family, processor = setup(name, tmp_path, qwen_tokenizer(name))
+    asked = sample("yes_no", (40, 24), (9, 60), question="What is 2+2?")
+    encoded = family.encode(processor, [asked])
+    counts = (encoded.inputs["image_grid_thw"].prod(1) // 4).tolist()
+    assert counts == [15, 8]
+    system = [] if name == "qwen3vl" else qwen_tokenizer()(HELPFUL)["input_ids"]
+    expected = [
+        *system, 151644, 872, 198,
+        151652, *[151655] * 15, 151653, 151652, *[151655] * 8, 151653,
+        3838, 374, 220, 17, 10, 17, 30, 5209, 4226, 9834, 476, 902, 13,
+        151645, 198, 151644, 77091, 198,
+    ]  # fmt: skip
+    assert encoded.inputs["input_ids"].tolist() == [expected]
+    types = [int(token == 151655) for token in expected]
+    assert encoded.inputs["mm_token_type_ids"].tolist() == [types]
+
+
+def test_qwen_digits_and_object_markers_are_single_tokens():
+    tokenizer = qwen_tokenizer("qwen2vl")
+    ids = tokenizer("<|box_start|>(12,345),(6,7)<|box_end|>")["input_ids"]
+    assert [tokenizer.decode([i]) for i in ids] == [
+        "<|box_start|>", "(", "1", "2", ",", "3", "4", "5", "),(", "6", ",", "7", ")",
+        "<|box_end|>",
+    ]  # fmt: skip
+    ids = tokenizer(QUESTIONS["qwen2vl"][0])["input_ids"]
+    assert ids.count(151646) == ids.count(151647) == 1
+
+
+# --- batches
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_mixed_batch_equals_single_prompts_padded_left(name, tmp_path):
+    tokenizer = qwen_tokenizer(name) if name in QWENS else None
+    family, processor = setup(name, tmp_path, tokenizer)
+    samples = [
+        sample("grounding", (50, 30)),
+        sample("yes_no", name="text"),
+        sample("multiple_choice", (20, 70), (33, 33), (64, 8)),
+    ]
+    batch = family.encode(processor, samples)
+    ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
+    assert len(batch.prompts) == len(batch.frames) == len(ids) == 3
+    assert [len(shown) for shown in batch.shown] == [1, 0, 3]
+    assert batch.frames[1] == Frame(1, 1, 1, 1)
+    for number, alone in enumerate(samples):
+        single = family.encode(processor, [alone])
+        row = single.inputs["input_ids"][0]
+        padding = ids.shape[1] - len(row)
+        assert torch.equal(ids[number, padding:], row)
+        assert mask[number].tolist() == [0] * padding + [1] * len(row)
+        assert (ids[number, :padding] == processor.tokenizer.pad_token_id).all()
+        assert single.frames == [batch.frames[number]]
+        if (bos := processor.tokenizer.bos_token_id) is not None:
+            assert (row == bos).nonzero().tolist() == [[0]]
+    parts = [family.encode(processor, [s]).inputs["pixel_values"] for s in samples[::2]]
+    if name == "llavanext":  # fewer tiles are filled up
+        parts = [part[:, :3] for part in parts]
+        batch.inputs["pixel_values"] = batch.inputs["pixel_values"][:, :3]
+    assert torch.equal(batch.inputs["pixel_values"], torch.cat(parts))
+    assert "pixel_values" not in family.encode(processor, samples[1:2]).inputs
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_an_image_without_pixels_is_told_with_its_sample(name, size, tmp_path):
+    family, processor = setup(name, tmp_path)
+    bad = sample("yes_no", (5, 5), name="row 17")
+    bad = Sample(**vars(bad) | {"images": (*bad.images, Image.new("RGB", size))})
+    with pytest.raises(UserError, match=f"sample 'row 17' has one of {size[0]} x {size[1]}"):
+        family.encode(processor, [sample("yes_no", (5, 5)), bad])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_placeholder_in_a_question_is_told_with_its_sample(name, tmp_path):
+    family, processor = setup(name, tmp_path)
+    asked = sample("yes_no", (5, 5), name="row 4", question=f"{family.image_token} Is it?")
+    with pytest.raises(UserError, match=r"sample 'row 4'.*take it out"):
+        family.encode(processor, [asked])
+
+
+@pytest.mark.parametrize("name", QWENS)
+def test_an_image_too_long_for_qwen_is_told(name, tmp_path):
+    family, processor = setup(name, tmp_path)
+    with pytest.raises(UserError, match="aspect ratio must be smaller than 200, got 201"):
+        family.encode(processor, [sample("yes_no", (201, 1))])
+
+
+# --- limits that fields set
+
+
+@pytest.mark.parametrize("name", QWENS)
+def test_pixel_limits_of_a_qwen(name, tmp_path):
+    for fields, pixels in (
+        ({}, (64, 3200)),
+        ({"max_pixels": 999}, (64, 999)),
+        ({"min_pixels": 128, "max_pixels": 256}, (128, 256)),
+    ):
+        family, processor = setup(name, tmp_path, **fields)
+        size = processor.images.size
+        assert (size["shortest_edge"], size["longest_edge"]) == pixels
+        encoded = family.encode(processor, [sample("yes_no", (300, 300)), sample("yes_no", (2, 2))])
+        areas = encoded.inputs["image_grid_thw"].prod(1) * 16
+        assert areas.max() <= pixels[1]
+        assert areas.min() >= pixels[0]
+
+
+def test_tile_limits_of_internvl(tmp_path):
+    wide = sample("yes_no", (600, 100))
+    for fields, tiles in (({}, 7), ({"max_tiles": 1}, 1), ({"max_tiles": 4}, 5)):
+        family, processor = setup("internvl", tmp_path, **fields)
+        assert len(family.encode(processor, [wide]).inputs["pixel_values"]) == tiles
+    family, processor = setup("internvl", tmp_path, min_tiles=2)
+    square = sample("yes_no", (8, 8))
+    assert len(family.encode(processor, [square]).inputs["pixel_values"]) > 2
+    with pytest.raises(UserError, match="at least 1 and at most"):
+        InternVL(min_tiles=3, max_tiles=2)
+
+
+# --- answers
+
+FENCED = '```json\n[\n\t{"bbox_2d": [%s], "label": "cat"}\n]\n```'
+JSON_ANSWERS = [
+    (FENCED % "1, 22, 333, 4444", (1, 22, 333, 4444)),
+    (FENCED % "1,22,333,4444", (1, 22, 333, 4444)),
+    ("{'bbox_2d': [ 1 , 2.5,-3 , 4.25 ]}", (1, 2.5, -3, 4.25)),
+    ('{"bbox_2d":[1,\n2,\n3,\n4]}', (1, 2, 3, 4)),
+    ("{'bbox': [10, 20, 30, 40]}", (10, 20, 30, 40)),
+    ('[{"bbox_2d": [5, 6, 7, 8]}, {"bbox_2d": [1, 2, 3, 4]}]', (5, 6, 7, 8)),
+    ('{"bbox_2d": [30, 40, 10, 20]}', (30, 40, 10, 20)),  # swapped corners stay as they are
+    ('{"bbox_2d": [1, 2, 3]}', None),
+    ('{"bbox_2d": [1, 2, 3], "other": [4, 5, 6, 7, 8]}', None),
+    ('{"bbox_2d": [1, 2, 3, ', None),
+    ('{"point_2d": [1, 2]}', None),
+    ("The cat is on the left.", None),
+    ("1, 2, 3, 4", None),
+    ("[a, b, c, d]", None),
+    ("[]", None),
+    ("", None),
+]
+FRACTIONS = [
+    ("[0.12, 0.34, 0.56, 0.78]", (0.12, 0.34, 0.56, 0.78)),
+    ("[0.1,0.2,0.3,0.4]", (0.1, 0.2, 0.3, 0.4)),
+    ("The box is [0, 0.5, 1, 1.0].", (0, 0.5, 1, 1)),
+    ("[-0.01, 0.2, 1.02, 0.4]", (-0.01, 0.2, 1.02, 0.4)),
+    ("[0.9, 0.8, 0.1, 0.2]", (0.9, 0.8, 0.1, 0.2)),
+    ("[[0.1, 0.2, 0.3, 0.4]]", (0.1, 0.2, 0.3, 0.4)),
+    ("[0.1, 0.2, 0.3]", None),
+    ("0.1 0.2 0.3 0.4", None),
+    ("yes", None),
+    ("", None),
+]
+ANSWERS: dict[str, list[tuple[str, Any]]] = {
+    "qwen2vl": [
+        ("<|box_start|>(12,345),(678,999)<|box_end|>", (12, 345, 678, 999)),
+        ("<|object_ref_start|>cat<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>",
+         (1, 2, 3, 4)),
+        ("(12, 345), (678, 999)", (12, 345, 678, 999)),
+        ("( 1.5 ,2),\n(-3,4)", (1.5, 2, -3, 4)),
+        ("(9,8),(1,2)", (9, 8, 1, 2)),
+        ("(1,2),(3,4)(5,6),(7,8)", (1, 2, 3, 4)),
+        ("<|box_start|>(12,345),(678", None),
+        ("(1,2,3,4)", None),
+        ("(1,2)", None),
+        *JSON_ANSWERS,
+    ],
+    "qwen25vl": [*JSON_ANSWERS, ("(1,2),(3,4)", None)],
+    "qwen3vl": [*JSON_ANSWERS, ("(1,2),(3,4)", None)],
+    "llava15": FRACTIONS,
+    "llavanext": FRACTIONS,
+    "deepseekvl": FRACTIONS,
+    "internvl": [
+        ("<ref>cat</ref><box>[[12, 345, 678, 999]]</box>", (12, 345, 678, 999)),
+        ("<ref>cat</ref><box>[[12,345,678,999], [1, 2, 3, 4]]</box>", (12, 345, 678, 999)),
+        ("[12, 345, 678, 999]", (12, 345, 678, 999)),
+        ("[[0.25, 0.5, 0.75, 1.0]]", (250, 500, 750, 1000)),
+        ("[0, 0, 1, 1]", (0, 0, 1000, 1000)),
+        ("[1, 1, 1, 1]", (1, 1, 1, 1)),
+        ("[[-5, 10, 20, 30]]", (-5, 10, 20, 30)),
+        ("[[700, 600, 100, 200]]", (700, 600, 100, 200)),
+        ("[[2, 311, 98]]", None),
+        ("<box>12, 345, 678, 999</box>", None),
+        ("Yes.", None),
+        ("", None),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "box"),
+    [(name, *answer) for name, answers in ANSWERS.items() for answer in answers],
+)
+def test_boxes_are_read_from_good_odd_and_bad_answers(name, text, box):
+    read = FAMILIES[name]().parse_box(text)
+    assert read == (box and pytest.approx(box))
+
+
+def test_qwen2_answers_keep_their_box_markers():
+    tokenizer = qwen_tokenizer("qwen2vl")
+    answer = "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(1,22),(333,999)<|box_end|>"
+    texts = [answer + "<|im_end|>", "Yes<|im_end|>" + "<|endoftext|>" * 30]
+    rows = [tokenizer(text)["input_ids"] for text in texts]
+    longest = max(map(len, rows))
+    tokens = torch.tensor([row + [151643] * (longest - len(row)) for row in rows])
+    family = Qwen2VL()
+    decoded = family.decode(Processor(tokenizer, None), tokens)
+    assert decoded == [answer, "Yes"]
+    assert family.parse_box(decoded[0]) == (1, 22, 333, 999)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "qwen2vl"])
+def test_other_answers_are_decoded_without_special_tokens(name):
+    tokenizer = byte_tokenizer(name)
+    answer = "<ref>cat</ref><box>[[1, 22, 333, 999]]</box>"
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    tokens = torch.tensor([[*tokenizer(answer, add_special_tokens=False).input_ids, end, pad, pad]])
+    assert FAMILIES[name]().decode(Processor(tokenizer, None), tokens) == [answer]

@@ -1,0 +1,38 @@
+"""Pictures of every family's geometry: all are there, and what they show is right."""
+
+from __future__ import annotations
+
+import pytest
+
+from experiments.layouts.draw import GEOMETRIES, HERE, KEEP, keep, main, photo
+from ivcp.core.selection import ROLES, budget
+
+
+def test_every_picture_is_there_and_told_of() -> None:
+    told = (HERE / "README.md").read_text(encoding="utf-8")
+    assert {path.stem for path in HERE.glob("*.png")} == set(GEOMETRIES)
+    for name in GEOMETRIES:
+        assert f"]({name}.png)" in told
+        assert (HERE / f"{name}.png").stat().st_size < 400_000
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "steps"),
+    [
+        ("llavanext", [(24, 24), (30, 48)], [0, 49]),
+        ("internvl", [(16, 16)] * 7, [0] * 7),
+    ],
+)
+def test_every_grid_has_the_published_size_and_ivc_tokens(name, sizes, steps) -> None:
+    layout, kept, roles = keep(GEOMETRIES[name], photo())
+    assert [(grid.rows, grid.columns) for grid in layout.grids] == sizes
+    assert [grid.step for grid in layout.grids] == steps
+    assert len(kept) == budget(KEEP, layout.length)
+    ivc = set(kept[roles == ROLES.index("ivc")].tolist())
+    assert all(ivc & set(grid.tokens.tolist()) for grid in layout.grids)
+
+
+def test_a_picture_is_drawn(tmp_path, capsys) -> None:
+    main(["llava15_crop", "--out", str(tmp_path)])
+    assert capsys.readouterr().out.startswith("llava15_crop: kept 173 of 576; 70 IVC tokens, 0 on")
+    assert [path.name for path in tmp_path.iterdir()] == ["llava15_crop.png"]
