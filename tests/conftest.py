@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from small import END, IMAGE, START, VIDEO, random_qwen25vl
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
+
+torch.set_num_threads(1)  # the tensors of tests are too small to share
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ PREPROCESSOR = {  # small, in the form of the published files
         "background_color": [127, 127, 127], "size": {"height": 24, "width": 24},
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
     },
+    "deepseekvl2": {},  # all is in the model's configuration
 }  # fmt: skip
 FAMILIES: dict[str, Any] = {
     "qwen2vl": Qwen2VL,

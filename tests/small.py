@@ -179,11 +179,13 @@ class Picture:
         ids: Its tokens, what frames it included.
         visual: Which of them are visual tokens.
         inputs: Its part of the model's inputs.
+        grids: Kind, rows and columns of each of its grids.
     """
 
     ids: list[int]
     visual: list[bool]
     inputs: dict[str, Tensor]
+    grids: list[tuple[str, int, int]]
 
 
 Draw = Callable[..., Tensor]
@@ -199,11 +201,13 @@ def _qwen(grid: tuple[int, int], draw: Draw) -> Picture:
             "pixel_values": draw(4 * count, 96),
             "image_grid_thw": torch.tensor([[1, 2 * rows, 2 * columns]]),
         },
+        [("image", rows, columns)],
     )
 
 
 def _square(_: Any, draw: Draw) -> Picture:
-    return Picture([IMAGE] * 36, [True] * 36, {"pixel_values": draw(1, 3, 24, 24)})
+    pixels = {"pixel_values": draw(1, 3, 24, 24)}
+    return Picture([IMAGE] * 36, [True] * 36, pixels, [("image", 6, 6)])
 
 
 def _anyres(size: tuple[int, int], draw: Draw) -> Picture:
@@ -212,16 +216,20 @@ def _anyres(size: tuple[int, int], draw: Draw) -> Picture:
     visual = torch.zeros(layout.stop + 1, dtype=torch.bool)
     visual[layout.tokens] = True
     inputs = {"pixel_values": draw(1, 5, 3, 24, 24), "image_sizes": torch.tensor([size])}
-    return Picture([IMAGE] * len(visual), visual.tolist(), inputs)
+    rows = (visual[36:].long().diff() == -1).sum()  # each ends with a newline
+    grids = [("thumbnail", 6, 6), ("tile", int(rows), int(visual[36:].sum() // rows))]
+    return Picture([IMAGE] * len(visual), visual.tolist(), inputs, grids)
 
 
 def _tiles(shape: tuple[int, int], draw: Draw) -> Picture:
     tiles = shape[0] * shape[1]
-    tiles += tiles > 1
+    grids = [("tile", 4, 4)] * tiles + [("thumbnail", 4, 4)] if tiles > 1 else [("image", 4, 4)]
+    tiles = len(grids)
     return Picture(
         [START, *[IMAGE] * (16 * tiles), END],
         [False, *[True] * (16 * tiles), False],
         {"pixel_values": draw(tiles, 3, 32, 32)},
+        grids,
     )
 
 
@@ -233,7 +241,8 @@ def _views(crop: tuple[int, int], draw: Draw) -> Picture:
         "pixel_values": draw(1 + crop[0] * crop[1], 3, 24, 24),
         "images_spatial_crop": torch.tensor([crop]),
     }
-    return Picture([IMAGE] * len(visual), visual.tolist(), inputs)
+    grids = [("thumbnail", 3, 3), ("tile", 3 * crop[1], 3 * crop[0])]
+    return Picture([IMAGE] * len(visual), visual.tolist(), inputs, grids)
 
 
 @dataclass(frozen=True)
@@ -276,6 +285,7 @@ class Prompts:
         inputs: Keyword arguments of `generate`.
         lengths: Real length of each row.
         tokens: For each row, the prompt indices of each image's visual tokens, padding not counted.
+        grids: For each row, kind, rows and columns of each image's grids.
         samples: What the rows were built from.
         family: Key of `SMALL`.
     """
@@ -283,6 +293,7 @@ class Prompts:
     inputs: dict[str, Tensor]
     lengths: list[int]
     tokens: list[list[Tensor]]
+    grids: list[list[list[tuple[str, int, int]]]]
     samples: tuple[list[Any], ...]
     family: str
 
@@ -297,7 +308,7 @@ def prompts(*samples: list[Any], family: str = "qwen25vl") -> Prompts:
 
     Equal samples get equal tokens and pixels, whatever stands beside them.
     """
-    rows, tokens, parts = [], [], []
+    rows, tokens, grids, parts = [], [], [], []
     for sample in samples:
         generator = torch.Generator().manual_seed(zlib.crc32(repr(sample).encode()))
 
@@ -306,12 +317,14 @@ def prompts(*samples: list[Any], family: str = "qwen25vl") -> Prompts:
 
         ids: list[int] = []
         tokens.append([])
+        grids.append([])
         for part in sample:
             if isinstance(part, int):
                 ids += torch.randint(3, 80, (part,), generator=generator).tolist()
                 continue
             picture = SMALL[family].picture(part, draw)
             tokens[-1].append(torch.tensor(picture.visual).nonzero()[:, 0] + len(ids))
+            grids[-1].append(picture.grids)
             ids += picture.ids
             parts.append(picture.inputs)
         rows.append(torch.tensor(ids))
@@ -326,7 +339,7 @@ def prompts(*samples: list[Any], family: str = "qwen25vl") -> Prompts:
         inputs["mm_token_type_ids"] = (input_ids == IMAGE).int()
     if parts:
         inputs |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return Prompts(inputs, [len(row) for row in rows], tokens, samples, family)
+    return Prompts(inputs, [len(row) for row in rows], tokens, grids, samples, family)
 
 
 def single(batch: Prompts, number: int) -> dict[str, Tensor]:

@@ -84,7 +84,7 @@ class Anatomy(ABC):
 
     @abstractmethod
     def vision(self, model: nn.Module) -> nn.Module:
-        """The vision tower with its projector."""
+        """The vision tower, timed as the vision phase; a projector beside it is not."""
 
     @abstractmethod
     def layouts(

@@ -16,6 +16,7 @@ from transformers import DynamicCache
 from ivcp import models as families
 from ivcp import pruned
 from ivcp.core.family import ModelFamily
+from ivcp.models import find_family
 
 QUIET = {"suppress_tokens": [EOS, IMAGE, START], "pad_token_id": PAD}
 every_family = pytest.mark.parametrize("family", SMALL)
@@ -28,7 +29,7 @@ def test_every_family_is_among_them() -> None:
         for _, member in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             if issubclass(member, ModelFamily) and not inspect.isabstract(member):
                 found.add(member)
-    assert {type(families.find_family(model_of(name))) for name in SMALL} == found
+    assert {type(find_family(model_of(name))) for name in SMALL} == found
 
 
 @every_family
@@ -46,6 +47,30 @@ def test_beams_of_a_batch_equal_beams_alone(family: str, name: str) -> None:
         for number, length in enumerate(batch.lengths):
             alone = model.generate(**single(batch, number), do_sample=False, **options)
             assert torch.equal(alone, together[2 * number : 2 * number + 2, -length - 4 :])
+
+
+@every_family
+def test_layouts_and_the_parts_that_are_timed(family: str) -> None:
+    """Grids are as the images were made; vision tower and decoder run where the family says."""
+    model, batch = model_of(family), batch_of(family)
+    ran: list[str] = []
+    known = find_family(model)
+    parts = {"vision": known.vision(model), "decoder": known.decoder(model)}
+    handles = [
+        part.register_forward_hook(lambda *_, name=name: ran.append(name))
+        for name, part in parts.items()
+    ]
+    try:
+        with torch.no_grad(), pruned(model, build("none", 1.0)) as session:
+            model(**batch.inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert ran == ["vision", "decoder"]
+    for layout, tokens, grids in zip(session.layouts, batch.tokens, batch.grids, strict=True):
+        for image, own, shapes in zip(layout.images, tokens, grids, strict=True):
+            assert torch.equal(image.tokens, own)
+            assert [(one.kind, one.rows, one.columns) for one in image.grids] == shapes
 
 
 @every_family

@@ -55,7 +55,7 @@ def test_a_text_model_is_not_known() -> None:
         LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
                     num_attention_heads=1)
     )  # fmt: skip
-    with pytest.raises(UserError, match=r"models of type deepseek_vl,.*got 'llama'"):
+    with pytest.raises(UserError, match=r"models of type .*deepseek_vl,.*got 'llama'"):
         pruned(text, PRUNER).__enter__()
 
 

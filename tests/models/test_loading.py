@@ -9,49 +9,63 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 from processing import PREPROCESSOR
-from small import PINPOINTS, SMALL
+from small import PINPOINTS, SMALL, model_of
 from vocabulary import byte_tokenizer
 
+from ivcp.models import find_family
+
 ROOT = Path(__file__).parents[2]
-NAMES = {  # stem in conf/model, and the family in `small.py`
-    "qwen2vl": "qwen2vl", "qwen25vl": "qwen25vl", "qwen3vl": "qwen3vl", "llava15": "llava15",
-    "llavanext": "llavanext", "llavanext_mistral": "llavanext", "internvl25": "internvl",
-    "internvl3": "internvl", "deepseekvl": "deepseekvl", "deepseekvl2": "deepseekvl2",
-}  # fmt: skip
-IMAGE_TOKENS = {
-    "internvl": "<IMG_CONTEXT>", "deepseekvl": "<image_placeholder>", "llava15": "<image>",
-    "llavanext": "<image>", "deepseekvl2": "<image>",
-}  # fmt: skip
 QWEN_IDS = {
     "image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>",
     "vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>",
 }  # fmt: skip
 
 
+def classes() -> dict[type, str]:
+    """Family classes and their names in `small.py`."""
+    return {type(find_family(model_of(name))): name for name in SMALL}
+
+
+def options() -> dict[str, type]:
+    """Options of `model=` that name a class of their own, but for the packaged model."""
+    files = sorted((ROOT / "conf" / "model").glob("*.yaml"))
+    configs = {path.stem: OmegaConf.load(path) for path in files}
+    return {
+        name: get_class(config._target_) for name, config in configs.items()
+        if "_target_" in config and name != "tiny"
+    }  # fmt: skip
+
+
 def weights(family: str, folder: Path) -> Path:
     """A folder with a random model, its tokenizer and its image processor."""
     tokenizer, model = byte_tokenizer(family), SMALL[family].model()
     model.resize_token_embeddings(len(tokenizer))
-    names = QWEN_IDS if family.startswith("qwen") else {"image_token_id": IMAGE_TOKENS[family]}
+    names = (
+        QWEN_IDS
+        if family.startswith("qwen")
+        else {"image_token_id": find_family(model).image_token}
+    )
     for key, token in names.items():
         setattr(model.config, key, tokenizer.convert_tokens_to_ids(token))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    published: dict[str, Any] = PREPROCESSOR.get(family, {})
+    published: dict[str, Any] = PREPROCESSOR[family]
     if family == "llavanext":
         published = published | {"image_grid_pinpoints": PINPOINTS}
     (folder / "preprocessor_config.json").write_text(json.dumps(published))
     return folder
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*options(), "llavanext_mistral"])
 def test_a_folder_is_evaluated(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    folder = weights(NAMES[name], tmp_path / "weights")
+    kind = options()[name.removesuffix("_mistral")]
+    folder = weights(classes()[kind], tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
     words = [
         f"model={name}", f"model.path={folder}", "model.dtype=float32", "pruner=ivcp", "ratio=0.4",
@@ -75,9 +89,5 @@ def test_a_folder_is_evaluated(
     assert len(list(path.parent.glob("pictures/*.png"))) == 1
 
 
-def test_every_model_on_disk_is_loaded_here() -> None:
-    bases = {
-        path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")
-        if "_target_" in OmegaConf.load(path)
-    }  # fmt: skip
-    assert bases - {"tiny"} <= set(NAMES)
+def test_every_family_is_an_option() -> None:
+    assert set(options().values()) == set(classes())
