@@ -21,7 +21,7 @@ run: $(VENV)/installed ## compare IVC-Prune with its baselines on the packaged m
 	$(BIN)/python -m ivcp.report outputs/none outputs/compare outputs/matched --out outputs/report
 
 test: $(VENV)/installed ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/installed ## check style and types
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ class LlamaWindow(Anatomy):
     query_offset: int = 0
 
     model_types = ("llama",)
+    needs_ids = False
     provides = frozenset({"positions", "embeddings", "hidden", "values", "keys", "attention"})
 
     def entry(self, model: nn.Module) -> nn.Module:

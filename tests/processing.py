@@ -10,6 +10,7 @@ from small import SMALL
 from vocabulary import byte_tokenizer
 
 from ivcp.models.deepseekvl import DeepSeekVL
+from ivcp.models.deepseekvl2 import DeepSeekVL2
 from ivcp.models.hub import Processor
 from ivcp.models.internvl import InternVL
 from ivcp.models.llava15 import Llava15
@@ -46,6 +47,7 @@ FAMILIES: dict[str, Any] = {
     "llavanext": LlavaNext,
     "internvl": InternVL,
     "deepseekvl": DeepSeekVL,
+    "deepseekvl2": DeepSeekVL2,
 }
 
 

@@ -68,11 +68,13 @@ class Anatomy(ABC):
         model_types: Values of `model.config.model_type` that this family serves.
         provides: Signals that it can show a pruner.
         takes_videos: Whether the model takes videos beside images.
+        needs_ids: Whether visual tokens are found by token ids.
     """
 
     model_types: ClassVar[tuple[str, ...]]
     provides: ClassVar[frozenset[Signal]]
     takes_videos: ClassVar[bool] = False
+    needs_ids: ClassVar[bool] = True
 
     @abstractmethod
     def entry(self, model: nn.Module) -> nn.Module:

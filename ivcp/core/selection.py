@@ -61,10 +61,12 @@ def ranks(scores: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
     >>> ranks(torch.tensor([1.0, 3.0, 2.0, 0.0, 5.0]), [(0, 3), (3, 2)]).tolist()
     [2, 0, 1, 1, 0]
     """
-    sizes = torch.tensor([count for _, count in windows])
-    window = to_device(torch.arange(len(windows)).repeat_interleave(sizes), scores.device)
-    first = torch.tensor([start for start, _ in windows]).repeat_interleave(sizes)
     order = top(scores, len(scores))
-    order = order[window[order].sort(stable=True).indices]
-    place = torch.arange(len(scores), device=scores.device) - to_device(first, scores.device)
+    place = torch.arange(len(scores), device=scores.device)
+    if len(windows) > 1:
+        sizes = torch.tensor([count for _, count in windows])
+        window = torch.arange(len(windows)).repeat_interleave(sizes)
+        first = torch.tensor([start for start, _ in windows])[window]
+        order = order[to_device(window, scores.device)[order].sort(stable=True).indices]
+        place = place - to_device(first, scores.device)
     return torch.empty_like(order).scatter_(0, order, place)

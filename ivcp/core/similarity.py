@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ivcp.core.devices import to_device
+from ivcp.core.layout import ImageLayout
 from ivcp.core.selection import top
+
+
+def padding(image: ImageLayout, device: torch.device) -> Tensor | None:
+    """(V,) True at tokens that show padding, or None where none does."""
+    blank = image.on_padding
+    return to_device(blank, device) if blank.any() else None
 
 
 def value_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = None) -> Tensor:

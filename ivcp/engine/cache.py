@@ -109,6 +109,8 @@ def extend_valid(layer: PrunedLayer, past: int, rows: int, valid: Tensor | None)
     """Note which of the slots behind the first `past` count; (rows, P) or None for all."""
     if valid is None and layer.valid is None:
         return
+    if valid is not None and layer.is_initialized:
+        valid = valid.to(layer.keys.device)
     if past == 0 or valid is None:  # later slots count by definition
         layer.valid = valid if past == 0 else layer.valid
         return

@@ -36,6 +36,7 @@ class DeepStack:
             return hidden
         mask, number = self.mask.to(hidden.device), self.number.to(hidden.device)
         if source is not None:
+            source = source.to(hidden.device)
             mask, number = mask.gather(1, source), number.gather(1, source)
         features = self.features[layer].to(hidden.device, hidden.dtype)
         return torch.where(mask[..., None], hidden + features[number], hidden)

@@ -23,6 +23,7 @@ def attention_mask(
         (B or 1, 1, queries, stored), boolean for SDPA and additive for eager attention. A row that
         would see nothing sees itself, so that no padding row turns into NaN.
     """
+    valid = None if valid is None else valid.to(like.device)
     if valid is not None and valid.shape[1] < stored:
         later = valid.new_ones(valid.shape[0], stored - valid.shape[1])
         valid = torch.cat([valid, later], 1)  # (B, stored)

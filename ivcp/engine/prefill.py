@@ -144,6 +144,8 @@ class Prefill:
 
     def _stage(self, number: int, index: int, hidden: Tensor) -> Tensor:
         """Choose and drop tokens before layer `index`."""
+        for row in self.rows:  # layers may be spread over several devices
+            row.to(hidden.device)
         self._observe(index, hidden)
         selections = [
             [self.pruner.select(view, number) for view in self._views(batch, row)]
@@ -164,6 +166,8 @@ class Prefill:
         """Point the view at the layer that has just run."""
         forward = self.forward
         forward.hidden = hidden
+        forward.positions = forward.positions.to(hidden.device)
+        forward.inverse_frequencies = forward.inverse_frequencies.to(hidden.device)
         if index == 0 or not self.pruner.needs & LAYER_SIGNALS:
             return
         cache = self.scratch if self.cache is None else self.cache
@@ -205,7 +209,9 @@ class Prefill:
             row.origin = row.origin[tokens]
             row.columns = torch.arange(width - len(tokens), width, device=hidden.device)
         for group in self.groups:
-            group.slots = [s[tokens] for s, tokens in zip(group.slots, chosen, strict=True)]
+            group.slots = [
+                s.to(tokens.device)[tokens] for s, tokens in zip(group.slots, chosen, strict=True)
+            ]
             if cut:
                 self._cut(group)
         self.source, _ = pad_left([row.first[row.origin] for row in self.rows])
@@ -243,13 +249,13 @@ class Prefill:
             layer.dropped += self.width - width
             layer.renumbered = self.pruner.renumbers()
             valid = layer.valid
-        if (key := ("mask", stored)) not in self.shared:
+        if (key := ("mask", stored, hidden.device)) not in self.shared:
             self.shared[key] = attention_mask(self.backend, width, valid, stored, hidden)
         if "rotary" not in self.shared:
             self.shared["rotary"] = self._rotary(hidden, kwargs.get("position_embeddings"))
         return {
             **kwargs,
-            "attention_mask": self.shared["mask", stored],
+            "attention_mask": self.shared[key],
             "position_embeddings": self.shared["rotary"],
             "position_ids": None,  # flash attention would take gaps for packed sequences
         }

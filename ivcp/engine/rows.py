@@ -69,6 +69,15 @@ class Row:
     def __len__(self) -> int:
         return len(self.columns)
 
+    def to(self, device: torch.device) -> None:
+        """Move the books to where the next stage's layer hands its input over."""
+        for name in ("first", "columns", "origin", "text"):
+            setattr(self, name, getattr(self, name).to(device))
+        for image in self.images:
+            for name in ("places", "index", "tokens", "roles"):
+                setattr(image, name, getattr(image, name).to(device))
+            image.notes = {name: note.to(device) for name, note in image.notes.items()}
+
     def chosen(self, selections: list[Selection]) -> Tensor:
         """(N',) which of the present tokens stay, in their new order; updates the books.
 

@@ -145,7 +145,7 @@ class Hooks:
         self.encoded: dict[str, Any] = {}
         self.overhearing = False
         self.chunk_valid: Tensor | None = None
-        self.masks: dict[tuple[int, int], Tensor | None] = {}
+        self.masks: dict[Any, Tensor | None] = {}
 
     def overhear(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """`method`, with a note of its arguments: `generate` hands them to no forward pass."""
@@ -176,7 +176,9 @@ class Hooks:
             kwargs = dict(inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments)
         ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
         if ids is None:
-            if embeds is None or kwargs.get("pixel_values") is not None:
+            if embeds is not None and embeds.shape[1] == 1:
+                return  # a decoding step
+            if embeds is None or self.family.needs_ids:
                 raise UserError(
                     "pruned() finds visual tokens by their ids: pass input_ids, not inputs_embeds."
                 )

@@ -17,7 +17,7 @@ def follow_cache(
     kwargs: dict[str, Any],
     backend: str,
     chunk_valid: Tensor | None,
-    masks: dict[tuple[int, int], Tensor | None],
+    masks: dict[Any, Tensor | None],
     decoder: nn.Module,
 ) -> dict[str, Any] | None:
     """Keyword arguments for a layer whose cache is pruned; None if it is not.
@@ -45,12 +45,14 @@ def follow_cache(
         extend_valid(layer, layer.stored, len(hidden), chunk_valid.to(hidden.device))
     new = hidden.shape[1]
     stored = layer.stored + new
-    key = (stored, id(layer.valid))
+    key = (stored, id(layer.valid), hidden.device)
     if key not in masks:
         masks[key] = attention_mask(backend, new, layer.valid, stored, hidden)
     changed = {**kwargs, "attention_mask": masks[key], "position_ids": None}
     if layer.renumbered:
-        pads = 0 if layer.valid is None else (~layer.valid).sum(1, keepdim=True)
+        pads: Tensor | int = 0
+        if layer.valid is not None:
+            pads = (~layer.valid).sum(1, keepdim=True).to(hidden.device)
         ids = torch.arange(layer.stored, stored, device=hidden.device)[None] - pads
         axes = getattr(decoder.rotary_emb, "mrope_section", None)
         if axes is not None:

@@ -127,8 +127,10 @@ class ImageView:
                 "the pruner reads embeddings but does not declare that it needs them"
             )
         rows = self.forward.embeddings[self.batch]
+        first, tokens = self.row.first.to(rows.device), self.visual.tokens.to(rows.device)
         asking = to_device(self.asking, rows.device)
-        return rows[self.row.first[asking]], rows[self.row.first[self.visual.tokens]]
+        device = self.forward.hidden.device
+        return rows[first[asking]].to(device), rows[first[tokens]].to(device)
 
     def hidden(self) -> Tensor:
         """(V, C)."""
@@ -141,9 +143,10 @@ class ImageView:
             raise RuntimeError("the stage comes before any layer has run")
         keys, values = forward.keys[batch], forward.values[batch]
         if columns is not None:
-            columns = columns + keys.shape[1] - forward.hidden.shape[1]
+            columns = (columns + keys.shape[1] - forward.hidden.shape[1]).to(keys.device)
             keys, values = keys[:, columns], values[:, columns]
-        return forward.family.cached_states(forward.layer, keys, values)
+        keys, values = forward.family.cached_states(forward.layer, keys, values)
+        return keys.to(forward.hidden.device), values.to(forward.hidden.device)
 
     def values(self) -> tuple[Tensor, Tensor]:
         """(G, T, D) and (G, V, D)."""
@@ -169,13 +172,15 @@ class ImageView:
         width = forward.hidden.shape[1]
         keys, _ = self._states()  # (G, stored, D)
         stored = keys.shape[1]
-        rotary = rotary_rows(
-            forward.rotary,
-            lambda part: part[batch : batch + 1, places] if len(part) > 1 else part[:, places],
-        )
-        query = forward.family.query_states(
-            forward.layer, forward.layer_input[batch : batch + 1, places], rotary
-        )[0]  # (H, R, D)
+        there = next(forward.layer.parameters()).device
+
+        def asked(part: Tensor) -> Tensor:
+            own = part[batch : batch + 1] if len(part) > 1 else part
+            return own[:, places.to(part.device)].to(there)
+
+        rotary = rotary_rows(forward.rotary, asked)
+        query = forward.family.query_states(forward.layer, asked(forward.layer_input), rotary)
+        query = query[0].to(keys.device)  # (H, R, D)
         seen = torch.arange(stored, device=keys.device) <= stored - width + places[:, None]
         if forward.valid is not None:
             seen = seen & forward.valid[batch]  # (R, stored)

@@ -50,7 +50,7 @@ class Record:
         kv_cache_bytes_unpruned: The same for the same batch without pruning.
         prefill_flops: By formula, language model only.
         prefill_flops_unpruned: The same without pruning.
-        vision_ms: Vision tower.
+        vision_ms: Vision tower; Qwen's holds its projector, others' stands beside it.
         language_prefill_ms: Decoder layers in prefill, without the selector.
         selector_ms: Choosing tokens and cutting.
         time_to_first_token_ms: From the call to the first token's logits.

@@ -12,7 +12,7 @@ from ivcp.core.family import Frame
 from ivcp.core.layout import PromptLayout
 from ivcp.core.types import Sample
 from ivcp.models.hub import HubFamily, Processor, Seen
-from ivcp.models.llava15 import llava_text, square_area, square_frame, square_layouts
+from ivcp.models.llava15 import llava_text, square_area, square_frame, square_layouts, tokens_along
 
 SYSTEM = (
     "You are a helpful language and vision assistant. You are able to understand the visual "
@@ -55,7 +55,7 @@ class DeepSeekVL(HubFamily):
         if not images:
             return Seen({}, [], [])
         pixels = processor.images(images, return_tensors="pt")
-        text = self.image_token * _side(processor.config) ** 2
+        text = self.image_token * tokens_along(processor.config) ** 2
         squares = [square_area(_padded(processor.images, image.size)) for image in images]
         frames = [Frame(1, 1, *image.size) for image in images]
         return Seen(dict(pixels), [text] * len(images), frames, squares)
@@ -70,7 +70,7 @@ class DeepSeekVL(HubFamily):
         positions: Sequence[Tensor] | None,
         inputs: dict[str, Any],
     ) -> list[PromptLayout]:
-        return square_layouts(model, rows, inputs, _side(model.config), query_offset=1)
+        return square_layouts(model, rows, inputs, tokens_along(model.config), query_offset=1)
 
 
 def _padded(processor: Any, size: tuple[int, int]) -> Frame:
@@ -78,7 +78,3 @@ def _padded(processor: Any, size: tuple[int, int]) -> Frame:
     side = processor.size["height"]
     width, height = (max(round(edge * side / max(size)), processor.min_size) for edge in size)
     return square_frame((width, height), side)
-
-
-def _side(config: Any) -> int:
-    return int(config.vision_config.image_size // config.vision_config.patch_size)

@@ -9,11 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Box, Sample
-from ivcp.models.hub import WHOLE, HubFamily, Processor, Seen, deal
-from ivcp.models.llava15 import llava_text
+from ivcp.models.hub import WHOLE, HubFamily, Processor, Seen, deal, lettered, structural
+
+SPECIAL = ("<image>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|User|>", "<|Assistant|>")
+"""Tokens that the published processor adds to its tokenizer where they are missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +57,23 @@ class DeepSeekVL2(HubFamily):
 
     def load(self) -> tuple[nn.Module, Processor]:
         model, processor = super().load()
+        tokenizer: Any = processor.tokenizer
+        absent = [token for token in SPECIAL if token not in tokenizer.get_vocab()]
+        tokenizer.add_tokens(absent, special_tokens=True)
         config: Any = model.config
-        config.image_token_id = processor.tokenizer.convert_tokens_to_ids(self.image_token)
+        config.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         return model, processor
 
     def ask(self, sample: Sample) -> str:
-        """Source: the IVC-Prune release, and the authors' demonstration of grounding."""
+        """Source: the IVC-Prune release; for other questions VLMEvalKit's default texts."""
         if sample.task == "grounding":
             return f"Locate <|ref|>{sample.question}<|/ref|> in the given image."
-        return llava_text(sample)
+        if sample.task == "yes_no":
+            return sample.question
+        return (
+            f"Question: {sample.question}\nOptions:\n{lettered(sample.options)}\n"
+            "Please select the correct answer from the options above."
+        )
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         """Source: DeepSeek-VL2's conversation, without a system prompt."""
@@ -91,16 +102,18 @@ class DeepSeekVL2(HubFamily):
         given = inputs.get("images_spatial_crop")
         crops = [] if given is None else [(wide, high) for wide, high in given.tolist()]
         areas = _areas(inputs.get("pixel_values"), crops, images)
-        token = config.image_token_id
+        if (token := config.image_token_id) is None:
+            raise UserError(
+                "config.image_token_id is not set (the published config.json has no such key); set "
+                "it to the id that the tokenizer gives to <image>."
+            )
         layouts = []
         lengths = [images.token_count(crop) for crop in crops]
         for row, places in zip(rows, deal(rows, token, lengths), strict=True):
             found = [views(start, crops[n], images.side, *areas[n]) for n, start in places]
-            rest = row == token
-            for image in found:
-                rest[image.tokens] = False
             # the last newline stands behind the last visual token, and one token is skipped
-            layouts.append(PromptLayout(len(row), tuple(found), rest.nonzero()[:, 0], 2))
+            ends = structural(row, token, found)
+            layouts.append(PromptLayout(len(row), tuple(found), ends, query_offset=2))
         return layouts
 
     def cached_states(
@@ -169,12 +182,19 @@ def _areas(
 
 
 def _shown(view: Tensor, fill: float) -> Box:
-    """What a (3, H, W) view shows, as fractions of the image inside its padding."""
+    """What a (3, H, W) view shows, as fractions of the image inside its padding.
+
+    Padding is even on both sides; an image of its colour on one side only is not taken for it.
+    """
     there = ((view.float() - fill).abs() > 1e-3).any(0)
     edges: list[float] = []
     for axis in (0, 1):  # over rows: columns, and the other way round
-        places = there.any(axis).nonzero()[:, 0].tolist() or [0, there.shape[1 - axis] - 1]
-        size = places[-1] + 1 - places[0]
-        edges += [-places[0] / size, (there.shape[1 - axis] - places[0]) / size]
+        length = there.shape[1 - axis]
+        places = there.any(axis).nonzero()[:, 0].tolist() or [0, length - 1]
+        front, back = places[0], length - 1 - places[-1]
+        if abs(front - back) > 1:
+            front = back = min(front, back)
+        size = length - front - back
+        edges += [-front / size, (length - front) / size]
     left, right, top, bottom = edges
     return left, top, right, bottom

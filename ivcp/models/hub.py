@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded, Frame, ModelFamily
+from ivcp.core.layout import ImageLayout
 from ivcp.core.pruner import Signal
 from ivcp.core.types import Box, Sample
 
 NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+DTYPES = ("float32", "bfloat16", "float16", "auto")
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 BRACKETS = re.compile(rf"\[{NUMBER},{NUMBER},{NUMBER},{NUMBER}\]")
 
@@ -66,6 +68,10 @@ class HubFamily(ModelFamily):
         dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
         attention: "sdpa", "eager" or "flash_attention_2".
         device_map: As in `from_pretrained`; None leaves placement to the trainer.
+
+    A subclass sets `architecture` and `image_processor` (class names in `transformers`),
+    `image_token` (the placeholder) and, where a prompt has no BOS though the tokenizer knows one,
+    `begins_with_bos`.
     """
 
     path: str | None = None
@@ -76,9 +82,19 @@ class HubFamily(ModelFamily):
     architecture: ClassVar[str]
     image_processor: ClassVar[str]
     image_token: ClassVar[str]
+    begins_with_bos: ClassVar[bool] = True
     provides: ClassVar[frozenset[Signal]] = frozenset(
         {"positions", "embeddings", "hidden", "values", "keys", "attention"}
     )
+
+    def __post_init__(self) -> None:
+        """Check what the class itself can check.
+
+        Raises:
+            UserError: A field has an unknown value.
+        """
+        if self.dtype not in DTYPES:
+            raise UserError(f"model.dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}.")
 
     @cached_property
     def _source(self) -> str:
@@ -130,6 +146,8 @@ class HubFamily(ModelFamily):
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # a folder loads in a moment; the run has its own bar
         try:
+            tokenizer = AutoTokenizer.from_pretrained(self._source, padding_side="left")
+            images = self._images(config)
             model = self._model_class().from_pretrained(
                 self._source,
                 config=config,
@@ -137,12 +155,15 @@ class HubFamily(ModelFamily):
                 attn_implementation=self.attention,
                 device_map=self.device_map,
             )
-            tokenizer = AutoTokenizer.from_pretrained(self._source, padding_side="left")
-            images = self._images(config)
         except ImportError as error:
+            reason = str(error).strip().split(".")[0]
+            if self.attention not in ("sdpa", "eager"):
+                raise UserError(
+                    f"model.attention={self.attention} cannot be used here ({reason}); install it "
+                    "(pip install ivcp[flash-attn]) or use model.attention=sdpa."
+                ) from error
             raise UserError(
-                f"model.attention={self.attention} cannot be used here ({str(error).split('.')[0]})"
-                "; install it (pip install ivcp[flash-attn]) or use model.attention=sdpa."
+                f"The model {self._source!r} needs a package that is missing ({reason})."
             ) from error
         except (OSError, ValueError) as error:
             raise self._absent(error) from error
@@ -209,9 +230,11 @@ class HubFamily(ModelFamily):
             frames.append(seen.frames[last - 1] if sample.images else Frame(1, 1, 1, 1))
             shown.append(areas[first:last])
             first = last
-        inputs = processor.tokenizer(
-            texts, padding=True, return_tensors="pt", return_token_type_ids=False
-        )
+        rows = processor.tokenizer(texts)["input_ids"]
+        bos = processor.tokenizer.bos_token_id
+        if self.begins_with_bos and bos is not None:  # some tokenizers, as stored, leave it out
+            rows = [row if row[:1] == [bos] else [bos, *row] for row in rows]
+        inputs = processor.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
         return Encoded({**inputs, **seen.inputs}, prompts, frames, shown)
 
     def decode(self, processor: Processor, tokens: Tensor) -> list[str]:
@@ -267,6 +290,14 @@ def runs(row: Tensor, token: int) -> list[tuple[int, int]]:
         )
         if found
     ]
+
+
+def structural(row: Tensor, token: int, images: Sequence[ImageLayout]) -> Tensor:
+    """Ascending prompt indices of the image tokens that show nothing: newlines and separators."""
+    rest = row == token
+    for image in images:
+        rest[image.tokens] = False
+    return rest.nonzero()[:, 0]
 
 
 def deal(rows: Sequence[Tensor], token: int, lengths: Sequence[int]) -> list[list[tuple[int, int]]]:

@@ -52,6 +52,7 @@ class InternVL(HubFamily):
         Raises:
             UserError: They are not in order.
         """
+        super().__post_init__()
         if not 1 <= self.min_tiles <= self.max_tiles:
             raise UserError(
                 f"model.min_tiles must be at least 1 and at most model.max_tiles; got "
@@ -173,9 +174,11 @@ def arrangement(tiles: int, pixels: Tensor | None) -> tuple[int, int]:
 
     Args:
         tiles: Number of tiles, the thumbnail left out.
-        pixels: (tiles + 1, 3, N, N) pixel values, thumbnail last; None takes the flattest order.
+        pixels: (tiles + 1, 3, N, N) pixel values, thumbnail last; None takes the squarest
+            order, as does an image of one colour.
     """
     orders = [(n, tiles // n) for n in range(tiles, 0, -1) if tiles % n == 0]
+    orders.sort(key=lambda order: abs(order[0] - order[1]))
     if pixels is None:
         return orders[0]
     errors = []
@@ -185,4 +188,5 @@ def arrangement(tiles: int, pixels: Tensor | None) -> tuple[int, int]:
         joined = joined.reshape(3, 8 * rows, 8 * columns)
         whole = adaptive_avg_pool2d(pixels[-1].float(), (8 * rows, 8 * columns))
         errors.append((joined - whole).square().mean())
-    return orders[int(torch.stack(errors).argmin())]
+    found = torch.stack(errors)
+    return orders[int((found <= found.min() + 1e-6).int().argmax())]

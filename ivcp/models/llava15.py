@@ -23,7 +23,8 @@ VICUNA = (
 def llava_text(sample: Sample) -> str:
     """The question as LLaVA and its kin are asked it.
 
-    Source: LLaVA's training prompts for boxes and options; yes-no questions are asked bare.
+    Source: LLaVA's training prompts for boxes and options; VLMEvalKit for yes-no questions, which
+    are asked bare.
     """
     if sample.task == "grounding":
         return (
@@ -64,12 +65,13 @@ class Llava15(HubFamily):
         device_map: As in `from_pretrained`; None leaves placement to the trainer.
         square: How an image becomes a square: "pad" with the mean colour, as LLaVA-1.5 was trained,
             or "crop" its middle, as the converted checkpoints are configured.
-        box_frame: What fractions in answers refer to if the image is padded: "image" or "padded".
+        box_frame: What fractions in answers refer to if the image is padded: "padded", the square
+            that the model is shown and was trained on (haotian-liu/LLaVA issue 606), or "image".
     """
 
     path: str | None = "llava-hf/llava-1.5-7b-hf"
     square: Literal["pad", "crop"] = "pad"
-    box_frame: Literal["image", "padded"] = "image"
+    box_frame: Literal["image", "padded"] = "padded"
 
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
     architecture: ClassVar[str] = "LlavaForConditionalGeneration"
@@ -82,6 +84,7 @@ class Llava15(HubFamily):
         Raises:
             UserError: A field has an unknown value.
         """
+        super().__post_init__()
         if self.square not in ("pad", "crop"):
             raise UserError(f"model.square must be pad or crop; got {self.square!r}.")
         if self.box_frame not in ("image", "padded"):
@@ -105,7 +108,7 @@ class Llava15(HubFamily):
         if not images:
             return Seen({}, [], [])
         pixels = processor.images(images, return_tensors="pt")
-        text = self.image_token * _side(processor.config) ** 2
+        text = self.image_token * tokens_along(processor.config) ** 2
         side = max if self.square == "pad" else min
         frames = [square_frame(image.size, side(image.size)) for image in images]
         shown = [square_area(frame) for frame in frames]
@@ -120,10 +123,20 @@ class Llava15(HubFamily):
         positions: Sequence[Tensor] | None,
         inputs: dict[str, Any],
     ) -> list[PromptLayout]:
-        return square_layouts(model, rows, inputs, _side(model.config), query_offset=2)
+        return square_layouts(model, rows, inputs, tokens_along(model.config), query_offset=2)
 
 
-def _side(config: Any) -> int:
+def tokens_along(config: Any) -> int:
+    """Visual tokens along the side of an image.
+
+    Raises:
+        UserError: The vision tower gives more than a square of patches.
+    """
+    if getattr(config, "vision_feature_select_strategy", "default") != "default":
+        raise UserError(
+            "Only LLaVA models with one square of tokens an image are supported; this one has "
+            f"vision_feature_select_strategy={config.vision_feature_select_strategy!r}."
+        )
     return int(config.vision_config.image_size // config.vision_config.patch_size)
 
 

@@ -13,7 +13,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Sample
-from ivcp.models.hub import HubFamily, Processor, Seen, deal
+from ivcp.models.hub import HubFamily, Processor, Seen, deal, structural
 from ivcp.models.llava15 import VICUNA, llava_text
 
 
@@ -43,6 +43,7 @@ class LlavaNext(HubFamily):
         Raises:
             UserError: The conversation is unknown.
         """
+        super().__post_init__()
         if self.chat not in ("vicuna", "mistral"):
             raise UserError(f"model.chat must be vicuna or mistral; got {self.chat!r}.")
 
@@ -81,12 +82,9 @@ class LlavaNext(HubFamily):
         layouts = []
         for row, places in zip(rows, deal(rows, config.image_token_id, lengths), strict=True):
             images = [anyres(config, sizes[number], start) for number, start in places]
-            rest = row == config.image_token_id
-            for image in images:
-                rest[image.tokens] = False
-            layouts.append(
-                PromptLayout(len(row), tuple(images), rest.nonzero()[:, 0], query_offset=3)
-            )
+            # the last newline stands behind the last visual token, and two tokens are skipped
+            newlines = structural(row, config.image_token_id, images)
+            layouts.append(PromptLayout(len(row), tuple(images), newlines, query_offset=3))
         return layouts
 
 

@@ -47,6 +47,7 @@ class QwenFamily(HubFamily):
     image_processor: ClassVar[str] = "Qwen2VLImageProcessorPil"
     image_token: ClassVar[str] = "<|image_pad|>"
     takes_videos: ClassVar[bool] = True
+    begins_with_bos: ClassVar[bool] = False
 
     def _images(self, config: Any) -> Any:
         images = super()._images(config)
@@ -101,6 +102,8 @@ class QwenFamily(HubFamily):
         positions: Sequence[Tensor] | None,
         inputs: dict[str, Any],
     ) -> list[PromptLayout]:
+        if positions is not None and len(positions[0]) < 3:
+            positions = None  # plain numbers tell nothing about grids
         config: Any = model.config
         merge = config.vision_config.spatial_merge_size
         kinds = {config.image_token_id: "image", config.video_token_id: "video"}

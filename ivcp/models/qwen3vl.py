@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ivcp.core.errors import UserError
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Sample
 from ivcp.models.qwen2vl import QwenFamily, vqa_text
@@ -51,7 +52,12 @@ class Qwen3VL(QwenFamily):
         if not frames:
             return layouts
         counts = inputs["video_grid_thw"][:, 0].tolist()
-        repeats = frames // sum(counts)  # beams repeat rows
+        repeats, rest = divmod(frames, sum(counts))  # beams repeat rows
+        if rest or not repeats or len(layouts) % repeats:
+            raise UserError(
+                f"The prompts hold {frames} frames, but the videos in the inputs {sum(counts)}: "
+                "give one placeholder for each frame, and the whole prompt at once."
+            )
         left = iter(counts)
         joined = [_joined(layout, left) for layout in layouts[::repeats]]
         return [layout for layout in joined for _ in range(repeats)]

@@ -11,7 +11,7 @@ from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner, Signal, Stage, View
 from ivcp.core.selection import ROLES, Selection, ranks, top
-from ivcp.core.similarity import foreground_scores
+from ivcp.core.similarity import foreground_scores, padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +49,14 @@ class ForegroundOnly(Pruner):
         text, visual = view.values()
         seeds = max(1, round(self.seed_ratio * size))
         whole = slice(first, first + size)
-        blank = to_device(image.on_padding, visual.device)
-        scores, picked = foreground_scores(text, visual[:, whole], seeds, blank=blank[whole])
+        blank = padding(image, visual.device)
+        scores, picked = foreground_scores(
+            text, visual[:, whole], seeds, blank=None if blank is None else blank[whole]
+        )
         rank = ranks(scores, [(0, size)])[to_device(image.parents, scores.device)]  # (V,)
         rank[first + picked] -= size  # seeds stay, best first
-        rank += blank * 2 * size
+        if blank is not None:
+            rank += blank * 2 * size
         roles = torch.full((image.length,), ROLES.index("foreground"), device=scores.device)
         roles[first + picked] = ROLES.index("seed")
         keep = top(-rank, target).sort().values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,7 +14,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner, Signal, Stage, View
 from ivcp.core.rope import rotation_scores
 from ivcp.core.selection import ROLES, Selection, budget, ranks, top
-from ivcp.core.similarity import foreground_scores
+from ivcp.core.similarity import foreground_scores, padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,8 @@ class IVCPrune(Pruner):
 
     Each tile, thumbnail and frame of an image has its own IVC tokens. Of an image with a thumbnail,
     the thumbnail is scored; its foreground, and the tile tokens that show the same places, come
-    before what else the thumbnail holds, and that before the rest of the tiles. Padding comes last.
+    before what else the thumbnail holds, and that before the rest of the tiles. Padding is
+    neither seed nor foreground; IVC tokens may lie on it.
 
     Paper: IVC-Prune (arXiv 2602.03060), Algorithm 1.
     Differs from the reference: scores are float32 and ties go to the lower index (the release ranks
@@ -82,8 +84,10 @@ class IVCPrune(Pruner):
                 [view.other_values(), visual[:, :first], visual[:, first + size :]], 1
             )
         seeds = max(1, round(self.seed_ratio * size)) if self.seed_ratio else 0
-        blank = to_device(image.on_padding, visual.device)
-        scores, picked = foreground_scores(text, visual[:, whole], seeds, others, blank[whole])
+        blank = padding(image, visual.device)
+        scores, picked = foreground_scores(
+            text, visual[:, whole], seeds, others, None if blank is None else blank[whole]
+        )
         rank = ranks(scores, [(0, size)])  # (size,)
         parents = to_device(image.parents, scores.device)
         ivc = self._reference_points(view)
@@ -98,7 +102,9 @@ class IVCPrune(Pruner):
         level = best[parents] * 2
         level[whole].clamp_min_(1)
         level[first + picked] = 3
-        level = level.masked_fill(blank, -1).masked_fill(ivc, 4)
+        if blank is not None:
+            level = level.masked_fill(blank, -1)
+        level = level.masked_fill(ivc, 4)
         keep = top(level * size - rank[parents], target).sort().values
         return Selection(keep, roles[keep])
 
@@ -106,17 +112,26 @@ class IVCPrune(Pruner):
         """(V,) which tokens are IVC tokens."""
         cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())
         windows = view.image.windows
-        sizes = torch.tensor([count for _, count in windows])
         picks = torch.zeros_like(cosine, dtype=torch.bool)
         for scores, share in ((cosine, self.cos_share), (sine, self.sin_share)):
             counts = [round(share * budget(self.keep_ratio, count)) for _, count in windows]
-            limits = to_device(torch.tensor(counts).repeat_interleave(sizes), scores.device)
-            picks |= ranks(scores, windows) < limits
+            picks |= ranks(scores, windows) < _per_token(counts, windows, scores.device)
         return picks
 
     def _best(self, rank: Tensor, ivc: Tensor) -> Tensor:
         """(size,) the overview's foreground: what its own budget holds besides its IVC tokens."""
-        order = rank.argsort()
+        places = torch.arange(len(rank), device=rank.device)
+        order = torch.empty_like(rank).scatter_(0, rank, places)  # best first
         free = ~ivc[order]
         room = budget(self.keep_ratio, len(rank)) - ivc.sum()
         return torch.empty_like(ivc).scatter_(0, order, free & (free.cumsum(0) <= room))
+
+
+def _per_token(
+    counts: list[int], windows: Sequence[tuple[int, int]], device: torch.device
+) -> Tensor | int:
+    """Each window's count at all of its tokens; a number if there is but one window."""
+    if len(windows) == 1:
+        return counts[0]
+    sizes = torch.tensor([size for _, size in windows])
+    return to_device(torch.tensor(counts).repeat_interleave(sizes), device)

@@ -50,6 +50,14 @@ def test_more_or_fewer_images_than_placeholders(family: str, how: str) -> None:
             run(**inputs)
 
 
+@every_family
+def test_embeddings_hide_where_images_stand(family: str) -> None:
+    model = model_of(family)
+    embeds = torch.zeros(1, 5, 64)
+    with pruned(model, PRUNER), pytest.raises(UserError, match="pass input_ids, not inputs_embeds"):
+        model.generate(inputs_embeds=embeds, max_new_tokens=1)
+
+
 def test_a_text_model_is_not_known() -> None:
     text = LlamaForCausalLM(
         LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1,

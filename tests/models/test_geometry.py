@@ -33,7 +33,7 @@ QWENS = ("qwen2vl", "qwen25vl", "qwen3vl")
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in FAMILIES),
     ("llava15", {"square": "crop"}),
-    ("llava15", {"box_frame": "padded"}),
+    ("llava15", {"box_frame": "image"}),
     ("internvl", {"min_tiles": 2, "max_tiles": 12}),
 ]
 
@@ -97,10 +97,12 @@ def laid_out(name: str, family: Any, inputs: dict[str, Tensor]) -> list[PromptLa
     return family.layouts(SimpleNamespace(config=config(name)), rows, None, inputs)
 
 
-def library_counts(name: str, processor: Any, size: tuple[int, int]) -> int:
-    """Image tokens of an image by the library's own code."""
+def library_counts(name: str, processor: Any, size: tuple[int, int], images_there: int) -> int:
+    """Image tokens of an image by the library's own code, so far as it knows the model."""
     width, height = size
     images = processor.images
+    if name == "deepseekvl2":
+        return images.token_count(images.crop(size, images_there))
     if name in QWENS:
         return images.get_number_of_image_patches(height, width) // images.merge_size**2
     if name == "internvl":
@@ -124,7 +126,10 @@ def test_counts_agree_with_the_library_and_the_layout(name, fields, tmp_path):
         encoded = family.encode(processor, samples)
         inputs = for_the_model(name, processor, encoded.inputs)
         layouts = laid_out(name, family, inputs)
-        expected = [[library_counts(name, processor, i.size) for i in s.images] for s in samples]
+        expected = [
+            [library_counts(name, processor, i.size, len(s.images)) for i in s.images]
+            for s in samples
+        ]
         for layout, counts, row in zip(layouts, expected, inputs["input_ids"], strict=True):
             row = row[-layout.length :]
             assert len(layout.images) == len(counts)
@@ -171,9 +176,10 @@ def test_the_models_take_what_is_encoded(name, tmp_path):
 
 def raw(processor: Any, pixels: Tensor) -> Tensor:
     """(..., 3, N, N) normalised pixels in 0 .. 1."""
-    mean, std = (torch.tensor(v)[:, None, None] for v in (
-        processor.images.image_mean, processor.images.image_std,
-    ))  # fmt: skip
+    images = processor.images
+    if hasattr(images, "mean"):  # DeepSeek-VL2's
+        return pixels * images.std + images.mean
+    mean, std = (torch.tensor(v)[:, None, None] for v in (images.image_mean, images.image_std))
     return pixels * std + mean
 
 
@@ -217,10 +223,17 @@ def views(
         for grid in grids[1:]:
             made.append((anyres_picture(pixels[0], grid, size, name), grid, grid.area))
         return made
+    if name == "deepseekvl2":
+        wide, high = inputs["images_spatial_crop"][0].tolist()
+        tiles = pixels[1:].view(high, wide, 3, 24, 24).permute(2, 0, 3, 1, 4)
+        local = tiles.reshape(3, 24 * high, 24 * wide)
+        return [(pixels[0], grids[0], grids[0].area), (local, grids[1], grids[1].area)]
     return [(pixels[0], grids[0], shown)]
 
 
-FILL = {"llava15": 0x68 / 255, "llavanext": 0.0, "deepseekvl": 127 / 255}  # blue of padding
+FILL = {  # blue of padding
+    "llava15": 0x68 / 255, "llavanext": 0.0, "deepseekvl": 127 / 255, "deepseekvl2": 127 / 255,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "fields"), SETTINGS, ids=map(named, SETTINGS))
@@ -285,8 +298,8 @@ def test_a_thin_image_loses_its_tiles_in_llavanext(tmp_path):
 def test_padded_and_cut_squares_of_llava(tmp_path):
     wide, tall = noise((60, 20)), noise((20, 60))
     for fields, areas, frames in (
-        ({}, [(0, -1, 1, 2), (-1, 0, 2, 1)], [(1, 1, 0, 0)] * 2),
-        ({"box_frame": "padded"}, [(0, -1, 1, 2), (-1, 0, 2, 1)],
+        ({"box_frame": "image"}, [(0, -1, 1, 2), (-1, 0, 2, 1)], [(1, 1, 0, 0)] * 2),
+        ({}, [(0, -1, 1, 2), (-1, 0, 2, 1)],
          [(1, 1 / 3, 0, 1 / 3), (1 / 3, 1, 1 / 3, 0)]),
         ({"square": "crop"}, [(1 / 3, 0, 2 / 3, 1), (0, 1 / 3, 1, 2 / 3)],
          [(3, 1, -1, 0), (1, 3, 0, -1)]),
@@ -342,6 +355,10 @@ def thousandths(box: np.ndarray, size: tuple[int, int]) -> list[int]:
     return np.round(box / np.tile(size, 2) * 1000).astype(int).tolist()
 
 
+def up_to_999(box: np.ndarray, size: tuple[int, int]) -> list[int]:
+    return np.round(box / np.tile(size, 2) * 999).astype(int).tolist()
+
+
 def fractions(box: np.ndarray, size: tuple[int, int]) -> list[float]:
     return np.round(box / np.tile(size, 2), 2).tolist()
 
@@ -358,10 +375,11 @@ WRITTEN: list[tuple[str, dict[str, Any], Any, str, float]] = [
     ("qwen25vl", {}, pixels_of_the_resized, FENCED, 0.995),
     ("qwen3vl", {}, thousandths, FENCED, 0.997),
     ("internvl", {}, thousandths, "<ref>it</ref><box>[[{}, {}, {}, {}]]</box>", 0.997),
-    ("llava15", {}, fractions, "[{:.2f}, {:.2f}, {:.2f}, {:.2f}]", 0.973),
-    ("llava15", {"box_frame": "padded"}, fractions_of_the_square, "[{}, {}, {}, {}]", 0.967),
+    ("llava15", {"box_frame": "image"}, fractions, "[{:.2f}, {:.2f}, {:.2f}, {:.2f}]", 0.973),
+    ("llava15", {}, fractions_of_the_square, "[{}, {}, {}, {}]", 0.967),
     ("llavanext", {}, fractions, "[{:.2f}, {:.2f}, {:.2f}, {:.2f}]", 0.973),
     ("deepseekvl", {}, fractions, "[{:.2f}, {:.2f}, {:.2f}, {:.2f}]", 0.973),
+    ("deepseekvl2", {}, up_to_999, "<|ref|>it<|/ref|><|det|>[[{}, {}, {}, {}]]<|/det|>", 0.997),
 ]
 
 
@@ -371,7 +389,8 @@ def frame_of(name: str, family: Any, size: tuple[int, int]) -> Frame:
         return family.frame(*resized(size, 32 if name == "qwen3vl" else 28), size)
     if name == "llava15" and family.box_frame == "padded":
         return square_frame(size, max(size))
-    return Frame(1000, 1000, *size) if name == "internvl" else Frame(1, 1, *size)
+    units = {"internvl": 1000, "deepseekvl2": 999}.get(name, 1)
+    return Frame(units, units, *size)
 
 
 @needs_boxes

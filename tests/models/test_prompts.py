@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 from processing import FAMILIES, setup
+from small import SMALL
+from tokenizers import processors
 from vocabulary import QWEN_SPECIAL, byte_tokenizer, qwen_ranks, qwen_tokenizer
 
 from ivcp.core.errors import UserError
@@ -53,6 +55,9 @@ QUESTIONS: dict[str, tuple[str, str, str]] = {  # grounding, yes_no, multiple_ch
     "llavanext": (REC + "Left CAT", "Is there a cat?", LETTERS),
     "internvl": (REC + "<ref>Left CAT</ref>", "Is there a cat?", LETTERS),
     "deepseekvl": (REC + "Left CAT", "Is there a cat?", LETTERS),
+    "deepseekvl2": (
+        "Locate <|ref|>Left CAT<|/ref|> in the given image.", "Is there a cat?", QWEN_LETTERS,
+    ),
 }  # fmt: skip
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -79,6 +84,7 @@ AROUND: dict[str, tuple[str, str, str]] = {  # before, one image, behind
         "<|im_end|>\n<|im_start|>assistant\n",
     ),
     "deepseekvl": (f"{DEEPSEEK}\n\nUser: ", "<image_placeholder>", "\n\nAssistant:"),
+    "deepseekvl2": ("<|User|>: ", "<image>\n", "\n\n<|Assistant|>:"),
 }  # fmt: skip
 
 
@@ -96,6 +102,10 @@ def test_prompts_are_the_documented_ones(name, number):
             images = f"Image-1: {image}Image-2: {image}"
         prompt = family.prompt(byte_tokenizer(name), asked)
         assert prompt == before + images + question + behind
+
+
+def test_every_family_is_asked_here():
+    assert set(FAMILIES) == set(SMALL) == set(QUESTIONS) == set(AROUND) == set(ANSWERS)
 
 
 def test_mistral_has_its_own_conversation():
@@ -193,6 +203,19 @@ def test_a_mixed_batch_equals_single_prompts_padded_left(name, tmp_path):
         batch.inputs["pixel_values"] = batch.inputs["pixel_values"][:, :3]
     assert torch.equal(batch.inputs["pixel_values"], torch.cat(parts))
     assert "pixel_values" not in family.encode(processor, samples[1:2]).inputs
+
+
+@pytest.mark.parametrize("name", ["llava15", "llavanext", "deepseekvl", "deepseekvl2"])
+def test_a_tokenizer_that_leaves_bos_out_is_helped(name, tmp_path):
+    """As DeepSeek's are stored: a BOS token, but no template that puts it in front."""
+    family, processor = setup(name, tmp_path)
+    whole = family.encode(processor, [sample("yes_no", (5, 5)), sample("yes_no")]).inputs
+    core = processor.tokenizer.backend_tokenizer
+    core.post_processor = processors.ByteLevel(trim_offsets=False)
+    assert processor.tokenizer("a")["input_ids"][0] != processor.tokenizer.bos_token_id
+    same = family.encode(processor, [sample("yes_no", (5, 5)), sample("yes_no")]).inputs
+    assert torch.equal(whole["input_ids"], same["input_ids"])
+    assert torch.equal(whole["attention_mask"], same["attention_mask"])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -303,6 +326,12 @@ ANSWERS: dict[str, list[tuple[str, Any]]] = {
     "llava15": FRACTIONS,
     "llavanext": FRACTIONS,
     "deepseekvl": FRACTIONS,
+    "deepseekvl2": [
+        ("<|ref|>cat<|/ref|><|det|>[[12, 345, 678, 999]]<|/det|>", (12, 345, 678, 999)),
+        ("cat[[12,345,678,999], [1, 2, 3, 4]]", (12, 345, 678, 999)),
+        ("[[2, 311, 98]]", None),
+        ("", None),
+    ],
     "internvl": [
         ("<ref>cat</ref><box>[[12, 345, 678, 999]]</box>", (12, 345, 678, 999)),
         ("<ref>cat</ref><box>[[12,345,678,999], [1, 2, 3, 4]]</box>", (12, 345, 678, 999)),

@@ -62,14 +62,17 @@ def test_frame_maps_resized_pixels_to_original_ones() -> None:
 class Words:
     """Stands in for a tokenizer: one id a placeholder, one a marker, one for anything else."""
 
-    chat_template = "x"
+    chat_template, bos_token_id = "x", None
 
     def apply_chat_template(self, messages: Any, **_: Any) -> str:
         parts = messages[0]["content"]
         return "".join("<|image_pad|>" if p["type"] == "image" else "T" for p in parts)
 
-    def __call__(self, texts: list[str], **_: Any) -> dict[str, torch.Tensor]:
-        rows = [[1] * text.count("<|image_pad|>") + [2] for text in texts]
+    def __call__(self, texts: list[str]) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[1] * text.count("<|image_pad|>") + [2] for text in texts]}
+
+    def pad(self, inputs: dict[str, list[list[int]]], **_: Any) -> dict[str, torch.Tensor]:
+        rows = inputs["input_ids"]
         longest = max(map(len, rows))
         return {"input_ids": torch.tensor([[0] * (longest - len(r)) + r for r in rows])}
 
