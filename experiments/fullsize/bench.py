@@ -213,7 +213,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         "versions": versions(),
         "git": git_state(),
         "command": shlex.join(["python", "-m", "experiments.fullsize.bench", *args.words]),
-        "arguments": {**chosen, "out": str(args.out)},
+        "arguments": {**chosen, "out": args.out.name},
     }
 
 

@@ -147,6 +147,8 @@ class HubFamily(ModelFamily):
         logging.disable_progress_bar()  # a folder loads in a moment; the run has its own bar
         try:
             tokenizer = AutoTokenizer.from_pretrained(self._source, padding_side="left")
+            if tokenizer.pad_token is None:  # some Llama tokenizers
+                tokenizer.pad_token = tokenizer.eos_token
             images = self._images(config)
             model = self._model_class().from_pretrained(
                 self._source,

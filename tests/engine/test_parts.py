@@ -11,9 +11,11 @@ from test_invariants import build
 from transformers import DynamicCache
 
 from ivcp import pruned
+from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.pruner import Stage
-from ivcp.core.selection import Selection
+from ivcp.core.selection import ROLES, Selection
 from ivcp.engine.masks import attention_mask
+from ivcp.engine.rows import Row
 from ivcp.pruners.fastv import FastV
 
 BATCH = prompts([5, (6, 9), 7], [3, (4, 5), 12, (7, 3), 4], [9, (8, 8), 1])
@@ -111,3 +113,21 @@ def test_mixed_stages_cut_what_they_declare(qwen: Any, greedy: Any) -> None:
             text + 54, text + 54, text + 27, text + 27, text + 13, text + 13,
         ]  # fmt: skip
     assert out.sequences.shape[1] == BATCH.lengths[0] + 4
+
+
+def test_books_of_an_image_with_text_between_its_frames() -> None:
+    """Kept tokens stay in place, the merged one stands behind the last of its image."""
+    first = ImageLayout((Grid(2, 1, 2, "frame"), Grid(6, 1, 2, "frame")))
+    second = ImageLayout((Grid(9, 1, 2),))
+    row = Row.begin(PromptLayout(13, (first, second)), torch.arange(13))
+    merged = Selection(torch.tensor([0, 3]), None, torch.tensor([2]), torch.zeros(1, 4))
+    stay = row.chosen([merged, Selection(torch.tensor([1]))])
+    assert stay.tolist() == [0, 1, 2, 4, 5, 7, 6, 8, 10, 11, 12]
+    assert row.images[0].places.tolist() == [2, 5, 6]
+    assert row.images[0].index.tolist() == [0, 3, 2]
+    assert row.images[0].roles.tolist() == [0, 0, ROLES.index("merged")]
+    assert row.images[1].places.tolist() == [8]
+    assert row.text.tolist() == [0, 1, 3, 4, 7, 9, 10]
+    row.columns = torch.arange(len(stay))
+    assert row.queries(torch.tensor([4, 8, 12])).tolist() == [3, 7, 10]
+    assert row.kept()[0].tolist() == [2, 6, 7, 10]
