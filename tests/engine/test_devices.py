@@ -1,0 +1,114 @@
+"""A model spread over several devices, played on one: no operation of the engine may mix them.
+
+Every tensor carries a tag for the device that it would be on. Layers pull their inputs over, as
+`device_map` makes them; `.to` and `device=` change tags; an operation in this package that is given
+tensors of two devices is a fault, as it would be on real ones.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from small import SMALL, batch_of, single
+from test_invariants import build, every_pair
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ivcp import pruned
+from ivcp.core.selection import top
+from ivcp.core.similarity import value_similarity
+
+HOST = torch.device("cpu")
+
+
+def tag(tensor: Tensor) -> torch.device:
+    return getattr(tensor, "_played", HOST)
+
+
+class Devices(TorchFunctionMode):
+    """Plays devices; `faults` are places in the package that mixed them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if func == Tensor.device.__get__:
+            return tag(args[0])
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        target = kwargs.get("device")
+        if name == "to":
+            found = [a for a in (*args[1:], target) if isinstance(a, torch.device)]
+            found += [tag(a) for a in args[1:] if isinstance(a, Tensor)]
+            target = found[0] if found else None
+            args = tuple(HOST if isinstance(a, torch.device) else a for a in args)
+        elif name == "cpu":
+            target = HOST
+        elif name not in ("copy_", "__setitem__"):
+            self._check(name, [t for t in given if t.ndim])
+        if "device" in kwargs:
+            kwargs["device"] = HOST
+        out = func(*args, **kwargs)
+        here = target if target is not None else max((tag(t) for t in given), key=str, default=HOST)
+        if name == "to" and target is not None and out is args[0] and here != tag(args[0]):
+            out = out.view_as(out)
+        for made in tree_leaves(list(out) if isinstance(out, tuple) else out):
+            if isinstance(made, Tensor):
+                made._played = here
+        return out
+
+    def _check(self, name: str, given: list[Tensor]) -> None:
+        if len({tag(t) for t in given}) < 2:
+            return
+        frame: Any = sys._getframe(2)
+        while "/torch/" in frame.f_code.co_filename:
+            frame = frame.f_back
+        if "/ivcp/" in frame.f_code.co_filename and "/ivcp/models/" not in frame.f_code.co_filename:
+            place = frame.f_code.co_filename.rpartition("/ivcp/")[2]
+            self.faults.add(f"{place}:{frame.f_lineno} {name}")
+
+
+def spread(model: Any) -> None:
+    """Layer i of the decoder goes to device i // 2 and pulls its inputs over."""
+    for index, layer in enumerate(model.model.language_model.layers):
+        device = torch.device("xpu", index // 2)
+        for weight in layer.parameters():
+            weight._played = device
+        own = layer.forward
+
+        def forward(*args: Any, _own: Any = own, _device: Any = device, **kwargs: Any) -> Any:
+            def pull(x: Any) -> Any:
+                return x.to(_device) if isinstance(x, Tensor) else x
+
+            return _own(*tree_map(pull, args), **tree_map(pull, kwargs))
+
+        layer.forward = forward
+
+
+def test_the_play_sees_mixed_devices() -> None:
+    with Devices() as devices:
+        scores = torch.ones(3).to(torch.device("xpu", 1))
+        assert scores.device == top(scores, 2).device == torch.device("xpu", 1)
+        assert not devices.faults
+        value_similarity(torch.ones(1, 2, 4), torch.ones(1, 3, 4).to(torch.device("xpu", 1)))
+    assert any("similarity.py" in fault for fault in devices.faults)
+
+
+@every_pair
+@pytest.mark.parametrize("batch", ["single", "ragged"])
+def test_no_operation_mixes_devices(family: str, name: str, batch: str) -> None:
+    model, inputs = SMALL[family].model(), batch_of(family).inputs
+    if batch == "single":
+        inputs = single(batch_of(family), 1)
+    model.set_experts_implementation("eager")  # the others ask for the kind of the device
+    spread(model)
+    with torch.no_grad(), pruned(model, build(name, 0.4)) as session, Devices() as devices:
+        model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert not devices.faults
+    assert session.kept
