@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ivcp import pruned
 from ivcp.core.selection import top
 from ivcp.core.similarity import value_similarity
+from ivcp.engine.prefill import Prefill
 
 HOST = torch.device("cpu")
 
@@ -29,12 +30,21 @@ def tag(tensor: Tensor) -> torch.device:
     return getattr(tensor, "_played", HOST)
 
 
+WAITING = ("item", "tolist", "cpu", "nonzero", "unique", "__bool__", "__int__", "__float__")
+
+
 class Devices(TorchFunctionMode):
-    """Plays devices; `faults` are places in the package that mixed them."""
+    """Plays devices.
+
+    Attributes:
+        faults: Places in the package that mixed devices.
+        waits: Places in the package where the host would wait for a device.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.faults: set[str] = set()
+        self.waits: set[str] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -43,10 +53,14 @@ class Devices(TorchFunctionMode):
             return tag(args[0])
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         target = kwargs.get("device")
+        if name in WAITING and tag(given[0]) != HOST:
+            self.waits |= place_of(name)
         if name == "to":
             found = [a for a in (*args[1:], target) if isinstance(a, torch.device)]
             found += [tag(a) for a in args[1:] if isinstance(a, Tensor)]
             target = found[0] if found else None
+            if target not in (None, tag(given[0])) and not kwargs.get("non_blocking"):
+                self.waits |= place_of(name)
             args = tuple(HOST if isinstance(a, torch.device) else a for a in args)
         elif name == "cpu":
             target = HOST
@@ -64,14 +78,27 @@ class Devices(TorchFunctionMode):
         return out
 
     def _check(self, name: str, given: list[Tensor]) -> None:
-        if len({tag(t) for t in given}) < 2:
-            return
-        frame: Any = sys._getframe(2)
-        while "/torch/" in frame.f_code.co_filename:
-            frame = frame.f_back
-        if "/ivcp/" in frame.f_code.co_filename and "/ivcp/models/" not in frame.f_code.co_filename:
-            place = frame.f_code.co_filename.rpartition("/ivcp/")[2]
-            self.faults.add(f"{place}:{frame.f_lineno} {name}")
+        if len({tag(t) for t in given}) > 1:
+            self.faults |= place_of(name)
+
+
+def place_of(name: str) -> set[str]:
+    """Where the package called an operation; empty if another one did."""
+    frame: Any = sys._getframe(1)
+    while "/torch/" in frame.f_code.co_filename or frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    path = frame.f_code.co_filename
+    if "/ivcp/" not in path or "/ivcp/models/" in path:
+        return set()
+    return {f"{path.rpartition('/ivcp/')[2]}:{frame.f_lineno} {name}"}
+
+
+def placed(model: Any) -> Any:
+    """The model on device 0."""
+    for weight in (*model.parameters(), *model.buffers()):
+        weight._played = torch.device("xpu", 0)
+    model.set_experts_implementation("eager")  # the others ask for the kind of the device
+    return model
 
 
 def spread(model: Any) -> None:
@@ -103,12 +130,35 @@ def test_the_play_sees_mixed_devices() -> None:
 @every_pair
 @pytest.mark.parametrize("batch", ["single", "ragged"])
 def test_no_operation_mixes_devices(family: str, name: str, batch: str) -> None:
-    model, inputs = SMALL[family].model(), batch_of(family).inputs
+    model, inputs = placed(SMALL[family].model()), batch_of(family).inputs
     if batch == "single":
         inputs = single(batch_of(family), 1)
-    model.set_experts_implementation("eager")  # the others ask for the kind of the device
     spread(model)
     with torch.no_grad(), pruned(model, build(name, 0.4)) as session, Devices() as devices:
+        inputs = {key: value.to(torch.device("xpu", 0)) for key, value in inputs.items()}
         model.generate(**inputs, max_new_tokens=3, do_sample=False)
     assert not devices.faults
     assert session.kept
+
+
+@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("name", ["ivcp", "ivc", "foreground", "fastv", "random", "uniform"])
+def test_no_layer_waits_for_the_device(
+    family: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lengths are known on the host, so nothing has to be read back between layers."""
+    model, before_layer = placed(SMALL[family].model()), Prefill.before_layer
+    waits: set[str] = set()
+
+    def watched(self: Prefill, *args: Any) -> Any:
+        devices.waits.clear()
+        found = before_layer(self, *args)
+        waits.update(devices.waits)
+        return found
+
+    monkeypatch.setattr(Prefill, "before_layer", watched)
+    with torch.no_grad(), pruned(model, build(name, 0.4)), Devices() as devices:
+        inputs = batch_of(family).inputs
+        inputs = {key: value.to(torch.device("xpu", 0)) for key, value in inputs.items()}
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    assert not waits
