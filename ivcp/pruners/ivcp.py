@@ -98,6 +98,7 @@ class IVCPrune(Pruner):
             best = rank < round(self.foreground_share * budget(self.keep_ratio, size))
             keep = (ivc | best[parents]).nonzero()[:, 0]
             return Selection(keep, roles[keep])
+        # 4: IVC, 3: seeds, 2: foreground and what shows the same, 1: the overview's rest
         best = self._best(rank, ivc[whole])
         level = best[parents] * 2
         level[whole].clamp_min_(1)
