@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ivcp.core.family import Frame
 from ivcp.core.layout import PromptLayout
 from ivcp.core.types import Sample
-from ivcp.models.hub import HubFamily, Processor, Seen
+from ivcp.models.hub import HubFamily, Processor, Seen, pictures
 from ivcp.models.llava15 import llava_text, square_area, square_frame, square_layouts, tokens_along
 
 SYSTEM = (
@@ -27,12 +27,6 @@ class DeepSeekVL(HubFamily):
 
     No grounding format was published; it is asked as LLaVA is, and boxes are read as fractions of
     the image.
-
-    Attributes:
-        path: Hub id or local folder.
-        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
-        attention: "sdpa", "eager" or "flash_attention_2".
-        device_map: As in `from_pretrained`; None leaves placement to the trainer.
     """
 
     path: str | None = "deepseek-community/deepseek-vl-1.3b-chat"
@@ -51,9 +45,7 @@ class DeepSeekVL(HubFamily):
         return f"{SYSTEM}\n\nUser: {images}{self.ask(sample)}\n\nAssistant:"
 
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
-        images = [image for sample in samples for image in sample.images]
-        if not images:
-            return Seen({}, [], [])
+        images = pictures(samples)
         pixels = processor.images(images, return_tensors="pt")
         text = self.image_token * tokens_along(processor.config) ** 2
         squares = [square_area(_padded(processor.images, image.size)) for image in images]

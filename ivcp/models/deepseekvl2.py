@@ -13,7 +13,8 @@ from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Box, Sample
-from ivcp.models.hub import WHOLE, HubFamily, Processor, Seen, deal, lettered, structural
+from ivcp.models.hub import WHOLE, HubFamily, Processor, Seen, choice_text, pictures
+from ivcp.models.placeholders import deal, structural
 
 SPECIAL = ("<image>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|User|>", "<|Assistant|>")
 """Tokens that the published processor adds to its tokenizer where they are missing."""
@@ -25,12 +26,6 @@ class DeepSeekVL2(HubFamily):
 
     `transformers` 5.23 does not know this model; `ivcp.models.backports` builds it from the
     library's parts and reads the published checkpoints.
-
-    Attributes:
-        path: Hub id or local folder.
-        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
-        attention: "sdpa", "eager" or "flash_attention_2".
-        device_map: As in `from_pretrained`; None leaves placement to the trainer.
     """
 
     path: str | None = "deepseek-ai/deepseek-vl2-small"
@@ -70,10 +65,7 @@ class DeepSeekVL2(HubFamily):
             return f"Locate <|ref|>{sample.question}<|/ref|> in the given image."
         if sample.task == "yes_no":
             return sample.question
-        return (
-            f"Question: {sample.question}\nOptions:\n{lettered(sample.options)}\n"
-            "Please select the correct answer from the options above."
-        )
+        return choice_text(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         """Source: DeepSeek-VL2's conversation, without a system prompt."""
@@ -82,12 +74,10 @@ class DeepSeekVL2(HubFamily):
 
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
         tiles = processor.images([sample.images for sample in samples])
-        if not tiles.tokens:
-            return Seen({}, [], [])
         return Seen(
             {"pixel_values": tiles.pixel_values, "images_spatial_crop": tiles.images_spatial_crop},
             [self.image_token * count for count in tiles.tokens],
-            [Frame(999, 999, *image.size) for sample in samples for image in sample.images],
+            [Frame(999, 999, *image.size) for image in pictures(samples)],
         )
 
     def layouts(

@@ -12,16 +12,15 @@ from sys import modules
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded, Frame, ModelFamily
-from ivcp.core.layout import ImageLayout
 from ivcp.core.pruner import Signal
 from ivcp.core.types import Box, Sample
 
 NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
-DTYPES = ("float32", "bfloat16", "float16", "auto")
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 BRACKETS = re.compile(rf"\[{NUMBER},{NUMBER},{NUMBER},{NUMBER}\]")
 
@@ -93,8 +92,7 @@ class HubFamily(ModelFamily):
         Raises:
             UserError: A field has an unknown value.
         """
-        if self.dtype not in DTYPES:
-            raise UserError(f"model.dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}.")
+        one_of("dtype", self.dtype, ("float32", "bfloat16", "float16", "auto"))
 
     @cached_property
     def _source(self) -> str:
@@ -195,13 +193,14 @@ class HubFamily(ModelFamily):
 
     @abstractmethod
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
-        """What the image processor makes of all images of a batch, in order.
+        """What the image processor makes of all images of a batch, in order; there is at least one.
 
         Raises:
             ValueError: An image cannot be resized.
         """
 
     def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
+        seen = Seen({}, [], [])
         for sample in samples:
             for image in sample.images:
                 if not min(image.size):
@@ -210,7 +209,8 @@ class HubFamily(ModelFamily):
                         f"of {image.width} x {image.height}: leave it out or repair it."
                     )
         try:
-            seen = self.see(processor, samples)
+            if any(sample.images for sample in samples):
+                seen = self.see(processor, samples)
         except ValueError as error:  # an aspect ratio beyond 200, for example
             raise UserError(f"An image cannot be resized for the model: {error}.") from error
         prompts, texts, frames, shown, first = [], [], [], [], 0
@@ -281,60 +281,24 @@ def lettered(options: Sequence[str]) -> str:
     return "\n".join(f"{chr(ord('A') + number)}. {text}" for number, text in enumerate(options))
 
 
-def runs(row: Tensor, token: int) -> list[tuple[int, int]]:
-    """(start, length) of each run of a token in (S,) ids."""
-    is_token, lengths = torch.unique_consecutive(row == token, return_counts=True)
-    stops = lengths.cumsum(0)
-    return [
-        (stop - length, length)
-        for found, stop, length in zip(
-            is_token.tolist(), stops.tolist(), lengths.tolist(), strict=True
-        )
-        if found
-    ]
+def choice_text(sample: Sample) -> str:
+    """A multiple-choice question in VLMEvalKit's default wording."""
+    return (
+        f"Question: {sample.question}\nOptions:\n{lettered(sample.options)}\n"
+        "Please select the correct answer from the options above."
+    )
 
 
-def structural(row: Tensor, token: int, images: Sequence[ImageLayout]) -> Tensor:
-    """Ascending prompt indices of the image tokens that show nothing: newlines and separators."""
-    rest = row == token
-    for image in images:
-        rest[image.tokens] = False
-    return rest.nonzero()[:, 0]
+def pictures(samples: Sequence[Sample]) -> list[Image.Image]:
+    """The images of a batch, in order."""
+    return [image for sample in samples for image in sample.images]
 
 
-def deal(rows: Sequence[Tensor], token: int, lengths: Sequence[int]) -> list[list[tuple[int, int]]]:
-    """For each row, (number of the image, start) of the images that stand in it.
-
-    Rows that `generate` repeats (beams) share their images.
-
-    Args:
-        rows: (S,) token ids of each row.
-        token: The image token.
-        lengths: Image tokens of each image of the inputs, in order.
+def one_of(name: str, value: str, options: Sequence[str]) -> None:
+    """Check a field of a model.
 
     Raises:
-        UserError: The rows hold another number of image tokens than the images need.
+        UserError: The value is none of the options.
     """
-    places = [(row == token).nonzero()[:, 0] for row in rows]
-    found, needed = sum(map(len, places)), sum(lengths)
-    repeats = found // needed if needed else 0
-    mismatch = UserError(
-        f"The prompts hold {found} image tokens, but the {len(lengths)} images in the inputs take "
-        f"{needed}: give one image for each placeholder, and the whole prompt at once."
-    )
-    if repeats * needed != found or (repeats and len(rows) % repeats):
-        raise mismatch
-    dealt: list[list[tuple[int, int]]] = []
-    image = 0
-    for number in range(0, len(rows), repeats or 1):
-        there, cursor = [], 0
-        while cursor < len(places[number]):
-            if image == len(lengths):
-                raise mismatch
-            there.append((image, int(places[number][cursor])))
-            cursor += lengths[image]
-            image += 1
-        if cursor != len(places[number]):
-            raise mismatch
-        dealt += [there] * (repeats or 1)
-    return dealt
+    if value not in options:
+        raise UserError(f"model.{name} must be {' or '.join(options)}; got {value!r}.")

@@ -14,8 +14,9 @@ from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Box, Sample
-from ivcp.models.hub import HubFamily, Processor, Seen, runs
+from ivcp.models.hub import HubFamily, Processor, Seen, pictures
 from ivcp.models.llava15 import llava_text
+from ivcp.models.placeholders import mismatch, repeats, runs
 
 SYSTEM = (
     "你是书生·万象，英文名是InternVL，"  # noqa: RUF001
@@ -27,11 +28,7 @@ SYSTEM = (
 class InternVL(HubFamily):
     """InternVL 2.5 or 3 of any size, in the library's own format (checkpoints named `-hf`).
 
-    Attributes:
-        path: Hub id or local folder.
-        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
-        attention: "sdpa", "eager" or "flash_attention_2".
-        device_map: As in `from_pretrained`; None leaves placement to the trainer.
+    Attributes, beside those of every family (`HubFamily`):
         min_tiles: Fewest tiles an image is cut into, at least 1.
         max_tiles: Most tiles an image is cut into (release: 6; more for text and charts); a
             thumbnail comes on top of two or more.
@@ -85,9 +82,7 @@ class InternVL(HubFamily):
         return f"{told}<|im_start|>assistant\n"
 
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
-        images = [image for sample in samples for image in sample.images]
-        if not images:
-            return Seen({}, [], [])
+        images = pictures(samples)
         pixels = processor.images(images, return_tensors="pt")
         size = _side(processor.config) ** 2
         texts = [
@@ -119,17 +114,13 @@ class InternVL(HubFamily):
         side, pixels = _side(config), inputs.get("pixel_values")
         size = side * side
         found = [runs(row, config.image_token_id) for row in rows]
-        tiles = [length / size for places in found for _, length in places]
-        given = sum(tiles) if pixels is None else len(pixels)
-        repeats = int(sum(tiles) // given) if given else 1  # beams repeat rows
-        if any(n % 1 for n in tiles) or sum(tiles) != given * repeats or len(rows) % (repeats or 1):
-            raise UserError(
-                f"Each image must stand in the prompt as {size} image tokens a tile; got runs of "
-                f"{[length for places in found for _, length in places]} image tokens for {given} "
-                "tiles: give one image for each placeholder, and the whole prompt at once."
-            )
+        lengths = [length for places in found for _, length in places]
+        given = sum(lengths) if pixels is None else len(pixels) * size
+        if any(length % size for length in lengths):
+            raise mismatch(sum(lengths), given, "image tokens")
+        times = repeats(len(rows), sum(lengths), given, "image tokens")
         layouts, first = [], 0
-        for row, places in list(zip(rows, found, strict=True))[:: max(1, repeats)]:
+        for row, places in list(zip(rows, found, strict=True))[::times]:
             images, markers = [], []
             for start, length in places:
                 markers += [start - 1, start + length]  # <img> and </img>
@@ -138,7 +129,7 @@ class InternVL(HubFamily):
                 images.append(_tiled(start, count, side, shown))
                 first += count
             around = torch.tensor([mark for mark in markers if 0 <= mark < len(row)]).long()
-            layouts += [PromptLayout(len(row), tuple(images), around)] * max(1, repeats)
+            layouts += [PromptLayout(len(row), tuple(images), around)] * times
         return layouts
 
 

@@ -12,7 +12,8 @@ from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Box, Sample
-from ivcp.models.hub import HubFamily, Processor, Seen, deal, lettered
+from ivcp.models.hub import HubFamily, Processor, Seen, lettered, one_of, pictures
+from ivcp.models.placeholders import deal
 
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -58,11 +59,7 @@ def square_area(frame: Frame) -> Box:
 class Llava15(HubFamily):
     """LLaVA-1.5 of any size.
 
-    Attributes:
-        path: Hub id or local folder.
-        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
-        attention: "sdpa", "eager" or "flash_attention_2".
-        device_map: As in `from_pretrained`; None leaves placement to the trainer.
+    Attributes, beside those of every family (`HubFamily`):
         square: How an image becomes a square: "pad" with the mean colour, as LLaVA-1.5 was trained,
             or "crop" its middle, as the converted checkpoints are configured.
         box_frame: What fractions in answers refer to if the image is padded: "padded", the square
@@ -85,10 +82,8 @@ class Llava15(HubFamily):
             UserError: A field has an unknown value.
         """
         super().__post_init__()
-        if self.square not in ("pad", "crop"):
-            raise UserError(f"model.square must be pad or crop; got {self.square!r}.")
-        if self.box_frame not in ("image", "padded"):
-            raise UserError(f"model.box_frame must be image or padded; got {self.box_frame!r}.")
+        one_of("square", self.square, ("pad", "crop"))
+        one_of("box_frame", self.box_frame, ("image", "padded"))
 
     def _images(self, config: Any) -> Any:
         images = super()._images(config)
@@ -104,9 +99,7 @@ class Llava15(HubFamily):
         return f"{VICUNA} USER: {images}{self.ask(sample)} ASSISTANT:"
 
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
-        images = [image for sample in samples for image in sample.images]
-        if not images:
-            return Seen({}, [], [])
+        images = pictures(samples)
         pixels = processor.images(images, return_tensors="pt")
         text = self.image_token * tokens_along(processor.config) ** 2
         side = max if self.square == "pad" else min

@@ -9,23 +9,19 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Sample
-from ivcp.models.hub import HubFamily, Processor, Seen, deal, structural
+from ivcp.models.hub import HubFamily, Processor, Seen, one_of, pictures
 from ivcp.models.llava15 import VICUNA, llava_text
+from ivcp.models.placeholders import deal, structural
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlavaNext(HubFamily):
     """LLaVA-NeXT (LLaVA-1.6) of any size.
 
-    Attributes:
-        path: Hub id or local folder.
-        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
-        attention: "sdpa", "eager" or "flash_attention_2".
-        device_map: As in `from_pretrained`; None leaves placement to the trainer.
+    Attributes, beside those of every family (`HubFamily`):
         chat: The conversation of its language model: "vicuna" or "mistral".
     """
 
@@ -44,8 +40,7 @@ class LlavaNext(HubFamily):
             UserError: The conversation is unknown.
         """
         super().__post_init__()
-        if self.chat not in ("vicuna", "mistral"):
-            raise UserError(f"model.chat must be vicuna or mistral; got {self.chat!r}.")
+        one_of("chat", self.chat, ("vicuna", "mistral"))
 
     def ask(self, sample: Sample) -> str:
         return llava_text(sample)
@@ -58,9 +53,7 @@ class LlavaNext(HubFamily):
         return f"{VICUNA} USER: {question} ASSISTANT:"
 
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
-        images = [image for sample in samples for image in sample.images]
-        if not images:
-            return Seen({}, [], [])
+        images = pictures(samples)
         pixels = processor.images(images, return_tensors="pt")
         texts = [
             self.image_token * _tokens(processor.config, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,10 +21,11 @@ from ivcp.models.hub import (
     HubFamily,
     Processor,
     Seen,
+    choice_text,
     four_numbers,
-    lettered,
-    runs,
+    pictures,
 )
+from ivcp.models.placeholders import repeats, runs
 
 PARENTHESES = re.compile(rf"\({NUMBER},{NUMBER}\)\s*,\s*\({NUMBER},{NUMBER}\)")
 
@@ -32,11 +34,7 @@ PARENTHESES = re.compile(rf"\({NUMBER},{NUMBER}\)\s*,\s*\({NUMBER},{NUMBER}\)")
 class QwenFamily(HubFamily):
     """Loading, chat, images and layout of Qwen-VL.
 
-    Attributes:
-        path: Hub id or local folder.
-        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
-        attention: "sdpa", "eager" or "flash_attention_2".
-        device_map: As in `from_pretrained`; None leaves placement to the trainer.
+    Attributes, beside those of every family (`HubFamily`):
         min_pixels: Images with fewer pixels are enlarged; None keeps the checkpoint's value.
         max_pixels: Images with more pixels are shrunk; None keeps the checkpoint's value.
     """
@@ -58,6 +56,17 @@ class QwenFamily(HubFamily):
         }
         return images
 
+    def ask(self, sample: Sample) -> str:
+        """Source: the prompts of the IVC-Prune release and VLMEvalKit's for Qwen.
+
+        The maintainers name the same wording for Qwen3-VL's boxes in thousandths.
+        """
+        if sample.task == "grounding":
+            return f"\nLocate {sample.question} and output the bbox coordinates in JSON format."
+        if sample.task == "yes_no":
+            return f"{sample.question} Please answer yes or no."
+        return choice_text(sample)
+
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         content = [
             *({"type": "image"} for _ in sample.images),
@@ -69,9 +78,7 @@ class QwenFamily(HubFamily):
         return prompt
 
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
-        images = [image for sample in samples for image in sample.images]
-        if not images:
-            return Seen({}, [], [])
+        images = pictures(samples)
         pixels = processor.images(images, return_tensors="pt")
         merge, cell = processor.images.merge_size, processor.images.patch_size
         texts, frames = [], []
@@ -82,9 +89,9 @@ class QwenFamily(HubFamily):
             frames.append(self.frame(columns * cell, rows * cell, image.size))
         return Seen(dict(pixels), texts, frames)
 
+    @abstractmethod
     def frame(self, width: int, height: int, size: tuple[int, int]) -> Frame:
         """Frame of boxes for an image of `size` that was resized to `width` x `height` pixels."""
-        return Frame(1000, 1000, *size)
 
     def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
         encoded = super().encode(processor, samples)
@@ -125,7 +132,9 @@ class QwenFamily(HubFamily):
                 images.append(_layout(kinds[token], start, length, height, width))
             markers = torch.isin(row, marks).nonzero()[:, 0]
             layouts.append(PromptLayout(len(row), tuple(images), markers))
-        self._count(layouts, inputs.get("image_grid_thw"))
+        if (given := inputs.get("image_grid_thw")) is not None:
+            whole = [image for one in layouts for image in one.images if not is_frame(image)]
+            repeats(len(rows), len(whole), len(given), "images")
         return layouts
 
     def _run_grids(self, kind: str, grids: Tensor) -> list[tuple[int, int]]:
@@ -137,19 +146,10 @@ class QwenFamily(HubFamily):
         """
         return [(rows, columns) for _, rows, columns in grids.tolist()]
 
-    def _count(self, layouts: Sequence[PromptLayout], grids: Tensor | None) -> None:
-        """See to it that each image has a place; rows that `generate` repeats share theirs.
 
-        Raises:
-            UserError: There are more or fewer images than places.
-        """
-        places = sum(image.grids[0].kind == "image" for one in layouts for image in one.images)
-        repeats = places // len(grids) if grids is not None and len(grids) else 0
-        if grids is not None and (places != repeats * len(grids) or len(layouts) % (repeats or 1)):
-            raise UserError(
-                f"The prompts hold {places} images, but the inputs {len(grids)}: give one image "
-                "for each placeholder, and the whole prompt at once."
-            )
+def is_frame(image: ImageLayout) -> bool:
+    """Whether visual tokens show a video, or a moment of one."""
+    return image.grids[0].kind == "frame"
 
 
 def _layout(kind: str, start: int, length: int, rows: int, columns: int) -> ImageLayout:
@@ -169,16 +169,7 @@ def _layout(kind: str, start: int, length: int, rows: int, columns: int) -> Imag
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen2VL(QwenFamily):
-    """Qwen2-VL of any size.
-
-    Attributes:
-        path: Hub id or local folder.
-        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
-        attention: "sdpa", "eager" or "flash_attention_2".
-        device_map: As in `from_pretrained`; None leaves placement to the trainer.
-        min_pixels: Images with fewer pixels are enlarged; None keeps the checkpoint's value.
-        max_pixels: Images with more pixels are shrunk; None keeps the checkpoint's value.
-    """
+    """Qwen2-VL of any size."""
 
     path: str | None = "Qwen/Qwen2-VL-7B-Instruct"
 
@@ -189,7 +180,10 @@ class Qwen2VL(QwenFamily):
         """Source: the prompts of the IVC-Prune release, the expression left whole."""
         if sample.task == "grounding":
             return f"\n<|object_ref_start|>Detect {sample.question.lower()}<|object_ref_end|>"
-        return vqa_text(sample)
+        return super().ask(sample)
+
+    def frame(self, width: int, height: int, size: tuple[int, int]) -> Frame:
+        return Frame(1000, 1000, *size)
 
     def decode(self, processor: Processor, tokens: Tensor) -> list[str]:
         """Box markers are special tokens here, so only padding and turn ends are taken out."""
@@ -199,16 +193,3 @@ class Qwen2VL(QwenFamily):
     def parse_box(self, text: str) -> Box | None:
         """The first `(x1,y1),(x2,y2)`, else the first bracketed list of four numbers."""
         return four_numbers(PARENTHESES, text) or four_numbers(BRACKETS, text)
-
-
-def vqa_text(sample: Sample) -> str:
-    """Questions other than grounding.
-
-    Source: VLMEvalKit with Qwen's custom prompts, as the IVC-Prune release uses it.
-    """
-    if sample.task == "yes_no":
-        return f"{sample.question} Please answer yes or no."
-    return (
-        f"Question: {sample.question}\nOptions:\n{lettered(sample.options)}\n"
-        "Please select the correct answer from the options above."
-    )

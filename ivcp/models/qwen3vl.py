@@ -9,35 +9,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ivcp.core.errors import UserError
+from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
-from ivcp.core.types import Sample
-from ivcp.models.qwen2vl import QwenFamily, vqa_text
+from ivcp.models.placeholders import repeats
+from ivcp.models.qwen2vl import QwenFamily, is_frame
 
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen3VL(QwenFamily):
-    """Qwen3-VL of any size (dense).
-
-    Attributes:
-        path: Hub id or local folder.
-        dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
-        attention: "sdpa", "eager" or "flash_attention_2".
-        device_map: As in `from_pretrained`; None leaves placement to the trainer.
-        min_pixels: Images with fewer pixels are enlarged; None keeps the checkpoint's value.
-        max_pixels: Images with more pixels are shrunk; None keeps the checkpoint's value.
-    """
+    """Qwen3-VL of any size (dense)."""
 
     path: str | None = "Qwen/Qwen3-VL-8B-Instruct"
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
     architecture: ClassVar[str] = "Qwen3VLForConditionalGeneration"
 
-    def ask(self, sample: Sample) -> str:
-        """Source: Qwen2.5-VL's wording, which the maintainers name for boxes in thousandths."""
-        if sample.task == "grounding":
-            return f"\nLocate {sample.question} and output the bbox coordinates in JSON format."
-        return vqa_text(sample)
+    def frame(self, width: int, height: int, size: tuple[int, int]) -> Frame:
+        return Frame(1000, 1000, *size)
 
     def layouts(
         self,
@@ -48,27 +36,18 @@ class Qwen3VL(QwenFamily):
     ) -> list[PromptLayout]:
         """As in the other Qwen-VL families, but each frame of a video has markers of its own."""
         layouts = super().layouts(model, rows, positions, inputs)
-        frames = sum(_is_frame(image) for layout in layouts for image in layout.images)
+        frames = sum(is_frame(image) for layout in layouts for image in layout.images)
         if not frames:
             return layouts
         counts = inputs["video_grid_thw"][:, 0].tolist()
-        repeats, rest = divmod(frames, sum(counts))  # beams repeat rows
-        if rest or not repeats or len(layouts) % repeats:
-            raise UserError(
-                f"The prompts hold {frames} frames, but the videos in the inputs {sum(counts)}: "
-                "give one placeholder for each frame, and the whole prompt at once."
-            )
+        times = repeats(len(rows), frames, sum(counts), "frames")
         left = iter(counts)
-        joined = [_joined(layout, left) for layout in layouts[::repeats]]
-        return [layout for layout in joined for _ in range(repeats)]
+        joined = [_joined(layout, left) for layout in layouts[::times]]
+        return [layout for layout in joined for _ in range(times)]
 
     def _run_grids(self, kind: str, grids: Tensor) -> list[tuple[int, int]]:
         frames = grids[:, 0] if kind == "video" else torch.ones_like(grids[:, 0])
         return super()._run_grids(kind, grids.repeat_interleave(frames, 0))
-
-
-def _is_frame(image: ImageLayout) -> bool:
-    return image.grids[0].kind == "frame"
 
 
 def _joined(layout: PromptLayout, counts: Iterator[int]) -> PromptLayout:
@@ -77,7 +56,7 @@ def _joined(layout: PromptLayout, counts: Iterator[int]) -> PromptLayout:
     frames: list[Grid] = []
     missing = 0
     for image in layout.images:
-        if not _is_frame(image):
+        if not is_frame(image):
             images.append(image)
             continue
         missing = missing or next(counts)
