@@ -19,7 +19,7 @@ from ivcp.core.pruner import Pruner, check_pair
 from ivcp.engine.prefill import Prefill
 from ivcp.engine.steps import follow_cache
 
-SOURCES = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+PIXELS = ("pixel_values", "pixel_values_videos")
 OVERHEARD = ("get_image_features", "get_video_features", "get_rope_index")
 BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 
@@ -204,7 +204,8 @@ class Hooks:
         if not any(layout.images for layout in layouts):
             self.chunk_valid = valid
             return
-        if embeds is None and not any(kwargs.get(name) is not None for name in SOURCES):
+        shown = kwargs.get("mm_encoder_outputs") or any(kwargs.get(n) is not None for n in PIXELS)
+        if embeds is None and not shown:
             raise UserError(
                 "The prompt holds image tokens, but the inputs hold no image: pass what the "
                 "processor made of it, or take the tokens out."

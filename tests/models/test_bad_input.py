@@ -22,14 +22,15 @@ every_family = pytest.mark.parametrize("family", SMALL)
 
 
 @every_family
-def test_image_tokens_without_an_image(family: str) -> None:
+@pytest.mark.parametrize("how", ["generate", "forward"])
+def test_image_tokens_without_an_image(family: str, how: str) -> None:
     inputs = {
         name: value for name, value in batch_of(family).inputs.items()
         if name in ("input_ids", "attention_mask")
     }  # fmt: skip
     model = model_of(family)
     with pruned(model, PRUNER), pytest.raises(UserError, match=r"image.*(pass|give)"):
-        model(**inputs)
+        (model if how == "forward" else partial(model.generate, max_new_tokens=1))(**inputs)
 
 
 @every_family
