@@ -8,6 +8,7 @@ tensors of two devices is a fault, as it would be on real ones.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +19,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+import ivcp
 from ivcp import pruned
 from ivcp.core.selection import top
 from ivcp.core.similarity import value_similarity
 from ivcp.engine.prefill import Prefill
 
 HOST = torch.device("cpu")
+PACKAGE = Path(ivcp.__file__).parent
 
 
 def tag(tensor: Tensor) -> torch.device:
@@ -87,10 +90,10 @@ def place_of(name: str) -> set[str]:
     frame: Any = sys._getframe(1)
     while "/torch/" in frame.f_code.co_filename or frame.f_code.co_filename == __file__:
         frame = frame.f_back
-    path = frame.f_code.co_filename
-    if "/ivcp/" not in path or "/ivcp/models/" in path:
+    path = Path(frame.f_code.co_filename)
+    if not path.is_relative_to(PACKAGE) or path.is_relative_to(PACKAGE / "models"):
         return set()
-    return {f"{path.rpartition('/ivcp/')[2]}:{frame.f_lineno} {name}"}
+    return {f"{path.relative_to(PACKAGE)}:{frame.f_lineno} {name}"}
 
 
 def placed(model: Any) -> Any:
