@@ -13,7 +13,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.pruner import check_pair
 from ivcp.evaluation.evaluate import evaluate
 
-PARTS = ("pruner", "model", "dataset", "metric", "trainer", "logger", "draw")
+PARTS = ("pruner", "model", "dataset", "metric", "judge", "trainer", "logger", "draw")
 
 
 def tell(error: Exception, go_on: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,21 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 torch.set_num_threads(1)  # the tensors of tests are too small to share
 
+collect_ignore_glob = ["*/conftest.py"]  # no doctests there; two of one name cannot be imported
+
 
 @pytest.fixture(scope="session")
 def qwen() -> Qwen2_5_VLForConditionalGeneration:
     return random_qwen25vl()
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """The folder of real photos and questions, which are not part of the project."""
+    folder = Path(__file__).parents[2] / "shared" / "realdata"
+    if not folder.is_dir():
+        pytest.skip("the real photos are not here")
+    return folder
 
 
 @pytest.fixture

@@ -6,14 +6,20 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from ivcp.core.metric import AnswerMetric
+from ivcp.metrics.grounding import GroundingMetrics
+from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
+from ivcp.metrics.ocrbench import OcrBenchMetrics
+from ivcp.metrics.open_ended import OpenEndedMetrics
+from ivcp.metrics.yes_no import YesNoMetrics
 
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = ("dataset", "trainer", "logger", "pruner", "model", "experiment")
+GROUPS = ("dataset", "judge", "trainer", "logger", "pruner", "model", "experiment")
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-METRIC_OF = {
-    "grounding": "GroundingMetrics",
-    "yes_no": "YesNoMetrics",
-    "multiple_choice": "MultipleChoiceMetrics",
+METRICS_OF = {
+    "grounding": GroundingMetrics,
+    "yes_no": YesNoMetrics,
+    "multiple_choice": MultipleChoiceMetrics,
+    "open_ended": (OpenEndedMetrics, OcrBenchMetrics),
 }
 
 
@@ -39,12 +45,31 @@ def test_every_file_opens_with_what_it_is_and_how_to_use_it(path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for group, name in OPTIONS if group == "dataset"])
-def test_every_dataset_brings_the_metric_of_its_task(name) -> None:
+def test_every_dataset_brings_metrics_of_its_task(name) -> None:
     cfg = composed(f"dataset={name}")
     dataset, metric = instantiate(cfg.dataset), instantiate(cfg.metric)
     assert isinstance(metric, AnswerMetric)
-    assert type(metric).__name__ == METRIC_OF[dataset.task]
-    assert dataset[0].task == dataset.task
+    members = getattr(metric, "members", {})
+    pairs = [(dataset.members[own]["dataset"], members[own]) for own in members]
+    for part, judge in pairs or [(dataset, metric)]:
+        assert isinstance(judge, METRICS_OF[part.task])
+
+
+@pytest.mark.parametrize("suite", ["grounding", "general_vqa"])
+def test_a_suite_has_every_set_of_its_kind(suite) -> None:
+    grounding = {name for group, name in OPTIONS if group == "dataset" and "refcoco" in name}
+    others = {name for group, name in OPTIONS if group == "dataset"} - grounding
+    others -= {"grounding", "general_vqa", "shapes", "shapes_pope", "shapes_count"}
+    assert (len(grounding), len(others)) == (8, 21)
+    members = composed(f"dataset={suite}").dataset.members
+    assert set(members) == (grounding if suite == "grounding" else others)
+    for name, member in members.items():
+        assert member.dataset == composed(f"dataset={name}").dataset
+
+
+def test_a_member_of_a_suite_can_be_left_out() -> None:
+    cfg = composed("dataset=general_vqa", "~members.mmvet")
+    assert len(instantiate(cfg.metric).members) == len(instantiate(cfg.dataset).members) == 20
 
 
 @pytest.mark.parametrize("name", [name for group, name in OPTIONS if group == "trainer"])

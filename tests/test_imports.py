@@ -14,11 +14,17 @@ ALLOWED = {
     "models": {"core"},
     "datasets": {"core"},
     "metrics": {"core"},
+    "judges": {"core"},
     "engine": {"core"},
     "evaluation": {"core", "engine"},
     "report": {"core"},
+    "lmms": {"core", "engine"},
 }
-HOMES = {"transformers": {"models", "engine"}, "lightning": {"evaluation"}}
+HOMES = {
+    "transformers": {"models", "engine"},
+    "lightning": {"evaluation"},
+    "lmms_eval": {"lmms"},
+}
 NOWHERE = {"wandb", "hydra", "omegaconf"}
 
 

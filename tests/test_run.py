@@ -74,7 +74,7 @@ def test_a_sweep_names_its_folders_and_finds_its_baseline(model, run, tmp_path) 
         (["ratio=abc"], "got 'abc'"),
         (["pruner=nothing"], "available options in 'pruner': fastv"),
         (["model=nothing"], "available options in 'model': deepseekvl"),
-        (["dataset=nothing"], "available options in 'dataset': shapes"),
+        (["dataset=nothing"], "available options in 'dataset': ai2d_test"),
         (["logger=nothing"], "available options in 'logger': csv none wandb"),
         (["pruner.layer=99"], "layer must lie in 1 .. 5"),
         (["pruner.layer=x"], "layer must be a whole number; got 'x'"),

@@ -7,16 +7,20 @@ key/value heads, `D` head dim, `C` hidden size, `L` decoder layers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from PIL import Image
 
 Box = tuple[float, float, float, float]
 """`(x1, y1, x2, y2)` with `x1 <= x2`, `y1 <= y2`; the docstring at hand names the frame."""
 
-Task = Literal["grounding", "yes_no", "multiple_choice"]
-"""What a sample asks for: a box, the word yes or no, or the letter of an option."""
+Answer: TypeAlias = str | Box | tuple[str, ...]
+"""A ground truth (several texts: any of them is right), or what was read from a model's text."""
+
+Task = Literal["grounding", "yes_no", "multiple_choice", "open_ended"]
+"""What is asked for: a box, the word yes or no, the letter of an option, words of one's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +32,41 @@ class Sample:
         task: What is asked for; decides prompt, parser and metric.
         images: RGB images, in the order in which the prompt shows them.
         question: The referring expression for grounding, the bare question otherwise.
-        answer: Ground truth: a `Box` in pixels of the original image, "Yes" / "No", or the
-            letter of the right option.
-        options: Texts of the options A, B, C, ... of a multiple-choice question.
+        answer: Ground truth: a `Box` in pixels of the original image, "Yes" / "No", the letter of
+            the right option, or one or more accepted texts.
+        options: Texts of the options A, B, C, ... of a multiple-choice question; an empty one is no
+            option.
+        hint: What a multiple-choice question tells beforehand.
+        prompt: The set's own wording of the whole question, for model families without words of
+            their own; empty if it has none.
+        benchmark: Published name of the set ("MMBench_DEV_EN_V11"); model families word some sets
+            in their own way. Empty for a set of no such name.
+        labels: What results are broken down by ("category", "split", ...).
+        verbatim: Whether the question is put to the model as it stands, without the family's words.
     """
 
     id: str
     task: Task
     images: tuple[Image.Image, ...]
     question: str
-    answer: str | Box
+    answer: Answer
     options: tuple[str, ...] = ()
+    hint: str = ""
+    prompt: str = ""
+    benchmark: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    verbatim: bool = False
+
+
+class BrokenSample(Exception):  # noqa: N818 (it carries a sample, not a mistake of ours)
+    """A sample that cannot be asked, with all that is known of it; it will count as wrong.
+
+    A dataset raises it `from` the error that says why.
+
+    Attributes:
+        sample: The sample without its images.
+    """
+
+    def __init__(self, sample: Sample) -> None:
+        super().__init__(sample)
+        self.sample = sample

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.types import Box, Sample, Task
 from ivcp.datasets.scenes import COLORS, SHAPES, SIDE, SPLITS, Scene, SceneObject, Split, make_scene
 
+TASKS: tuple[Task, ...] = ("grounding", "yes_no", "multiple_choice")
 MARGIN = 12  # pixels by which "the leftmost" leads, and a quadrant's border is avoided
 
 
@@ -57,7 +58,7 @@ class Shapes:
         Raises:
             UserError: A field is not one of its values.
         """
-        for name, known in (("task", get_args(Task)), ("split", SPLITS)):
+        for name, known in (("task", TASKS), ("split", SPLITS)):
             if getattr(self, name) not in known:
                 raise UserError(
                     f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}."

@@ -27,6 +27,9 @@ it), `kept` (indices into the prompt) and `roles`, `predicted` and `truth` (boxe
 None), `title`."""
 
 
+PATIENCE = 20  # times what the metric took, until the progress line computes it again
+
+
 class PredictionWriter(BasePredictionWriter):
     """Writes each batch's records when they are there, one file a process.
 
@@ -159,7 +162,8 @@ class ProgressLine(Callback):
     def __init__(self) -> None:
         self.progress: Progress | None = None
         self.task: TaskID | None = None
-        self.started = 0.0
+        self.started = self.due = 0.0
+        self.note = ""
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar."""
@@ -192,11 +196,17 @@ class ProgressLine(Callback):
             return
         metric: Any = pl_module.metric
         self.progress.advance(self.task, len(outputs))
-        seconds = time.perf_counter() - self.started - float(pl_module.extra_seconds)  # type: ignore[arg-type]
+        now = time.perf_counter()
+        if now >= self.due:  # a break-down of thousands of answers takes a while
+            value = float(metric.compute()[metric.headline])
+            percent = metric.unit(metric.headline) == "%"
+            self.note = (
+                f"{metric.headline} {value:.3f}" if percent else f"{metric.headline} {value:.1f}"
+            )
+            self.due = now + PATIENCE * (time.perf_counter() - now)
+        seconds = now - self.started - float(pl_module.extra_seconds)  # type: ignore[arg-type]
         rate = self.progress.tasks[0].completed / max(seconds, 1e-9)
-        value = float(metric.compute()[metric.headline])
-        note = f"{rate:.1f} samples/s  {metric.headline} {value:.3f}"
-        self.progress.update(self.task, note=note)
+        self.progress.update(self.task, note=f"{rate:.1f} samples/s  {self.note}")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the finished bar on screen."""

@@ -13,35 +13,35 @@ from torch.utils.data import DataLoader, Dataset
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded, ModelFamily
-from ivcp.core.types import Sample, Task
+from ivcp.core.types import BrokenSample, Sample
 
 UNREADABLE = (OSError, UserError, Image.DecompressionBombError)
 
 
 class SampleSource(Protocol):
-    """What a dataset must offer.
-
-    Attributes:
-        task: What its samples ask for.
-    """
-
-    @property
-    def task(self) -> Task: ...
+    """What a dataset must offer; it may also have `notes`, sentences for the run's record."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample; raises `OSError` or `UserError` if it cannot be read."""
+        """The sample.
+
+        Raises:
+            BrokenSample: It cannot be asked, but what it is about is known.
+            OSError: Not even that.
+            UserError: Likewise.
+        """
 
 
 @dataclass(frozen=True)
 class Item:
-    """One place of a dataset: a sample, or the reason why there is none.
+    """One place of a dataset: a sample, or what is known of one that cannot be asked.
 
     Attributes:
         index: Index into the dataset.
-        sample: The sample with decoded images, or None.
-        failed: Why there is none.
+        sample: The sample with decoded images; without images if it failed, None if nothing is
+            known of it.
+        failed: Why it cannot be asked; empty if it can.
     """
 
     index: int
@@ -103,33 +103,33 @@ class ReadableItems(Dataset[Item]):
         return self.length
 
     def __getitem__(self, index: int) -> Item:
+        sample = None
         try:
             sample = self.source[index]
             for image in sample.images:
                 image.load()  # PIL decodes late; a truncated file shows itself only here
+        except BrokenSample as error:
+            return Item(index, error.sample, _reason(error.__cause__ or error))
         except UNREADABLE as error:
-            return Item(index, None, _reason(error))
+            return Item(index, sample and replace(sample, images=()), _reason(error))
         return Item(index, sample)
 
 
 def collate(family: ModelFamily, processor: Any, items: Sequence[Item]) -> Batch:
     """Encode the readable items of a batch; a sample that cannot be encoded becomes a failure."""
-    samples = [item.sample for item in items if item.sample is not None]
+    asked = [(item.index, item.sample) for item in items if item.sample and not item.failed]
+    indices, samples = [index for index, _ in asked], [sample for _, sample in asked]
     try:
         encoded = family.encode(processor, samples) if samples else None
     except UNREADABLE as error:
         if len(items) == 1:
-            failed = Item(items[0].index, None, _reason(error))
-            return Batch((), (), None, (failed,))
+            known = replace(samples[0], images=())
+            return Batch((), (), None, (Item(indices[0], known, _reason(error)),))
         parts = [collate(family, processor, [item]) for item in items]
         bad = {failure.index: failure for part in parts for failure in part.failures}
         return collate(family, processor, [bad.get(item.index, item) for item in items])
-    return Batch(
-        tuple(item.index for item in items if item.sample is not None),
-        tuple(samples),
-        encoded,
-        tuple(item for item in items if item.sample is None),
-    )
+    failures = tuple(item for item in items if item.failed)
+    return Batch(tuple(indices), tuple(samples), encoded, failures)
 
 
 def make_loader(
@@ -144,5 +144,5 @@ def make_loader(
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

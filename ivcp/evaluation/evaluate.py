@@ -17,11 +17,13 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily
-from ivcp.core.metric import AnswerMetric
+from ivcp.core.judge import Judge
+from ivcp.core.metric import AnswerMetric, class_path
 from ivcp.core.pruner import Pruner
 from ivcp.evaluation.baseline import differences, find_baseline
 from ivcp.evaluation.callbacks import Draw, Pictures, PredictionWriter, ProgressLine, shard
 from ivcp.evaluation.data import ReadableItems, SampleSource, make_loader
+from ivcp.evaluation.judging import judge_records
 from ivcp.evaluation.module import Evaluation
 from ivcp.evaluation.noise import silence
 from ivcp.evaluation.provenance import git_state, versions
@@ -45,6 +47,7 @@ def evaluate(
     names: dict[str, str],
     config: dict[str, Any],
     folder: str,
+    judge: Judge | Mapping[str, Any] | None = None,
     sweep: bool = False,
 ) -> float:
     """Evaluate, write `predictions.jsonl` and `metrics.json`, log, and show the table.
@@ -61,6 +64,7 @@ def evaluate(
         config: The whole resolved configuration, for the record; evaluation itself follows the
             keys that `Settings` has.
         folder: The run's folder, which exists.
+        judge: Reads answers that the metric's rules cannot; None or empty leaves it to the rules.
         sweep: Whether this is one of several runs of a process.
 
     Returns:
@@ -84,15 +88,16 @@ def evaluate(
         items, model, processor, batch_size=settings.batch_size, workers=settings.workers
     )
     (place / "metrics.json").unlink(missing_ok=True)
-    module = Evaluation(
-        network, processor, model, pruner, metric, dataset.task, settings.generation
-    )
+    module = Evaluation(network, processor, model, pruner, metric, settings.generation)
     predict(conductor, module, loader)
     if not conductor.is_global_zero:
         return float("nan")
     records, processes = gather(place, conductor.world_size)
     if len(records) != len(items):
         raise RuntimeError(f"Expected {len(items)} records, but got {len(records)} in {folder}.")
+    records, judged = judge_records(records, metric, judge if isinstance(judge, Judge) else None)
+    if judged["judged"]:
+        write_atomically(place / "predictions.jsonl", "".join(map(Record.line, records)))
     answered = [record for record in records if record.failed is None]
     values = final_metrics(metric, records)
     report = {
@@ -115,7 +120,18 @@ def evaluate(
             "failed_samples": len(records) - len(answered),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
             "seconds": time.perf_counter() - started,
-            "headline": {"name": metric.headline, "value": values[metric.headline]},
+            "headline": {
+                "name": metric.headline,
+                "value": values[metric.headline],
+                **_headline(metric),
+            },
+            "points": [name for name in values if metric.unit(name) != "%"],
+            "members": {
+                name: {"headline": one.headline, **_headline(one)}
+                for name, one in getattr(metric, "members", {}).items()
+            },
+            "notes": list(getattr(dataset, "notes", ())),
+            "judge": judged,
         },
     }
     write_atomically(place / "metrics.json", json.dumps(report, indent=2, ensure_ascii=False))
@@ -125,6 +141,11 @@ def evaluate(
     show_result(report, baseline, differing, place)
     headline = values[metric.headline]
     return float("nan") if headline is None else headline
+
+
+def _headline(metric: AnswerMetric) -> dict[str, Any]:
+    """What a reader must know of a metric to compare its headline with another run's."""
+    return {"unit": metric.unit(metric.headline), "metric": class_path(metric)}
 
 
 def make_trainer(

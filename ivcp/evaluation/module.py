@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from ivcp.core.family import Frame, ModelFamily
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
-from ivcp.core.types import Box, Sample, Task
+from ivcp.core.types import Answer, Box, Sample
 from ivcp.engine.session import Session, open_session
 from ivcp.evaluation.data import Batch
 from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
 from ivcp.evaluation.noise import silence
 from ivcp.evaluation.phases import Phases, timed_phases
 from ivcp.evaluation.records import Record, on_original
-from ivcp.evaluation.verdict import judge_locally, stand_in
+from ivcp.evaluation.verdict import judge_locally
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,6 @@ class Evaluation(lightning.LightningModule):
         family: The model's family.
         pruner: The method.
         metric: Judges the answers; its values so far are `metric.compute()`.
-        task: What the dataset asks for.
         generation: Keyword arguments of `generate`.
     """
 
@@ -62,7 +61,6 @@ class Evaluation(lightning.LightningModule):
         family: ModelFamily,
         pruner: Pruner,
         metric: AnswerMetric,
-        task: Task,
         generation: dict[str, Any],
     ) -> None:
         super().__init__()
@@ -72,7 +70,7 @@ class Evaluation(lightning.LightningModule):
             self.model = model
         self.metric = judge_locally(metric)
         self.processor, self.family, self.pruner = processor, family, pruner
-        self.task, self.generation = task, generation
+        self.generation = generation
         self.sizes = DecoderSizes.of(family.decoder(model))
         self.counted: Counted | None = None
         self.generating_seconds = self.extra_seconds = 0.0
@@ -89,7 +87,9 @@ class Evaluation(lightning.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Record]:
         """Records of a batch, in dataset order."""
         records = [
-            Record(index=item.index, id=f"index-{item.index}", task=self.task, failed=item.failed)
+            Record(index=item.index, id=f"index-{item.index}", failed=item.failed)
+            if item.sample is None
+            else Record.of(item.index, item.sample, failed=item.failed)
             for item in batch.failures
         ]
         if batch.encoded is not None:
@@ -102,9 +102,7 @@ class Evaluation(lightning.LightningModule):
             self.generating_seconds += phases.total
             records += self._describe(batch, tokens, session, phases)
         records.sort(key=lambda record: record.index)
-        self.metric.update(
-            [record.parsed for record in records], [stand_in(record) for record in records]
-        )
+        self.metric.update([record.verdict() for record in records])
         return records
 
     def _generate(self, batch: Batch, **options: Any) -> tuple[Tensor, Session, Phases]:
@@ -155,12 +153,10 @@ class Evaluation(lightning.LightningModule):
             parsed = self._read(texts[number], sample, batch.ready.frames[number])
             layer_tokens = tuple(of_layer[row] for of_layer in session.layer_tokens)
             records.append(
-                Record(
-                    index=batch.indices[number],
-                    id=sample.id,
-                    task=sample.task,
+                Record.of(
+                    batch.indices[number],
+                    sample,
                     prompt=batch.ready.prompts[number],
-                    answer=sample.answer,
                     prediction=texts[number],
                     parsed=parsed,
                     score=self.metric.score(parsed, sample),
@@ -193,7 +189,7 @@ class Evaluation(lightning.LightningModule):
             )
         return records
 
-    def _read(self, text: str, sample: Sample, frame: Frame) -> str | Box | None:
+    def _read(self, text: str, sample: Sample, frame: Frame) -> Answer | None:
         """What the metric reads from a text, boxes in pixels of the original image."""
 
         def to_box(text: str) -> Box | None:

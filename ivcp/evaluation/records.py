@@ -6,15 +6,15 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import Grid, ImageLayout
-from ivcp.core.metric import Answer
-from ivcp.core.types import Box, Task
+from ivcp.core.metric import Judged
+from ivcp.core.types import Answer, Box, Sample, Task
 
 TIMES = (
     "vision_ms", "language_prefill_ms", "selector_ms", "time_to_first_token_ms",
@@ -23,19 +23,29 @@ TIMES = (
 """Fields of `Record` in milliseconds: the batch's time divided by its size."""
 
 
+ASKED = ("id", "task", "question", "answer", "options", "hint", "benchmark")
+"""Fields that `Record` and `Sample` share, beside labels."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One line of `predictions.jsonl`.
 
     Attributes:
         index: Index into the dataset.
-        id: The sample's id; `index-<n>` if it could not be read.
-        task: What was asked for.
+        id: The sample's id; `index-<n>` if not even that could be read.
+        task: What was asked for; None if that could not be read.
+        question: The referring expression or bare question.
+        options: Texts of the options A, B, C, ...
+        hint: What was told beforehand.
+        benchmark: Published name of the set.
+        labels: What results are broken down by.
         prompt: The prompt's text, each image one placeholder.
-        answer: Ground truth; None if the sample could not be read.
+        answer: Ground truth; None if it could not be read.
         prediction: The model's text.
         parsed: What the metric read from it; a box is in pixels of the original image.
         score: How right it is, in [0, 1].
+        judged: What a judging model replied about it; None if none was asked.
         failed: Why the sample could not be evaluated, or None.
         image_size: Width and height in pixels of the last original image.
         prompt_tokens: `S`, padding not counted.
@@ -59,12 +69,18 @@ class Record:
 
     index: int
     id: str
-    task: Task
+    task: Task | None = None
+    question: str = ""
+    options: tuple[str, ...] = ()
+    hint: str = ""
+    benchmark: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
     prompt: str = ""
     answer: Answer | None = None
     prediction: str = ""
     parsed: Answer | None = None
     score: float = 0.0
+    judged: str | None = None
     failed: str | None = None
     image_size: tuple[int, int] | None = None
     prompt_tokens: int = 0
@@ -84,6 +100,31 @@ class Record:
     selector_ms: float | None = None
     time_to_first_token_ms: float | None = None
     decode_ms_per_token: float | None = None
+
+    @classmethod
+    def of(cls, index: int, sample: Sample, **results: Any) -> Record:
+        """The record of a sample."""
+        return cls(
+            index=index,
+            **{name: getattr(sample, name) for name in ASKED},
+            labels=dict(sample.labels),
+            **results,
+        )
+
+    def sample(self) -> Sample:
+        """The sample without its images.
+
+        Raises:
+            ValueError: It could not be read.
+        """
+        if self.task is None or self.answer is None:
+            raise ValueError(f"Expected the record of a readable sample, but got {self.id}.")
+        asked = {name: getattr(self, name) for name in ASKED}
+        return Sample(images=(), labels=self.labels, **asked)
+
+    def verdict(self) -> Judged:
+        """What counts for the metric."""
+        return Judged(self.parsed, self.answer, self.score, self.labels)
 
     def line(self) -> str:
         """The record as one line of JSON."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 Row = tuple[str, tuple[str, ...], str]
-"""Label, path into the report, unit."""
+"""Label, path into the report, unit ("" for points and counts)."""
 
 ROWS: tuple[Row, ...] = (
     ("visual tokens", ("tokens", "visual"), ""),
@@ -45,7 +45,9 @@ def result_table(report: dict[str, Any], baseline: dict[str, Any] | None) -> Tab
     if baseline is not None:
         table.add_column("unpruned", justify="right")
         table.add_column("change", justify="right")
-    metrics: tuple[Row, ...] = tuple((name, ("metrics", name), "%") for name in report["metrics"])
+    metrics = tuple(
+        (name, ("metrics", name), "" if name in run["points"] else "%") for name in headings(report)
+    )
     for label, path, unit in (*metrics, *ROWS):
         value = _look(report, path)
         cells = [label, show(value, unit)]
@@ -56,10 +58,20 @@ def result_table(report: dict[str, Any], baseline: dict[str, Any] | None) -> Tab
     return table
 
 
+def headings(report: dict[str, Any]) -> list[str]:
+    """Names of the values that a reader wants first: no break-downs, of a suite each headline."""
+    members = report["run"]["members"]
+    whole = [name for name in report["metrics"] if "/" not in name]
+    return [*(f"{name}/{member['headline']}" for name, member in members.items()), *whole]
+
+
 def notes(report: dict[str, Any], baseline: dict[str, Any] | None, differing: list[str]) -> str:
     """What a reader of the table must know, one line a note."""
     run = report["run"]
     lines = [f"{run['samples']} samples, {run['failed_samples']} failed; times are medians."]
+    lines += run["notes"]
+    if run["judge"]["reason"]:
+        lines.append(run["judge"]["reason"])
     if baseline is None and run["pruner"] != "none":
         lines.append("No unpruned baseline: run pruner=none with the same settings first.")
     if differing:

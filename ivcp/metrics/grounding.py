@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-import torch
-from torch import Tensor
+import pandas as pd
 
-from ivcp.core.metric import Answer, AnswerMetric, ToBox
-from ivcp.core.types import Box, Sample
+from ivcp.core.metric import AnswerMetric, ToBox, unparsed_rate
+from ivcp.core.types import Answer, Box, Sample
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -55,37 +54,25 @@ def center_inside(predicted: Box | None, truth: Box) -> bool:
     return x1 <= x <= x2 and y1 <= y <= y2
 
 
-def as_box(answer: Answer) -> Box:
+def as_box(answer: object) -> Box:
     """The answer as a box.
 
     Raises:
-        TypeError: The answer is a text.
+        TypeError: The answer is anything but four numbers.
     """
-    if isinstance(answer, str):
+    if not isinstance(answer, tuple | list) or len(answer) != 4:
         raise TypeError(f"Expected a box of four numbers as answer, but got {answer!r}.")
-    return answer
+    x1, y1, x2, y2 = (float(value) for value in answer)
+    return x1, y1, x2, y2
 
 
 class GroundingMetrics(AnswerMetric):
     """Accuracy at IoU thresholds (`>=`), mean IoU, centre accuracy and unparsed rate.
 
-    Boxes are in pixels of the original image; None counts as IoU 0.
+    Boxes are in pixels of the original image; None counts as IoU 0. The score is the IoU.
     """
 
     headline = "acc@0.5"
-
-    hits: Tensor
-    iou_sum: Tensor
-    centers: Tensor
-    unparsed: Tensor
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("hits", torch.zeros(len(THRESHOLDS), dtype=torch.long), "sum")
-        self.add_state("iou_sum", torch.tensor(0.0, dtype=torch.float64), "sum")
-        for name in ("centers", "unparsed", "total"):
-            self.add_state(name, torch.tensor(0), "sum")
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> Box | None:
         """The first box of the text with finite coordinates, corners sorted."""
@@ -98,25 +85,20 @@ class GroundingMetrics(AnswerMetric):
         """The IoU."""
         return box_iou(None if parsed is None else as_box(parsed), as_box(sample.answer))
 
-    def update(self, parsed: Sequence[Answer | None], answers: Sequence[Answer]) -> None:
-        """Count a batch of boxes."""
-        for given, answer in zip(parsed, answers, strict=True):
-            box, truth = None if given is None else as_box(given), as_box(answer)
-            iou = box_iou(box, truth)
-            reached = [iou >= threshold for threshold in THRESHOLDS]
-            self.hits += torch.tensor(reached, device=self.hits.device)
-            self.iou_sum += iou
-            self.centers += center_inside(box, truth)
-            self.unparsed += box is None
-            self.total += 1
+    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+        """A hit is an IoU of at least one half."""
+        return super().tallies(verdicts.assign(score=self.right(verdicts)))
 
-    def compute(self) -> dict[str, Tensor]:
+    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
         """`acc@0.1` ... `acc@0.9`, `mean_iou`, `center_acc`, `unparsed_rate`."""
-        accuracy = {
-            f"acc@{threshold}": self.hits[i] / self.total for i, threshold in enumerate(THRESHOLDS)
-        }
-        return accuracy | {
-            "mean_iou": self.iou_sum / self.total,
-            "center_acc": self.centers / self.total,
-            "unparsed_rate": self.unparsed / self.total,
+        iou = verdicts["score"]
+        centers = [
+            center_inside(as_box(parsed), as_box(answer)) if parsed is not None else False
+            for parsed, answer in zip(verdicts["parsed"], verdicts["answer"], strict=True)
+        ]
+        return {
+            **{f"acc@{limit}": float((iou >= limit).mean()) for limit in THRESHOLDS},
+            "mean_iou": float(iou.mean()),
+            "center_acc": float(pd.Series(centers, dtype=float).mean()),
+            "unparsed_rate": unparsed_rate(verdicts),
         }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 
-import torch
-from torch import Tensor
+import pandas as pd
 
-from ivcp.core.metric import Answer, AnswerMetric, ToBox
-from ivcp.core.types import Sample
+from ivcp.core.metric import ToBox, by_label, unparsed_rate
+from ivcp.core.types import Answer, Sample
+from ivcp.metrics.compat import Compat, KitMetric
 
 FAILED_CALL = "Failed to obtain answer via API"
 REFUSALS = (
@@ -22,19 +22,33 @@ REFUSALS = (
 MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 STATEMENT = re.compile(r"(?:correct )?answer is \**([A-D])\b", re.IGNORECASE)
 LAST_WORDS = 4  # a letter further from the end is more likely the article "A"
+LABELS = ("split", "l2-category", "category", "source")
 
 
-def read_letter(prediction: str, options: Sequence[str]) -> str | None:
+def lettered(options: Sequence[str]) -> dict[str, str]:
+    """Letter and text of each option; an empty text is no option.
+
+    >>> lettered(["left", "", "right"])
+    {'A': 'left', 'C': 'right'}
+    """
+    return {ascii_uppercase[place]: text for place, text in enumerate(options) if text}
+
+
+def read_letter(
+    prediction: str, options: Sequence[str], compat: Compat = "vlmevalkit"
+) -> str | None:
     """The letter of the option that a text means; None if it is not clear.
 
     In this order: a refusal means nothing; a capital letter of exactly one option among the last
     four words; the letter X in "answer is X"; the text of exactly one option, in a reply not longer
     than twice all options together. Agrees with `can_infer` of current VLMEvalKit, which says "Z"
-    or False for None.
+    or False for None. In the release the letter may stand anywhere, the reply may be of any length,
+    and "answer is X" means nothing.
 
     Args:
         prediction: The model's text.
-        options: Texts of the options A, B, C, ...
+        options: Texts of the options A, B, C, ...; an empty one is no option.
+        compat: Whose rules.
 
     >>> options = ("teddy bear", "rabbit", "cat")
     >>> [read_letter(text, options) for text in ("(B)", "a cute teddy bear", "A or B", "b")]
@@ -42,59 +56,60 @@ def read_letter(prediction: str, options: Sequence[str]) -> str | None:
     """
     if any(refusal in prediction for refusal in REFUSALS):
         return None
-    letters = ascii_uppercase[: len(options)]
+    current = compat == "vlmevalkit"
+    known = lettered(options)
     if FAILED_CALL not in prediction:
         words = prediction.translate(MARKS).split()
-        named = [letter for letter in letters if letter in words]
-        if len(named) == 1 and words.index(named[0]) >= len(words) - LAST_WORDS:
+        named = [letter for letter in known if letter in words]
+        last = not current or (named and words.index(named[0]) >= len(words) - LAST_WORDS)
+        if len(named) == 1 and last:
             return named[0]
         if not named and "Z" in words:
             return None
-        if (match := STATEMENT.search(prediction)) and match[1].upper() in letters:
+        if current and (match := STATEMENT.search(prediction)) and match[1].upper() in known:
             return match[1].upper()
-    return _read_text(prediction.lower(), [option.lower() for option in options])
-
-
-def _read_text(prediction: str, options: Sequence[str]) -> str | None:
-    """The letter of the only option whose text stands in a short reply."""
-    if len(prediction) > 2 * sum(len(option) for option in options):
+    long = len(prediction) > 2 * sum(len(text) for text in known.values())
+    if current and long:
         return None
-    found = [i for i, option in enumerate(options) if option in prediction]
-    return ascii_uppercase[found[0]] if len(found) == 1 else None
+    found = [letter for letter, text in known.items() if text.lower() in prediction.lower()]
+    return found[0] if len(found) == 1 else None
 
 
-class MultipleChoiceMetrics(AnswerMetric):
-    """Accuracy and unparsed rate of option letters."""
+class MultipleChoiceMetrics(KitMetric):
+    """Accuracy and unparsed rate of option letters, also by split, category and source."""
 
     headline = "accuracy"
 
-    correct: Tensor
-    unparsed: Tensor
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("correct", "unparsed", "total"):
-            self.add_state(name, torch.tensor(0), "sum")
-
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> str | None:
         """A capital letter or None."""
-        return read_letter(prediction, sample.options)
+        return read_letter(self.text(prediction), sample.options, self.compat)
 
     def score(self, parsed: Answer | None, sample: Sample) -> float:
         """1 if right, else 0."""
         return float(parsed == sample.answer)
 
-    def update(self, parsed: Sequence[Answer | None], answers: Sequence[Answer]) -> None:
-        """Count a batch of letters."""
-        for given, answer in zip(parsed, answers, strict=True):
-            self.correct += given == answer
-            self.unparsed += given is None
-            self.total += 1
+    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+        """`accuracy`, `unparsed_rate`, and the accuracy by label."""
+        values = {"accuracy": float(verdicts["score"].mean())}
+        values["unparsed_rate"] = unparsed_rate(verdicts)
+        for label in LABELS:
+            values |= by_label(verdicts, label)
+        return values
 
-    def compute(self) -> dict[str, Tensor]:
-        """`accuracy`, `unparsed_rate`."""
-        return {
-            "accuracy": self.correct / self.total,
-            "unparsed_rate": self.unparsed / self.total,
-        }
+    def to_judge(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
+        """Asks about replies in which no rule finds an option."""
+        if parsed is not None:
+            return None
+        shown = lettered(sample.options).items()
+        options = "\n".join(f"{letter}. {text}" for letter, text in shown)
+        return (
+            "Somebody was asked a multiple-choice question. Say which option the reply means: "
+            "write its letter alone, or Z if the reply means none of them or several.\n"
+            f"Question: {sample.question}\nOptions:\n{options}\nReply: {prediction}\nLetter:"
+        )
+
+    def hear(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
+        words = reply.translate(MARKS).split()
+        if len(words) != 1 or words[0] not in lettered(sample.options):
+            return None
+        return words[0], self.score(words[0], sample)

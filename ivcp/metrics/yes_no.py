@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
+import pandas as pd
 
-from ivcp.core.metric import Answer, AnswerMetric, ToBox
-from ivcp.core.types import Sample
+from ivcp.core.metric import Sums, ToBox, divided, unparsed_rate
+from ivcp.core.types import Answer, Sample
+from ivcp.metrics.compat import Compat, KitMetric
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 DIGIT_COMMA = re.compile(r"\d,\d")
-PERIOD = re.compile(r"\.(?!\d)")
+PERIOD = {"vlmevalkit": re.compile(r"(?<!\d)\.(?!\d)"), "release": re.compile(r"\.(?!\d)")}
+MOST_PERIODS = 32  # the original takes a flag for the number of periods to delete
 
 
-def strip_punctuation(text: str) -> str:
+def strip_punctuation(text: str, compat: Compat = "vlmevalkit") -> str:
     """Text with its punctuation deleted or turned into spaces.
 
     A mark that touches a space anywhere in the text is deleted throughout it, any other mark
-    becomes a space; a comma between digits has every mark deleted. Asterisks, colons and quotation
-    marks of other kinds stay. The rule is that of VLMEvalKit (from the VQA evaluation code).
+    becomes a space; a comma between digits has every mark deleted. The first 32 periods with no
+    digit around them go (before a digit is enough to stay in the release). Asterisks, colons and
+    quotation marks of other kinds stay. The rule is that of VLMEvalKit, from the VQA evaluation.
 
     >>> strip_punctuation("yes,it is."), strip_punctuation("yes, it is.")
     ('yes it is', 'yes it is')
@@ -32,7 +35,7 @@ def strip_punctuation(text: str) -> str:
     for mark in PUNCTUATION:
         delete = digits or f"{mark} " in text or f" {mark}" in text
         result = result.replace(mark, "" if delete else " ")
-    return PERIOD.sub("", result)
+    return PERIOD[compat].sub("", result, count=MOST_PERIODS)
 
 
 def read_yes_no(prediction: str) -> Literal["Yes", "No"] | None:
@@ -50,7 +53,43 @@ def read_yes_no(prediction: str) -> Literal["Yes", "No"] | None:
     return "Yes" if yes else "No"
 
 
-class YesNoMetrics(AnswerMetric):
+def f1_tallies(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """For each answer: said yes rightly, said yes, yes would be right, right at all, one."""
+    said, truth = verdicts["parsed"] == "Yes", verdicts["answer"] == "Yes"
+    columns = {
+        "true_yes": said & truth,
+        "said_yes": said,
+        "yes": truth,
+        "right": verdicts["score"],
+        "answers": 1.0,
+    }
+    return pd.DataFrame(columns, index=verdicts.index).astype(float)
+
+
+def of_yes(part: Sums, whole: Sums, answers: Sums) -> Sums:
+    """`part / whole`; 0 where there is no whole, NaN where there are no answers."""
+    share: Sums = np.where(answers == 0, np.nan, part / np.where(whole == 0, 1.0, whole))
+    return share
+
+
+def f1(sums: Sums) -> Sums:
+    """(...) F1 from (..., 5) sums of `f1_tallies`."""
+    return of_yes(2 * sums[..., 0], sums[..., 1] + sums[..., 2], sums[..., 4])
+
+
+def rates(sums: Sums) -> dict[str, float]:
+    """Accuracy, precision, recall and F1 from (5,) sums of `f1_tallies`."""
+    true_yes, said, yes, right, answers = sums
+    values = {
+        "accuracy": divided(right, answers),
+        "precision": of_yes(true_yes, said, answers),
+        "recall": of_yes(true_yes, yes, answers),
+        "f1": f1(sums),
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
+class YesNoMetrics(KitMetric):
     """Accuracy, and precision, recall and F1 of the positive class "Yes", as POPE reports them.
 
     An unread answer is wrong in the accuracy and acts as "No" in the other three. A value whose
@@ -59,53 +98,42 @@ class YesNoMetrics(AnswerMetric):
 
     headline = "f1"
 
-    correct: Tensor
-    true_yes: Tensor
-    predicted_yes: Tensor
-    actual_yes: Tensor
-    unparsed: Tensor
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("correct", "true_yes", "predicted_yes", "actual_yes", "unparsed", "total"):
-            self.add_state(name, torch.tensor(0), "sum")
-
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> Literal["Yes", "No"] | None:
         """The word yes or no, capitalised, or None."""
-        return read_yes_no(prediction)
+        return read_yes_no(self.text(prediction))
 
     def score(self, parsed: Answer | None, sample: Sample) -> float:
-        """1 if right, else 0."""
-        return float(parsed == sample.answer)
-
-    def update(self, parsed: Sequence[Answer | None], answers: Sequence[Answer]) -> None:
-        """Count a batch; the ground truth is "Yes" or "No".
+        """1 if right, else 0.
 
         Raises:
-            ValueError: A ground truth is something else.
+            ValueError: The ground truth is not "Yes" or "No".
         """
-        for given, answer in zip(parsed, answers, strict=True):
-            if answer not in ("Yes", "No"):
-                raise ValueError(f"Expected the answer to be 'Yes' or 'No', but got {answer!r}.")
-            self.correct += given == answer
-            self.true_yes += given == answer == "Yes"
-            self.predicted_yes += given == "Yes"
-            self.actual_yes += answer == "Yes"
-            self.unparsed += given is None
-            self.total += 1
+        if sample.answer not in ("Yes", "No"):
+            raise ValueError(f"Expected the answer to be 'Yes' or 'No', but got {sample.answer!r}.")
+        return float(parsed == sample.answer)
 
-    def compute(self) -> dict[str, Tensor]:
+    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+        return f1_tallies(verdicts)
+
+    def headline_of(self, sums: Sums) -> Sums:
+        return f1(sums)
+
+    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
         """`accuracy`, `precision`, `recall`, `f1`, `unparsed_rate`."""
+        sums = self.tallies(verdicts).to_numpy().sum(0)
+        return {**rates(sums), "unparsed_rate": unparsed_rate(verdicts)}
 
-        def of_yes(count: Tensor, out_of: Tensor) -> Tensor:
-            nothing_seen = self.total == 0
-            return torch.where(nothing_seen, torch.nan, count / out_of.clamp(min=1))
+    def to_judge(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
+        """Asks about replies in which no rule finds the word."""
+        if parsed is not None:
+            return None
+        return (
+            "Somebody was asked a question that can be answered with yes or no. Say what the reply "
+            "means: write one word, Yes or No, or Unknown if it means neither.\n"
+            f"Question: {sample.question}\nReply: {prediction}\nMeaning:"
+        )
 
-        return {
-            "accuracy": self.correct / self.total,
-            "precision": of_yes(self.true_yes, self.predicted_yes),
-            "recall": of_yes(self.true_yes, self.actual_yes),
-            "f1": of_yes(2 * self.true_yes, self.predicted_yes + self.actual_yes),
-            "unparsed_rate": self.unparsed / self.total,
-        }
+    def hear(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
+        if (parsed := read_yes_no(reply)) is None:
+            return None
+        return parsed, self.score(parsed, sample)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ivcp.core.family import Frame
 from ivcp.core.layout import PromptLayout
 from ivcp.core.types import Sample
+from ivcp.models import wording
 from ivcp.models.hub import HubFamily, Processor, Seen, pictures
-from ivcp.models.llava15 import llava_text, square_area, square_frame, square_layouts, tokens_along
+from ivcp.models.llava15 import square_area, square_frame, square_layouts, tokens_along
 
 SYSTEM = (
     "You are a helpful language and vision assistant. You are able to understand the visual "
@@ -37,12 +38,12 @@ class DeepSeekVL(HubFamily):
     image_token: ClassVar[str] = "<image_placeholder>"
 
     def ask(self, sample: Sample) -> str:
-        return llava_text(sample)
+        return wording.deepseek(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         """Source: the conversation of DeepSeek-VL's chat processor."""
         images = self.image_token * len(sample.images)
-        return f"{SYSTEM}\n\nUser: {images}{self.ask(sample)}\n\nAssistant:"
+        return f"{SYSTEM}\n\nUser: {(images + self.asked(sample)).strip()}\n\nAssistant:"
 
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
         images = pictures(samples)

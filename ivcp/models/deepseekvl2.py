@@ -13,7 +13,8 @@ from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Box, Sample
-from ivcp.models.hub import WHOLE, HubFamily, Processor, Seen, choice_text, pictures
+from ivcp.models import wording
+from ivcp.models.hub import WHOLE, HubFamily, Processor, Seen, magnified, pictures
 from ivcp.models.placeholders import deal, structural
 
 SPECIAL = ("<image>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|User|>", "<|Assistant|>")
@@ -60,20 +61,17 @@ class DeepSeekVL2(HubFamily):
         return model, processor
 
     def ask(self, sample: Sample) -> str:
-        """Source: the IVC-Prune release; for other questions VLMEvalKit's default texts."""
-        if sample.task == "grounding":
-            return f"Locate <|ref|>{sample.question}<|/ref|> in the given image."
-        if sample.task == "yes_no":
-            return sample.question
-        return choice_text(sample)
+        return wording.deepseek2(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
-        """Source: DeepSeek-VL2's conversation, without a system prompt."""
+        """Source: DeepSeek-VL2's conversation, without a system prompt; a turn is stripped."""
         images = f"{self.image_token}\n" * len(sample.images)
-        return f"<|User|>: {images}{self.ask(sample)}\n\n<|Assistant|>:"
+        if sample.benchmark == "MMMU_DEV_VAL":
+            images = f"{self.image_token * len(sample.images)}\n"
+        return f"<|User|>: {(images + self.asked(sample)).strip()}\n\n<|Assistant|>:"
 
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
-        tiles = processor.images([sample.images for sample in samples])
+        tiles = processor.images([magnified(sample) for sample in samples])
         return Seen(
             {"pixel_values": tiles.pixel_values, "images_spatial_crop": tiles.images_spatial_crop},
             [self.image_token * count for count in tiles.tokens],

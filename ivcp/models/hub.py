@@ -185,7 +185,11 @@ class HubFamily(ModelFamily):
 
     @abstractmethod
     def ask(self, sample: Sample) -> str:
-        """The question as the family is asked it, images left out."""
+        """The question in the family's words, images left out."""
+
+    def asked(self, sample: Sample) -> str:
+        """What stands in the prompt beside the images."""
+        return sample.question if sample.verbatim else self.ask(sample)
 
     @abstractmethod
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
@@ -276,22 +280,18 @@ def four_numbers(pattern: re.Pattern[str], text: str) -> Box | None:
     return x1, y1, x2, y2
 
 
-def lettered(options: Sequence[str]) -> str:
-    """Options as lines `A. ...`, `B. ...`."""
-    return "\n".join(f"{chr(ord('A') + number)}. {text}" for number, text in enumerate(options))
-
-
-def choice_text(sample: Sample) -> str:
-    """A multiple-choice question in VLMEvalKit's default wording."""
-    return (
-        f"Question: {sample.question}\nOptions:\n{lettered(sample.options)}\n"
-        "Please select the correct answer from the options above."
-    )
-
-
 def pictures(samples: Sequence[Sample]) -> list[Image.Image]:
     """The images of a batch, in order."""
     return [image for sample in samples for image in sample.images]
+
+
+def magnified(sample: Sample) -> list[Image.Image]:
+    """A sample's images; the first of MMMU's at twice its size, as VLMEvalKit shows it to some."""
+    images = list(sample.images)
+    if images and sample.benchmark == "MMMU_DEV_VAL":
+        width, height = images[0].size
+        images[0] = images[0].resize((2 * width, 2 * height), Image.Resampling.BILINEAR)
+    return images
 
 
 def one_of(name: str, value: str, options: Sequence[str]) -> None:

@@ -14,14 +14,20 @@ from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Box, Sample
-from ivcp.models.hub import HubFamily, Processor, Seen, pictures
-from ivcp.models.llava15 import llava_text
+from ivcp.models import wording
+from ivcp.models.hub import HubFamily, Processor, Seen, magnified, pictures
 from ivcp.models.placeholders import mismatch, repeats, runs
 
 SYSTEM = (
     "你是书生·万象，英文名是InternVL，"  # noqa: RUF001
     "是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 )
+
+TILES = {
+    "ChartQA_TEST": 12, "MMMU_DEV_VAL": 12, "DocVQA_VAL": 18, "InfoVQA_VAL": 24, "OCRBench": 24,
+}  # fmt: skip
+"""Most tiles of an image in sets of small text, as VLMEvalKit evaluates InternVL."""
+ALL_TILES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +36,14 @@ class InternVL(HubFamily):
 
     Attributes, beside those of every family (`HubFamily`):
         min_tiles: Fewest tiles an image is cut into, at least 1.
-        max_tiles: Most tiles an image is cut into (release: 6; more for text and charts); a
-            thumbnail comes on top of two or more.
+        max_tiles: Most tiles an image is cut into; a thumbnail comes on top of two or more.
+        more_tiles: Whether the sets of `TILES` are given the larger numbers there.
     """
 
     path: str | None = "OpenGVLab/InternVL3-8B-hf"
     min_tiles: int = 1
     max_tiles: int = 6
+    more_tiles: bool = True
 
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
     architecture: ClassVar[str] = "InternVLForConditionalGeneration"
@@ -63,27 +70,28 @@ class InternVL(HubFamily):
         return images
 
     def ask(self, sample: Sample) -> str:
-        """Source: the prompts of InternVL's own evaluation."""
-        if sample.task == "grounding":
-            return (
-                "Please provide the bounding box coordinate of the region this sentence describes: "
-                f"<ref>{sample.question}</ref>"
-            )
-        return llava_text(sample)
+        return wording.internvl(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         """Source: InternVL's conversation `internvl2_5`; several images are numbered."""
         images = [self.image_token] * len(sample.images)
         if len(images) > 1:
             images = [f"Image-{number}: {image}" for number, image in enumerate(images, 1)]
-        question = "".join(f"{image}\n" for image in images) + self.ask(sample)
+        question = "".join(f"{image}\n" for image in images) + self.asked(sample)
         turns = (("system", SYSTEM), ("user", question))
         told = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
         return f"{told}<|im_start|>assistant\n"
 
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
         images = pictures(samples)
-        pixels = processor.images(images, return_tensors="pt")
+        shown = [
+            processor.images(
+                magnified(sample), max_patches=self._limit(sample), return_tensors="pt"
+            )
+            for sample in samples
+            if sample.images
+        ]
+        pixels = {name: torch.cat([one[name] for one in shown]) for name in shown[0]}
         size = _side(processor.config) ** 2
         texts = [
             f"<img>{self.image_token * (size * int(tiles))}</img>"
@@ -91,6 +99,11 @@ class InternVL(HubFamily):
         ]
         frames = [Frame(1000, 1000, *image.size) for image in images]
         return Seen({"pixel_values": pixels["pixel_values"]}, texts, frames)
+
+    def _limit(self, sample: Sample) -> int:
+        """Most tiles of one image of a sample; together they have at most `ALL_TILES`."""
+        more = TILES.get(sample.benchmark, 0) if self.more_tiles else 0
+        return max(self.min_tiles, min(max(self.max_tiles, more), ALL_TILES // len(sample.images)))
 
     def parse_box(self, text: str) -> Box | None:
         """The first bracketed list of four numbers; numbers that sum to less than 4 are fractions.

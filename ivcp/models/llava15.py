@@ -12,32 +12,14 @@ from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Box, Sample
-from ivcp.models.hub import HubFamily, Processor, Seen, lettered, one_of, pictures
+from ivcp.models import wording
+from ivcp.models.hub import HubFamily, Processor, Seen, one_of, pictures
 from ivcp.models.placeholders import deal
 
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions."
 )
-
-
-def llava_text(sample: Sample) -> str:
-    """The question as LLaVA and its kin are asked it.
-
-    Source: LLaVA's training prompts for boxes and options; VLMEvalKit for yes-no questions, which
-    are asked bare.
-    """
-    if sample.task == "grounding":
-        return (
-            "Please provide the bounding box coordinate of the region this sentence describes: "
-            f"{sample.question}"
-        )
-    if sample.task == "yes_no":
-        return sample.question
-    return (
-        f"{sample.question}\n{lettered(sample.options)}\n"
-        "Answer with the option's letter from the given choices directly."
-    )
 
 
 def square_frame(size: tuple[int, int], side: int) -> Frame:
@@ -91,12 +73,12 @@ class Llava15(HubFamily):
         return images
 
     def ask(self, sample: Sample) -> str:
-        return llava_text(sample)
+        return wording.llava(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         """Source: LLaVA's conversation `vicuna_v1`."""
         images = f"{self.image_token}\n" * len(sample.images)
-        return f"{VICUNA} USER: {images}{self.ask(sample)} ASSISTANT:"
+        return f"{VICUNA} USER: {images}{self.asked(sample)} ASSISTANT:"
 
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
         images = pictures(samples)

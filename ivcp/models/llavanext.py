@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Sample
+from ivcp.models import wording
 from ivcp.models.hub import HubFamily, Processor, Seen, one_of, pictures
-from ivcp.models.llava15 import VICUNA, llava_text
+from ivcp.models.llava15 import VICUNA
 from ivcp.models.placeholders import deal, structural
 
 
@@ -43,11 +44,11 @@ class LlavaNext(HubFamily):
         one_of("chat", self.chat, ("vicuna", "mistral"))
 
     def ask(self, sample: Sample) -> str:
-        return llava_text(sample)
+        return wording.llava(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         """Source: LLaVA's conversations `vicuna_v1` and `mistral_instruct`."""
-        question = f"{self.image_token}\n" * len(sample.images) + self.ask(sample)
+        question = f"{self.image_token}\n" * len(sample.images) + self.asked(sample)
         if self.chat == "mistral":
             return f"[INST] {question} [/INST]"
         return f"{VICUNA} USER: {question} ASSISTANT:"

@@ -15,13 +15,13 @@ from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded, Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.types import Box, Sample
+from ivcp.models import wording
 from ivcp.models.hub import (
     BRACKETS,
     NUMBER,
     HubFamily,
     Processor,
     Seen,
-    choice_text,
     four_numbers,
     pictures,
 )
@@ -57,20 +57,12 @@ class QwenFamily(HubFamily):
         return images
 
     def ask(self, sample: Sample) -> str:
-        """Source: the prompts of the IVC-Prune release and VLMEvalKit's for Qwen.
-
-        The maintainers name the same wording for Qwen3-VL's boxes in thousandths.
-        """
-        if sample.task == "grounding":
-            return f"\nLocate {sample.question} and output the bbox coordinates in JSON format."
-        if sample.task == "yes_no":
-            return f"{sample.question} Please answer yes or no."
-        return choice_text(sample)
+        return wording.qwen(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         content = [
             *({"type": "image"} for _ in sample.images),
-            {"type": "text", "text": self.ask(sample)},
+            {"type": "text", "text": self.asked(sample)},
         ]
         prompt: str = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True

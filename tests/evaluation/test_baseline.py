@@ -1,3 +1,4 @@
+import copy
 import io
 import json
 import os
@@ -20,7 +21,8 @@ def report(pruner: str = "none", acc: float = 0.5, **changed) -> dict:
         "tokens": {},
         "run": {
             "model": "tiny", "pruner": pruner, "dataset": "shapes", "samples": 3,
-            "failed_samples": 1, "config": CONFIG | changed,
+            "failed_samples": 1, "config": CONFIG | changed, "points": [], "members": {},
+            "notes": [], "judge": {"reason": None},
         },
     }  # fmt: skip
 
@@ -66,6 +68,16 @@ def test_a_named_folder_may_differ_and_the_reader_is_told(tmp_path: Path) -> Non
     assert found is not None
     assert differences(found, CONFIG) == ["seed"]
     assert "The baseline has another seed" in notes(report("ivcp"), found, ["seed"])
+
+
+def test_where_a_dataset_lies_makes_no_difference(tmp_path: Path) -> None:
+    members = {"a": {"dataset": {"name": "A", "root": "/here", "photos": None}}}
+    config = {**CONFIG, "dataset": {"download": True, "members": members}}
+    finished = report(dataset={"download": False, "members": copy.deepcopy(members)})
+    finished["run"]["config"]["dataset"]["members"]["a"]["dataset"]["root"] = "/there"
+    assert differences(finished, config) == []
+    finished["run"]["config"]["dataset"]["members"]["a"]["dataset"]["name"] = "B"
+    assert differences(finished, config) == ["dataset"]
 
 
 def test_the_table_shows_both_runs_and_the_change() -> None:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded
-from ivcp.core.types import Sample
+from ivcp.core.types import BrokenSample, Sample
 from ivcp.evaluation.data import Item, ReadableItems, collate
 
 SAMPLE = Sample(
@@ -22,8 +22,6 @@ def truncated_image() -> Image.Image:
 
 
 class Source:
-    task = "yes_no"
-
     def __init__(self, *samples) -> None:
         self.samples = samples
 
@@ -55,10 +53,20 @@ def test_bad_samples_become_items_with_a_reason() -> None:
     )
     items = [ReadableItems(source, None)[index] for index in range(4)]
     assert items[0] == Item(0, SAMPLE)
-    assert [item.sample for item in items[1:]] == [None, None, None]
+    assert [item.sample for item in items[1:]] == [None, None, replace(SAMPLE, images=())]
     assert items[1].failed == "OSError: cannot identify image file"
     assert items[2].failed == "UserError: Row 2 has no answer."
     assert "truncated" in items[3].failed
+
+
+def test_what_is_known_of_a_broken_sample_is_kept() -> None:
+    known = replace(SAMPLE, images=(), labels={"category": "popular"})
+    told = BrokenSample(known)
+    told.__cause__ = OSError("broken data stream")
+    item = ReadableItems(Source(told), None)[0]
+    assert item == Item(0, known, "OSError: broken data stream")
+    batch = collate(PickyFamily(), None, [item, Item(1, SAMPLE)])
+    assert (batch.indices, batch.samples, batch.failures) == ((1,), (SAMPLE,), (item,))
 
 
 def test_a_defect_of_the_dataset_keeps_its_traceback() -> None:

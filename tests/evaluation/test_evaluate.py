@@ -59,7 +59,12 @@ def test_a_run_leaves_the_files_that_are_promised(parts, capsys) -> None:
     headline = evaluate(**parts)
     report, lines = results(parts)
     assert [line["id"] for line in lines] == ["test-0-0", "test-0-1", "test-0-2"]
-    assert report["run"]["headline"] == {"name": "acc@0.5", "value": headline}
+    assert report["run"]["headline"] == {
+        "name": "acc@0.5",
+        "value": headline,
+        "unit": "%",
+        "metric": "ivcp.metrics.grounding.GroundingMetrics",
+    }
     assert report["metrics"]["acc@0.5"] == headline
     assert report["tokens"]["keep_ratio"] == 0.5
     assert report["tokens"]["layer_average_ratio"] == 0.75  # 2 of 4 layers see half

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from kit_rows import judged
 
 import ivcp.metrics
-from ivcp.core.metric import AnswerMetric
+from ivcp.core.metric import AnswerMetric, Judged, class_path, find_metric
+from ivcp.metrics.suite import SuiteMetrics
 
 MODULES = [
     importlib.import_module(f"ivcp.metrics.{module.name}")
@@ -23,26 +26,39 @@ METRICS = [
     member
     for module in MODULES
     for member in vars(module).values()
-    if isinstance(member, type) and issubclass(member, AnswerMetric) and member is not AnswerMetric
+    if isinstance(member, type)
+    and issubclass(member, AnswerMetric)
+    and member.__module__ == module.__name__
+    and not inspect.isabstract(member)
+    and member is not SuiteMetrics  # is made of others and tested with them
 ]
+RECORDED = {
+    "MultipleChoiceMetrics": "mcq_vanilla", "CircularMetrics": "mmbench_circular",
+    "YesNoMetrics": "pope", "PopeMetrics": "pope", "MmeMetrics": "mme",
+    "HallusionBenchMetrics": "hallusionbench", "OcrBenchMetrics": "ocrbench", "Anls": "docvqa",
+    "RelaxedAccuracy": "chartqa", "VqaAccuracy": "textvqa", "ExactMatch": "gqa",
+}  # fmt: skip
 
 
-def some_answers(metric: type[AnswerMetric]) -> tuple[list[Any], list[Any]]:
+def some_verdicts(metric: type[AnswerMetric]) -> list[Judged]:
     """Right, wrong and unparsed answers of the kind that the metric judges."""
+    if metric.__name__ in RECORDED:
+        return judged(metric(), RECORDED[metric.__name__])
     if metric.__name__ == "GroundingMetrics":
-        truth = [(0.0, 0.0, 10.0, float(n)) for n in range(1, 12)]
-        return [None if n % 5 == 0 else (0.0, 0.0, 10.0, 6.0) for n in range(11)], truth
-    words = ("Yes", "No") if metric.__name__ == "YesNoMetrics" else ("A", "B")
-    parsed = [(*words, None)[n % 3] for n in range(11)]
-    return parsed, [words[n % 2] for n in range(11)]
+        boxes = [None if n % 5 == 0 else (0.0, 0.0, 10.0, 6.0) for n in range(11)]
+        truths = [(0.0, 0.0, 10.0, float(n)) for n in range(1, 12)]
+        scores = [0.0 if box is None else min(6, n) / max(6, n) for n, box in enumerate(boxes, 1)]
+        return [Judged(*row) for row in zip(boxes, truths, scores, strict=True)]
+    return [
+        Judged(("A", "B", None)[n % 3], "AB"[n % 2], float(n % 6 in (0, 1)), {
+            "source": ("COCO", "ADE20K")[n % 2], "category": ("ocr,math", "ocr")[n % 2],
+        })
+        for n in range(13)
+    ]  # fmt: skip
 
 
 def test_all_are_found() -> None:
-    assert {metric.__name__ for metric in METRICS} >= {
-        "GroundingMetrics",
-        "YesNoMetrics",
-        "MultipleChoiceMetrics",
-    }
+    assert {metric.__name__ for metric in METRICS} >= {*RECORDED, "GroundingMetrics"}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -57,7 +73,7 @@ def test_headline_is_one_of_the_values_and_nothing_seen_is_nan(
     metric_class: type[AnswerMetric],
 ) -> None:
     metric = metric_class()
-    metric.update([], [])
+    metric.update([])
     values = metric.compute()
     assert metric.headline in values
     assert "unparsed_rate" in values
@@ -66,23 +82,48 @@ def test_headline_is_one_of_the_values_and_nothing_seen_is_nan(
 
 @pytest.mark.parametrize("metric_class", METRICS)
 def test_reset_and_batches(metric_class: type[AnswerMetric]) -> None:
-    parsed, answers = some_answers(metric_class)
+    verdicts = some_verdicts(metric_class)
     whole, parts = metric_class(), metric_class()
-    whole.update(parsed, answers)
-    parts.update(answers, answers)
+    whole.update(verdicts)
+    parts.update(verdicts[:3])
     parts.reset()
-    for item, answer in zip(parsed, answers, strict=True):
-        parts.update([item], [answer])
+    for one in verdicts:
+        parts.update([one])
     torch.testing.assert_close(parts.compute(), whole.compute())
+
+
+@pytest.mark.parametrize("metric_class", METRICS)
+def test_the_headline_is_made_of_the_tallies(metric_class: type[AnswerMetric]) -> None:
+    metric = metric_class()
+    metric.update(some_verdicts(metric_class))
+    frame = metric.frame()
+    tallies = metric.tallies(frame).to_numpy()
+    value = float(metric.compute()[metric.headline])
+    assert 0 <= value <= metric.highest
+    assert float(metric.headline_of(tallies.sum(0))) == pytest.approx(value)
+    both = np.stack([tallies.sum(0), 3 * tallies.sum(0)])
+    assert metric.headline_of(both) == pytest.approx([value, value])
+    assert metric.right(frame).dtype == bool
+
+
+@pytest.mark.parametrize("metric_class", METRICS)
+def test_a_metric_is_found_by_its_path(metric_class: type[AnswerMetric]) -> None:
+    assert type(find_metric(class_path(metric_class()))) is metric_class
+
+
+def test_what_is_no_metric_is_not_found() -> None:
+    for path in ("ivcp.metrics.nothing.Metric", "ivcp.metrics.anls.nothing", "anls", "json.loads"):
+        with pytest.raises(LookupError):
+            find_metric(path)
 
 
 def test_two_processes_give_the_result_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)  # the children import it by name
     gloo_pair = importlib.import_module("gloo_pair")
-    cases = [(metric, *some_answers(metric)) for metric in METRICS]
+    cases = [(metric, some_verdicts(metric)) for metric in METRICS]
     by_rank = gloo_pair.in_two_processes(cases)
-    for number, (metric_class, parsed, answers) in enumerate(cases):
+    for number, (metric_class, verdicts) in enumerate(cases):
         single = metric_class()
-        single.update(parsed, answers)
+        single.update(verdicts)
         for values in by_rank:
             torch.testing.assert_close(values[number], single.compute())

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from kit_rows import values_of
 from PIL import Image
 
+from ivcp.core.metric import Judged
 from ivcp.core.types import Box, Sample
-from ivcp.metrics.grounding import THRESHOLDS, GroundingMetrics, box_iou, center_inside
+from ivcp.metrics.grounding import THRESHOLDS, GroundingMetrics, as_box, box_iou, center_inside
 
 ROWS = json.loads((Path(__file__).parent / "golden/grounding.json").read_text())["rows"]
 
@@ -65,26 +67,29 @@ def test_edge_cases(predicted: Box | None, truth: Box, iou: float, center: bool)
     assert center_inside(predicted, truth) is center
 
 
+def values(boxes: list[Box | None], truth: Box) -> dict[str, float]:
+    metric = GroundingMetrics()
+    scores = [metric.score(box, make_sample(truth)) for box in boxes]
+    return values_of(
+        metric, [Judged(box, truth, score) for box, score in zip(boxes, scores, strict=True)]
+    )
+
+
 def test_thresholds_include_their_value() -> None:
-    metric = GroundingMetrics()
-    truth: Box = (0, 0, 10, 10)
-    metric.update([(0, 0, 10, part) for part in (1, 3, 5, 7, 9)], [truth] * 5)
-    values = {name: float(value) for name, value in metric.compute().items()}
-    assert [values[f"acc@{t}"] for t in THRESHOLDS] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
-    assert values["mean_iou"] == pytest.approx(0.5)
+    told = values([(0, 0, 10, part) for part in (1, 3, 5, 7, 9)], (0, 0, 10, 10))
+    assert [told[f"acc@{t}"] for t in THRESHOLDS] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
+    assert told["mean_iou"] == pytest.approx(0.5)
 
 
-def test_an_unparsed_answer_is_wrong_and_counted() -> None:
-    metric = GroundingMetrics()
-    metric.update([(0, 0, 4, 4), None], [(0, 0, 4, 4), (0, 0, 4, 4)])
-    values = {name: float(value) for name, value in metric.compute().items()}
-    assert set(values.values()) == {0.5}
-    assert list(values) == [
-        *(f"acc@{t}" for t in (0.1, 0.3, 0.5, 0.7, 0.9)),
+def test_unparsed_answers_stay_in_every_denominator() -> None:
+    told = values([(0, 0, 10, 10), None], (0, 0, 10, 10))
+    assert list(told) == [
+        *(f"acc@{threshold}" for threshold in THRESHOLDS),
         "mean_iou",
         "center_acc",
         "unparsed_rate",
     ]
+    assert set(told.values()) == {0.5}
 
 
 def test_reading_uses_the_family_and_refuses_infinite_boxes() -> None:
@@ -98,8 +103,6 @@ def test_reading_uses_the_family_and_refuses_infinite_boxes() -> None:
 
 
 def test_misuse_is_told() -> None:
-    metric = GroundingMetrics()
-    with pytest.raises(TypeError, match="Expected a box"):
-        metric.update([None], ["A"])
-    with pytest.raises(ValueError, match="shorter"):
-        metric.update([None], [])
+    for wrong in ("A", (1, 2, 3), None):
+        with pytest.raises(TypeError, match="Expected a box"):
+            as_box(wrong)

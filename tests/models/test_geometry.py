@@ -106,7 +106,8 @@ def library_counts(name: str, processor: Any, size: tuple[int, int], images_ther
     if name in QWENS:
         return images.get_number_of_image_patches(height, width) // images.merge_size**2
     if name == "internvl":
-        limits = {"min_patches": images.min_patches, "max_patches": images.max_patches}
+        most = min(images.max_patches, 64 // images_there)  # InternVL: 64 tiles a sample
+        limits = {"min_patches": images.min_patches, "max_patches": most}
         patches = images.get_number_of_image_patches(height, width, limits)
         return config(name).image_seq_length * patches
     if name == "llavanext":

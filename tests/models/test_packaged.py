@@ -11,6 +11,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
+from ivcp.core.metric import Judged
 from ivcp.datasets.shapes import Shapes
 from ivcp.metrics.grounding import GroundingMetrics
 from ivcp.models.qwen25vl import PACKAGED, Qwen25VL
@@ -35,8 +36,9 @@ def accuracy(loaded: Any, pruner: Any, size: int) -> float:
             session.sample_ids = [sample.id for sample in samples]
             out = model.generate(**encoded.inputs, max_new_tokens=16, do_sample=False)
         texts = FAMILY.decode(processor, out[:, encoded.inputs["input_ids"].shape[1] :])
-        boxes = [FAMILY.parse_box(text) for text in texts]
-        metric.update(boxes, [sample.answer for sample in samples])
+        for text, sample in zip(texts, samples, strict=True):
+            box = metric.read(text, sample, FAMILY.parse_box)
+            metric.update([Judged(box, sample.answer, metric.score(box, sample))])
     return float(metric.compute()["acc@0.5"])
 
 

@@ -1,0 +1,300 @@
+"""Downloads that go on where they stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TransferSpeedColumn as SpeedColumn
+
+from ivcp.core.errors import UserError
+
+PIECE = 1 << 20
+"""Most bytes that are received before they are written."""
+
+SILENCE = 60.0
+"""Seconds without a byte after which a connection is given up."""
+
+WAITS = (1.0, 2.0, 4.0)
+"""Seconds before each further try, as long as nothing new arrives."""
+
+UNSATISFIABLE = 416
+PASSING = frozenset({408, 409, UNSATISFIABLE, 425, 429})
+"""Statuses below 500 that another try may mend; all from 500 on may."""
+
+
+class LostError(Exception):
+    """A try did not bring the rest of the file.
+
+    Attributes:
+        passing: Whether another try may.
+    """
+
+    def __init__(self, problem: str, *, passing: bool = True) -> None:
+        super().__init__(problem)
+        self.passing = passing
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a server tells of a file; what has arrived of another version is of no use.
+
+    Attributes:
+        url: Where the file is.
+        validator: Its strong entity tag, else the date of its last change; empty if not told.
+        total: Its bytes; None if not told.
+    """
+
+    url: str
+    validator: str = ""
+    total: int | None = None
+
+    @staticmethod
+    def of(url: str, response: http.client.HTTPResponse) -> Version:
+        """The version that a response belongs to."""
+        tag = response.headers["ETag"] or ""
+        validator = tag if tag.startswith('"') else response.headers["Last-Modified"] or ""
+        whole = response.headers["Content-Length"] or ""
+        if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+            whole = (response.headers["Content-Range"] or "").rpartition("/")[2]
+        return Version(url, validator, int(whole) if whole.isdecimal() else None)
+
+    def contradicts(self, other: Version) -> bool:
+        """Whether two responses can't be about the same file."""
+        tags = {self.validator, other.validator} - {""}
+        totals = {self.total, other.total} - {None}
+        return len(tags) > 1 or len(totals) > 1
+
+
+class Part:
+    """What has arrived of a file: `<path>.part`, with its version in `<path>.part.json`.
+
+    Args:
+        path: Where the whole file will be.
+        url: Where it comes from; what came from elsewhere is dropped.
+    """
+
+    def __init__(self, path: Path, url: str) -> None:
+        self.file = path.with_name(f"{path.name}.part")
+        self.label = path.with_name(f"{path.name}.part.json")
+        self.version = Version("")
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            self.version = Version(**json.loads(self.label.read_bytes()))
+        if self.version.url != url or not self.file.exists():
+            self.begin(Version(url))
+
+    @property
+    def size(self) -> int:
+        """Bytes that have arrived."""
+        return self.file.stat().st_size
+
+    def begin(self, version: Version) -> None:
+        """Drop what has arrived."""
+        self.file.write_bytes(b"")
+        self.label.write_text(json.dumps(asdict(version)))
+        self.version = version
+
+    def remove(self) -> None:
+        """Leave nothing behind."""
+        self.file.unlink(missing_ok=True)
+        self.label.unlink(missing_ok=True)
+
+
+def fetch(url: str, path: Path, md5: Sequence[str]) -> None:
+    """Download a file, unless another process is just doing that: then wait for it.
+
+    What arrives lies in `<path>.part` until it is complete and checked. Whatever ends the download
+    before that, the next call goes on from there, if the server can do that and still has the same
+    file.
+
+    Args:
+        url: Where it is.
+        path: Where it will be; the folder is made.
+        md5: Accepted sums in hexadecimal digits; empty accepts any file.
+
+    Raises:
+        UserError: It cannot be had or written, or is another file than expected.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            if path.exists():
+                return
+            part = Part(path, url)
+            try:
+                _complete(part, path)
+                _check(part, md5)
+                part.file.replace(path)
+            finally:
+                if path.exists() or not part.size:
+                    part.remove()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}); make room or choose another "
+            "folder with data.root=FOLDER. What has arrived is kept, and the next start goes on."
+        ) from error
+
+
+def _complete(part: Part, path: Path) -> None:
+    """Receive what is missing, in as many tries as bring something new.
+
+    Raises:
+        OSError: It cannot be written.
+        UserError: It cannot be had.
+    """
+    most, waits = part.size, list(WAITS)
+    with Progress(
+        TextColumn(f"downloading {path.name}"),
+        BarColumn(),
+        DownloadColumn(),
+        SpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        bar.add_task("")
+        while part.size != part.version.total:
+            try:
+                _receive(part, bar)
+                return
+            except LostError as error:
+                if part.size > most:
+                    most, waits = part.size, list(WAITS)
+                if not waits or not error.passing:
+                    kept = " What has arrived is kept, and the next start goes on from there."
+                    raise UserError(
+                        f"{part.version.url} could not be fetched ({error}); get the file there by "
+                        f"other means and put it at {path}.{kept if part.size else ''}"
+                    ) from error
+                time.sleep(waits.pop(0))
+
+
+def _receive(part: Part, bar: Progress) -> None:
+    """One try.
+
+    Raises:
+        LostError: Not all has arrived.
+        OSError: It cannot be written.
+    """
+    start, known = part.size, part.version
+    with _ask(part) as response:
+        if response.headers.get_content_type() == "text/html":  # a log-in, or a portal's greeting
+            raise LostError("a web page came instead of the file", passing=False)
+        told = Version.of(known.url, response)
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            part.begin(told)
+        elif told.contradicts(known) or _first_byte(response) != start:
+            part.begin(Version(known.url))
+            raise LostError("the file was changed there")
+        bar.update(bar.task_ids[0], total=told.total, completed=part.size)
+        with part.file.open("ab") as file:
+            for piece in _pieces(response):
+                file.write(piece)
+                file.flush()  # so that nothing is lost if this process is killed
+                bar.advance(bar.task_ids[0], len(piece))
+    if told.total is not None and part.size < told.total:
+        raise LostError(f"the connection ended after {part.size:,} of {told.total:,} bytes")
+
+
+def _ask(part: Part) -> http.client.HTTPResponse:
+    """The response to a request for what is missing."""
+    headers = {"User-Agent": "ivcp", "Accept-Encoding": "identity"}
+    if part.size:
+        headers["Range"] = f"bytes={part.size}-"
+        if part.version.validator:
+            headers["If-Range"] = part.version.validator
+    try:
+        request = urllib.request.Request(part.version.url, headers=headers)
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=SILENCE)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == UNSATISFIABLE:
+            part.begin(Version(part.version.url))
+        passing = error.code in PASSING or error.code >= 500
+        raise LostError(f"status {error.code}, {error.reason}", passing=passing) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise LostError(str(getattr(error, "reason", error))) from error
+    except ValueError as error:
+        raise LostError(str(error), passing=False) from error
+    return response
+
+
+def _first_byte(response: http.client.HTTPResponse) -> int | None:
+    """Where the content of a partial response begins."""
+    found = re.match(r"bytes (\d+)-", response.headers["Content-Range"] or "")
+    return int(found.group(1)) if found else None
+
+
+def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The content as it arrives."""
+    try:
+        while piece := response.read1(PIECE):
+            yield piece
+    except (OSError, http.client.HTTPException) as error:
+        raise LostError(f"the connection broke: {error}") from error
+
+
+def _check(part: Part, md5: Sequence[str]) -> None:
+    """Compare what has arrived with the accepted sums.
+
+    Raises:
+        OSError: It cannot be read.
+        UserError: It has another sum. It is kept, for it may be what the publisher offers now.
+    """
+    if not md5:
+        return
+    digest = hashlib.md5(usedforsecurity=False)
+    with part.file.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    if digest.hexdigest() not in md5:
+        raise UserError(
+            f"Expected the md5 sum {' or '.join(md5)} of {part.version.url}; got "
+            f"{digest.hexdigest()}. Remove {part.file} to fetch it again, or take it as it is with "
+            "data.verify=false."
+        )
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes out by `<path>.lock`, or wait until they are done."""
+    lock = path.with_name(f"{path.name}.lock")
+    while True:
+        with lock.open("w") as file:
+            _lock(file, path)
+            if not os.fstat(file.fileno()).st_nlink:  # who held it has removed it
+                continue
+            try:
+                yield
+                return
+            finally:
+                with contextlib.suppress(OSError):
+                    lock.unlink()
+
+
+def _lock(file: IO[Any], path: Path) -> None:
+    """Lock an open file, where system and file system can do that."""
+    try:
+        fcntl = import_module("fcntl")
+    except ImportError:
+        return
+    with contextlib.suppress(OSError):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            told = f"waiting for another process that downloads {path.name}"
+            Console(stderr=True).print(told, highlight=False)
+            fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,0 +1,82 @@
+"""Several sets in one run."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+from ivcp.core.errors import UserError
+from ivcp.core.types import BrokenSample, Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """The samples of its members, one member after the other.
+
+    A sample's id begins with the member's name, and its label "member" is that name.
+
+    Attributes:
+        members: For each name, a mapping whose "dataset" is a dataset that knows its `task` (its
+            "metric" is for `ivcp.metrics.suite`).
+        limit_each: Most samples of each member, at least 1; None takes all.
+    """
+
+    members: Mapping[str, Mapping[str, Any]]
+    limit_each: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the limit.
+
+        Raises:
+            UserError: It is less than 1, or there is no member.
+        """
+        if not self.members:
+            raise UserError("A suite needs members; dataset.members is empty.")
+        if self.limit_each is not None and self.limit_each < 1:
+            raise UserError(
+                f"dataset.limit_each must be at least 1 or null; got {self.limit_each}."
+            )
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        sizes = [len(member["dataset"]) for member in self.members.values()]
+        limit = self.limit_each
+        return list(accumulate(size if limit is None else min(size, limit) for size in sizes))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the members have to say about themselves."""
+        return tuple(
+            f"{name}: {note}"
+            for name, member in self.members.items()
+            for note in getattr(member["dataset"], "notes", ())
+        )
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"Expected an index from 0 to {len(self) - 1}; got {index}.")
+        number = bisect_right(self._ends, index)
+        name = list(self.members)[number]
+        first = self._ends[number - 1] if number else 0
+        dataset = self.members[name]["dataset"]
+        try:
+            return _named(name, dataset[index - first])
+        except BrokenSample as error:
+            raise BrokenSample(_named(name, error.sample)) from error.__cause__
+        except (OSError, UserError) as error:  # it must still count in its member
+            known = Sample(
+                id=f"index-{index - first}", task=dataset.task, images=(), question="", answer=""
+            )
+            raise BrokenSample(_named(name, known)) from error
+
+
+def _named(member: str, sample: Sample) -> Sample:
+    labels = {**sample.labels, "member": member}
+    return replace(sample, id=f"{member}/{sample.id}", labels=labels)

@@ -1,0 +1,61 @@
+"""MMBench: a question counts if it is answered rightly in every rotation of its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from ivcp.core.metric import by_label, unparsed_rate
+from ivcp.metrics.multiple_choice import LABELS, MultipleChoiceMetrics
+
+ROTATION = 1_000_000
+"""A rotation's index is that of the question plus a multiple of this number."""
+
+
+def by_question(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """One row a question: `score` 1 if all rotations are right, `base` the score of the first.
+
+    Labels are those of the first rotation. The label "index" tells which rows belong together; a
+    row without one (it could not be read) is a question of its own.
+
+    >>> rows = {"index": ["3", "1000003", "4"], "score": [1.0, 0.0, 1.0]}
+    >>> by_question(pd.DataFrame(rows))[["score", "base"]].values.tolist()
+    [[0.0, 1.0], [1.0, 1.0]]
+    """
+    alone = pd.Series(-1.0 - np.arange(len(verdicts)), index=verdicts.index)
+    told = verdicts.get("index", pd.Series(index=verdicts.index, dtype=object))
+    numbers = pd.to_numeric(told, errors="coerce").fillna(alone).astype("int64")
+    question = numbers.where(numbers < 0, numbers % ROTATION)
+    ordered = verdicts.assign(question=question, number=numbers).sort_values("number")
+    ordered["base"] = ordered["score"]
+    labels = {label: "first" for label in LABELS if label in ordered}
+    return ordered.groupby("question").agg({"score": "min", "base": "first", **labels})
+
+
+class CircularMetrics(MultipleChoiceMetrics):
+    """Circular accuracy, with the plain ones beside it.
+
+    A rotation that is wrong or cannot be read fails its question.
+    """
+
+    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+        """A unit is a question."""
+        return super().tallies(by_question(verdicts))
+
+    def right(self, verdicts: pd.DataFrame) -> pd.Series[bool]:
+        return super().right(by_question(verdicts))
+
+    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+        """Circular `accuracy`, also by label; the plain one of first rotations and of all."""
+        questions = by_question(verdicts)
+        values = {
+            "accuracy": float(questions["score"].mean()),
+            "first_rotation_accuracy": float(questions["base"].mean()),
+            "every_rotation_accuracy": float(verdicts["score"].mean()),
+            "unparsed_rate": unparsed_rate(verdicts),
+        }
+        for label in LABELS:
+            values |= by_label(questions, label)
+        return values

@@ -1,0 +1,69 @@
+"""HallusionBench: right by question, by figure, and by question over all its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ivcp.core.metric import Sums, divided, unparsed_rate
+from ivcp.metrics.yes_no import YesNoMetrics
+
+FIELDS = {"set": 3, "figure": 4, "question": 5}
+"""Places in an index "VD_illusion_<visual input>_<set>_<figure>_<question>"."""
+GROUPS = ("figure", "question")
+
+
+class HallusionBenchMetrics(YesNoMetrics):
+    """Accuracy of all answers, of figures, of questions, and the mean of the three.
+
+    A figure is right if all questions about it are, a question if it is on all its figures. Keys
+    are told apart by the label "l2-category", as upstream does.
+
+    Example:
+        >>> rows = {"index": ["VD_ocr_0_0_0_0", "VD_ocr_0_0_0_1"], "score": [1.0, 0.0]}
+        >>> HallusionBenchMetrics().summarize(pd.DataFrame({**rows, "parsed": "Yes"}))["qAcc"]
+        0.5
+    """
+
+    headline = "mean_accuracy"
+
+    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+        """A unit is a set of figures; each accuracy has a sum and a count."""
+        keyed = keys(verdicts)
+        own = keyed.groupby("set")["score"]
+        columns = {"right": own.sum(), "answers": own.size().astype(float)}
+        for group in GROUPS:
+            whole = keyed.groupby(["set", group])["score"].min().groupby(level="set")
+            columns |= {f"{group} right": whole.sum(), f"{group}s": whole.size().astype(float)}
+        return pd.DataFrame(columns)
+
+    def headline_of(self, sums: Sums) -> Sums:
+        mean: Sums = divided(sums[..., 0::2], sums[..., 1::2]).mean(-1)
+        return mean
+
+    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+        """`mean_accuracy`, `aAcc`, `fAcc`, `qAcc`, `unparsed_rate`, and all four by category."""
+        values = {**self._accuracies(verdicts), "unparsed_rate": unparsed_rate(verdicts)}
+        for label in ("category", "l2-category"):
+            for name, own in verdicts.groupby(label) if label in verdicts else ():
+                of_label = self._accuracies(own)
+                values[f"{label}/{name}"] = of_label.pop(self.headline)
+                values |= {f"{label}/{name}/{key}": value for key, value in of_label.items()}
+        return values
+
+    def _accuracies(self, verdicts: pd.DataFrame) -> dict[str, float]:
+        sums = self.tallies(verdicts).to_numpy().sum(0)
+        names = ("aAcc", "fAcc", "qAcc")
+        each = divided(sums[0::2], sums[1::2]).tolist()
+        return {self.headline: float(self.headline_of(sums)), **dict(zip(names, each, strict=True))}
+
+
+def keys(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """`score`, and which set, figure and question each answer is about."""
+    index = verdicts.get("index", pd.Series(index=verdicts.index, dtype=str)).astype(str)
+    parts = index.str.split("_", expand=True).reindex(columns=range(6), fill_value="")
+    kind = verdicts.get("l2-category", pd.Series("", index=verdicts.index)).fillna("")
+    told = {name: parts[place].astype(str) for name, place in FIELDS.items()}
+    told["set"] = kind.astype(str) + "_" + told["set"]
+    return pd.DataFrame({"score": verdicts["score"], **told})

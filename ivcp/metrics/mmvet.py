@@ -1,0 +1,75 @@
+"""MM-Vet: long answers that a language model is to grade."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from ivcp.core.types import Answer, Sample
+from ivcp.metrics.compat import texts
+from ivcp.metrics.open_ended import OpenEndedMetrics, empty_rate
+from ivcp.metrics.pope import categories
+
+GRADE = re.compile(r"(?<![\d.])(?:0(?:\.\d+)?|1(?:\.0+)?)(?![\d.]*\d)")
+TASK = """\
+Grade an answer to a question about a picture that you don't see. You are given the question, what \
+a right answer holds, and the answer. Parts joined by <AND> must all be in the answer: grade what \
+fraction of them is. Of parts joined by <OR> one is enough. Wording, length and additions don't \
+matter, unless they contradict. Write one number: 0.0 (wrong), 0.1, 0.2, ... or 1.0 (right).
+
+Question: What are the roots? | Right: 2 <AND> -3 | Answer: x = 2 | Grade: 0.5
+Question: What are the roots? | Right: 2 <AND> -3 | Answer: They are -3 and 2. | Grade: 1.0
+Question: Which animal is it? | Right: hare <OR> rabbit | Answer: A rabbit in the grass | Grade: 1.0
+Question: Which animal is it? | Right: hare <OR> rabbit | Answer: A small dog | Grade: 0.0
+"""
+
+
+def holds(reply: str, wanted: str) -> bool:
+    """Whether a reply has a part on each side of every <AND>, parts of an <OR> being alternatives.
+
+    >>> holds("x is -5 or -1", "-1 <AND> -5"), holds("a cat", "hare <OR> rabbit")
+    (True, False)
+    """
+    given = " ".join(reply.lower().split())
+    return all(
+        any(" ".join(part.lower().split()) in given for part in group.split("<OR>"))
+        for group in wanted.split("<AND>")
+    )
+
+
+class MmVetMetrics(OpenEndedMetrics):
+    """Mean grade, also by capability, which the label "category" lists.
+
+    Without a judge the grade is 1 if the wanted parts stand in the reply word for word, else 0. The
+    judge is asked in words of this project, so even its grades compare with published ones only
+    roughly.
+    """
+
+    headline = "grade"
+    judged_by = "model"
+
+    def compare(self, reply: str, accepted: Sequence[str]) -> float:
+        return float(any(holds(reply, text) for text in accepted))
+
+    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+        """`grade`, `unparsed_rate`, and the mean grade of each capability's questions."""
+        values = {"grade": float(verdicts["score"].mean()), "unparsed_rate": empty_rate(verdicts)}
+        names = categories(verdicts)
+        for name, rows in names.groupby(names):
+            values[f"capability/{name}"] = float(verdicts["score"].loc[rows.index].mean())
+        return values
+
+    def to_judge(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
+        """Asks about all answers that say anything."""
+        if not prediction.strip():
+            return None
+        parts = (sample.question, " <OR> ".join(texts(sample.answer)), prediction)
+        question, right, answer = (" ".join(text.split()) for text in parts)
+        return f"{TASK}Question: {question} | Right: {right} | Answer: {answer} | Grade:"
+
+    def hear(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
+        """The only number from 0 to 1 of the reply; `parsed` is its text."""
+        found = GRADE.findall(reply)
+        return (found[0], float(found[0])) if len(found) == 1 else None

@@ -1,0 +1,54 @@
+"""Open questions: the base of metrics that compare a reply with accepted texts."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from ivcp.core.metric import ToBox, by_label
+from ivcp.core.types import Answer, Sample
+from ivcp.metrics.compat import KitMetric, texts
+
+LABELS = ("split", "category")
+
+
+class OpenEndedMetrics(KitMetric):
+    """Mean score of replies, also by split and category.
+
+    An empty reply counts as unparsed, but is compared like any other.
+    """
+
+    def read(self, prediction: str, sample: Sample, to_box: ToBox) -> str:
+        """The whole reply."""
+        return self.text(prediction)
+
+    def score(self, parsed: Answer | None, sample: Sample) -> float:
+        return self.compare(parsed, texts(sample.answer)) if isinstance(parsed, str) else 0.0
+
+    @abstractmethod
+    def compare(self, reply: str, accepted: Sequence[str]) -> float:
+        """How right a reply is, in [0, 1].
+
+        Args:
+            reply: The model's text.
+            accepted: One or more accepted texts.
+        """
+
+    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+        """The mean score, `unparsed_rate`, and the mean score by label."""
+        values = {self.headline: float(verdicts["score"].mean())}
+        values["unparsed_rate"] = empty_rate(verdicts)
+        for label in LABELS:
+            values |= by_label(verdicts, label)
+        return values
+
+
+def empty_rate(verdicts: pd.DataFrame) -> float:
+    """Fraction of replies that are missing or blank.
+
+    >>> empty_rate(pd.DataFrame({"parsed": ["a", " ", None, "b"]}))
+    0.5
+    """
+    return float(verdicts["parsed"].fillna("").astype(str).str.strip().eq("").mean())

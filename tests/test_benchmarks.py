@@ -1,0 +1,127 @@
+"""Every benchmark: its yaml loads a file in the real format and scores answers as upstream does."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hydra.utils import instantiate
+from kit_rows import judge, recorded, values_of
+from PIL import Image
+from test_conf import composed
+
+from ivcp.core.metric import AnswerMetric
+
+FILES = {  # dataset -> file of recorded answers and verdicts of the same kind
+    "seedbench_img": "mcq_vanilla", "mmstar": "mcq_vanilla", "realworldqa": "mcq_vanilla",
+    "ai2d_test": "mcq_vanilla", "scienceqa_test": "mcq_vanilla", "mmmu_dev_val": "mcq_vanilla",
+    "blink": "mcq_vanilla", "cvbench3d": "mcq_vanilla", "vstar": "mcq_vanilla",
+    "mmbench_dev_en_v11": "mmbench_circular", "mme": "mme", "pope": "pope",
+    "hallusionbench": "hallusionbench", "chartqa_test": "chartqa", "docvqa_val": "docvqa",
+    "infovqa_val": "docvqa", "textvqa_val": "textvqa", "gqa_testdev": "gqa", "ocrbench": "ocrbench",
+}  # fmt: skip
+NOT_IN_A_FILE = {"prediction", "mode", "answers", "g_index"}
+
+
+def picture() -> str:
+    file = io.BytesIO()
+    Image.effect_noise((9, 7), 60).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def benchmark_file(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A TSV as VLMEvalKit has it: pandas writes it, each row carries its image."""
+    frame = pd.DataFrame(rows).drop(columns=list(NOT_IN_A_FILE), errors="ignore")
+    frame["image"] = picture()
+    if "prompt" not in frame:
+        frame["prompt"] = frame["question"]  # only CV-Bench has it
+    frame.to_csv(path, sep="\t", index=False)
+    return path
+
+
+def load(name: str, file: Path) -> tuple[Any, AnswerMetric]:
+    cfg = composed(f"dataset={name}", f"dataset.file={file}", "data.verify=false")
+    return instantiate(cfg.dataset), instantiate(cfg.metric)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_in_the_real_format_is_scored_as_upstream_scores_it(name, tmp_path) -> None:
+    golden = recorded(FILES[name])
+    rows = [row["input"] for row in golden["rows"]]
+    dataset, metric = load(name, benchmark_file(tmp_path / "set.tsv", rows))
+    assert len(dataset) == len(rows)
+    judged = []
+    for index, row in enumerate(golden["rows"]):
+        sample = dataset[index]
+        assert sample.labels["index"] == str(row["input"]["index"])
+        assert sample.images[0].mode == "RGB"
+        judged.append(judge(metric, sample, str(row["input"]["prediction"])))
+    values = values_of(metric, judged)
+    scores = [one.score for one in judged]
+    told = [row["upstream"] for row in golden["rows"]]
+    if FILES[name] == "pope":
+        whole = golden["overall_upstream"]["Overall"]
+        assert values["f1"] == pytest.approx(whole["Overall"] / 100)
+        assert values["accuracy"] == pytest.approx(whole["acc"] / 100)
+    elif FILES[name] == "mme":
+        whole = golden["overall_upstream"]
+        assert values["perception"] == pytest.approx(whole["perception"])
+        assert values["cognition"] == pytest.approx(whole["reasoning"])
+    elif FILES[name] == "mmbench_circular":
+        whole = golden["overall_upstream"]
+        assert values["split/dev"] == pytest.approx(whole["dev"]["Overall"])
+    elif FILES[name] == "mcq_vanilla":
+        assert scores == [one["hit"] for one in told]
+    elif FILES[name] == "hallusionbench":
+        truths = [row["input"]["answer"] for row in golden["rows"]]
+        read = [one["fn_extracted"] for one in told]
+        assert scores == [float(a == b) for a, b in zip(truths, read, strict=True)]
+    else:
+        assert scores == pytest.approx([float(one["fn_score"]) for one in told])
+
+
+def test_cv_bench_is_asked_in_its_own_words_and_averaged_over_sources(tmp_path) -> None:
+    rows = [
+        {
+            "index": number, "question": "How many?", "A": "1", "B": "2", "answer": "A",
+            "category": "Count", "source": source, "prompt": "How many? (A) 1 (B) 2",
+        }
+        for number, source in enumerate(("ADE20K", "ADE20K", "COCO"))
+    ]  # fmt: skip
+    dataset, metric = load("cvbench2d", benchmark_file(tmp_path / "set.tsv", rows))
+    assert dataset[0].prompt == "How many? (A) 1 (B) 2"
+    judged = [judge(metric, dataset[n], text) for n, text in enumerate(("(A)", "(B)", "(A)"))]
+    assert values_of(metric, judged)["mean_over_sources"] == 0.75
+
+
+def test_mm_vet_without_a_judge_wants_the_words(tmp_path) -> None:
+    rows = [
+        {"index": "v1_0", "question": "Roots?", "answer": "-1 <AND> -5", "category": "ocr,math"},
+        {"index": "v1_1", "question": "Animal?", "answer": "hare <OR> rabbit", "category": "rec"},
+    ]
+    dataset, metric = load("mmvet", benchmark_file(tmp_path / "set.tsv", rows))
+    judged = [judge(metric, dataset[0], "-5, -1"), judge(metric, dataset[1], "a dog")]
+    values = values_of(metric, judged)
+    assert metric.judged_by == "model"
+    assert (values["grade"], values["capability/math"], values["capability/rec"]) == (0.5, 1, 0)
+
+
+def test_mmmu_has_open_questions_among_the_others(tmp_path) -> None:
+    rows = [
+        {"index": 1, "question": "Which?", "A": "x", "B": "y", "answer": "B", "split": "dev"},
+        {"index": 2, "question": "Many?", "A": "", "B": "", "answer": "7", "split": "validation"},
+    ]
+    dataset, metric = load("mmmu_dev_val", benchmark_file(tmp_path / "set.tsv", rows))
+    assert dataset[1].options == ("7", "Other Answers")
+    judged = [judge(metric, dataset[0], "A"), judge(metric, dataset[1], "It is 7")]
+    values = values_of(metric, judged)
+    assert (values["split/dev"], values["split/validation"]) == (0, 1)
+
+
+def test_every_set_is_tried() -> None:
+    members = set(composed("dataset=general_vqa").dataset.members)
+    assert members == {*FILES, "cvbench2d", "mmvet"}
