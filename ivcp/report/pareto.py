@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from ivcp.report.runs import Run
+from ivcp.report.runs import Run, Unit
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers tell apart; its yellow is too pale here."""
@@ -24,6 +24,8 @@ CONTROLS = {"random": ("#9A9A9A", "x"), "uniform": ("#5F5F5F", "+")}
 """Pruners that look at nothing; drawn in grey."""
 LineStyle: TypeAlias = Literal["-", "--", ":", "-."]
 LINES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
+WIDTH, SYMBOL, LETTER = 9.5, 0.9, 0.075
+"""Inches: of the figure, of a symbol in the legend with its gaps, of a letter."""
 PANELS: tuple[tuple[str, Callable[[Run], float | None]], ...] = (
     ("visual tokens kept after the last layer", lambda run: run.keep_ratio),
     ("prefill FLOPs of the language model, against unpruned", lambda run: run.flops_ratio),
@@ -72,7 +74,7 @@ def make_series(runs: Sequence[Run]) -> dict[tuple[str, str, str], Series]:
 
 
 def points(runs: Sequence[Run], x: Callable[[Run], float | None]) -> list[tuple[float, ...]]:
-    """Ascending (x, mean, lowest, highest) in percent.
+    """Ascending (x, mean, lowest, highest); x in percent, and the rest, unless they are points.
 
     Runs of one ratio, as with several seeds, are one point.
     """
@@ -80,7 +82,7 @@ def points(runs: Sequence[Run], x: Callable[[Run], float | None]) -> list[tuple[
     for run in runs:
         place = x(run)
         if place is not None and run.value is not None:
-            by_ratio.setdefault(run.ratio, []).append((100 * place, 100 * run.value))
+            by_ratio.setdefault(run.ratio, []).append((100 * place, _height(run.value, run.unit)))
     found = []
     for pairs in by_ratio.values():
         values = [value for _, value in pairs]
@@ -88,22 +90,29 @@ def points(runs: Sequence[Run], x: Callable[[Run], float | None]) -> list[tuple[
     return sorted(found)
 
 
+def _height(value: float, unit: Unit) -> float:
+    return 100 * value if unit else value
+
+
 def draw_pareto(runs: Sequence[Run]) -> Figure:
-    """One row of panels a dataset, accuracy upwards, cost to the right.
+    """One row of panels a dataset, score upwards, cost to the right.
 
     Unpruned runs are dashed horizontal lines.
     """
-    groups = sorted({(run.dataset, run.headline) for run in runs})
+    groups = sorted({(run.dataset, run.headline, run.unit) for run in runs})
     series = make_series(runs)
-    figure = Figure(figsize=(9.5, 3.6 * len(groups) + 1.1), layout="constrained", dpi=160)
+    figure = Figure(figsize=(WIDTH, 3.6 * len(groups) + 1.1), layout="constrained", dpi=160)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(groups), len(PANELS), squeeze=False, sharey="row")
-    for (dataset, headline), axes in zip(groups, grid, strict=True):
-        shown = [run for run in runs if (run.dataset, run.headline) == (dataset, headline)]
+    for (dataset, headline, unit), axes in zip(groups, grid, strict=True):
+        group = dataset, headline, unit
+        shown = [run for run in runs if (run.dataset, run.headline, run.unit) == group]
         for panel, (label, x) in zip(axes, PANELS, strict=True):
             _draw_panel(panel, shown, series, x)
             panel.set_xlabel(label)
-        axes[0].set_ylabel(headline)
+            if unit:
+                panel.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+        axes[0].set_ylabel(headline if unit else f"{headline} (points)")
         axes[0].set_title(dataset, loc="left", fontweight="bold")
     handles: list[Line2D] = [
         Line2D([], [], color=s.color, marker=s.marker, linestyle=s.line, label=s.label)
@@ -111,8 +120,13 @@ def draw_pareto(runs: Sequence[Run]) -> Figure:
     ]
     if any(run.unpruned for run in runs):
         handles.append(Line2D([], [], color="#000000", linestyle=(0, (6, 3)), label="unpruned"))
+    longest = max((len(str(handle.get_label())) for handle in handles), default=0)
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=5, frameon=False, handlelength=3
+        handles=handles,
+        loc="outside lower center",
+        ncols=min(5, max(1, int(WIDTH / (SYMBOL + LETTER * longest)))),
+        frameon=False,
+        handlelength=3,
     )
     return figure
 
@@ -125,7 +139,8 @@ def _draw_panel(
 ) -> None:
     for run in runs:
         if run.unpruned and run.value is not None:
-            panel.axhline(100 * run.value, color="#000000", linestyle=(0, (6, 3)), linewidth=1.2)
+            height = _height(run.value, run.unit)
+            panel.axhline(height, color="#000000", linestyle=(0, (6, 3)), linewidth=1.2)
     for key, style in series.items():
         own = [run for run in runs if (run.pruner, run.layer, run.model) == key]
         if not (found := points(own, x)):
@@ -147,7 +162,6 @@ def _draw_panel(
         if lows != highs:
             panel.vlines(places, lows, highs, color=style.color, linewidth=1)
     panel.xaxis.set_major_formatter(PercentFormatter(decimals=0))
-    panel.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     panel.grid(color="#E4E4E4", linewidth=0.7)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)

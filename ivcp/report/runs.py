@@ -7,13 +7,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from ivcp.core.errors import UserError
 
 FILE = "metrics.json"
 UNPRUNED = "none"
 """Name of the pruner that keeps everything; its runs are the baselines."""
+Unit: TypeAlias = Literal["%", ""]
+"""Of a score: "%" for a fraction, "" for points."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One finished evaluation. A number that the file does not hold is None.
+    """One finished evaluation, or one set of a suite. A number that the file does not hold is None.
 
     Attributes:
         folder: Where it was read from.
@@ -37,7 +39,11 @@ class Run:
         ratio: Keep ratio as configured; 1 for an unpruned run.
         layer: Decoder layer before which tokens leave, as configured; "" if there is none.
         headline: Name of the metric that stands for the run.
-        value: Its value in [0, 1].
+        value: Its value: a fraction in [0, 1], or points.
+        unit: Of the value.
+        metric: Dotted path of the metric's class; "" if the file names none, and of a suite.
+        members: The sets of a suite, in its order, with results of their own but no measurements.
+        suite: Of a member, the name of its suite; else "".
         unparsed_rate: Fraction of the answers that could not be read.
         keep_ratio: Visual tokens that survive the last stage, over all.
         layer_average_ratio: Visual tokens that each layer processed, over all, mean over layers.
@@ -49,6 +55,7 @@ class Run:
         decode_ms: Time per generated token.
         samples: Number of judged samples.
         failed_samples: Number of samples that could not be run.
+        notes: What a reader of its results must know, one sentence each.
         date: When the run was made, in a format that sorts.
         setting: Everything but the pruner that a fair comparison holds fixed.
     """
@@ -61,6 +68,10 @@ class Run:
     layer: str
     headline: str
     value: float | None
+    unit: Unit = "%"
+    metric: str = ""
+    members: tuple[Run, ...] = ()
+    suite: str = ""
     unparsed_rate: float | None = None
     keep_ratio: float | None = None
     layer_average_ratio: float | None = None
@@ -72,6 +83,7 @@ class Run:
     decode_ms: Spread = Spread()
     samples: int | None = None
     failed_samples: int | None = None
+    notes: tuple[str, ...] = ()
     date: str = ""
     setting: str = ""
 
@@ -106,15 +118,23 @@ def read_run(path: Path) -> Run:
             "run.headline and metrics."
         )
     unpruned = names["pruner"] == UNPRUNED
+    identity: dict[str, Any] = {
+        "folder": path.parent,
+        "model": names["model"],
+        "pruner": names["pruner"],
+        "ratio": 1.0 if unpruned else _number(record.get("ratio")),
+        "layer": "" if unpruned else _layer_text(record.get("layer")),
+        "date": str(record.get("date") or ""),
+        "setting": _setting(record),
+    }
     return Run(
-        folder=path.parent,
-        model=str(names["model"]),
+        **identity,
         dataset=str(names["dataset"]),
-        pruner=str(names["pruner"]),
-        ratio=1.0 if unpruned else _number(record.get("ratio")),
-        layer="" if unpruned else _layer_text(record.get("layer")),
         headline=str(headline),
         value=_number(_part(record, "headline").get("value")),
+        unit=_unit(_part(record, "headline")),
+        metric=str(_part(record, "headline").get("metric") or ""),
+        members=_members(record, metrics, identity),
         unparsed_rate=_number(metrics.get("unparsed_rate")),
         keep_ratio=_number(tokens.get("keep_ratio")),
         layer_average_ratio=_number(tokens.get("layer_average_ratio")),
@@ -126,8 +146,27 @@ def read_run(path: Path) -> Run:
         decode_ms=_spread(efficiency.get("decode_ms_per_token")),
         samples=_count(record.get("samples")),
         failed_samples=_count(record.get("failed_samples")),
-        date=str(record.get("date") or ""),
-        setting=_setting(record),
+        notes=_notes(record),
+    )
+
+
+def _members(
+    record: dict[str, Any], metrics: dict[str, Any], identity: dict[str, Any]
+) -> tuple[Run, ...]:
+    """The sets of a suite of which there are results."""
+    return tuple(
+        Run(
+            **identity,
+            dataset=name,
+            suite=str(record["dataset"]),
+            headline=str(told["headline"]),
+            value=_number(metrics[f"{name}/{told['headline']}"]),
+            unit=_unit(told),
+            metric=str(told.get("metric") or ""),
+            unparsed_rate=_number(metrics.get(f"{name}/unparsed_rate")),
+        )
+        for name, told in _part(record, "members").items()
+        if isinstance(told, dict) and f"{name}/{told.get('headline')}" in metrics
     )
 
 
@@ -207,6 +246,16 @@ def _spread(value: Any) -> Spread:
     if not isinstance(value, dict):
         return Spread(_number(value))
     return Spread(*(_number(value.get(key)) for key in ("median", "q1", "q3")))
+
+
+def _unit(told: dict[str, Any]) -> Unit:
+    return "" if told.get("unit") == "" else "%"
+
+
+def _notes(record: dict[str, Any]) -> tuple[str, ...]:
+    told = record.get("notes")
+    sentences = [*(told if isinstance(told, list) else ()), _part(record, "judge").get("reason")]
+    return tuple(sentence for sentence in sentences if isinstance(sentence, str) and sentence)
 
 
 def _layer_text(value: Any) -> str:

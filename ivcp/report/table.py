@@ -4,161 +4,174 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 from rich import box
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from ivcp.report.runs import Run, baseline_of
+from ivcp.report.numerals import change, megabytes, milliseconds, p_value, plain, score
+from ivcp.report.rows import Row, dataset_name, with_members
+from ivcp.report.runs import Run
 
-Cell = str | float | int | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A run and how its headline stands to the unpruned one.
-
-    Attributes:
-        run: The run.
-        relative: Headline over that of the unpruned run, 1 for equal; None without such a run.
-    """
-
-    run: Run
-    relative: float | None
+Field: TypeAlias = Callable[[Row], str | float | None]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
+    """One column for readers.
 
     Attributes:
-        name: Heading in the CSV file, with its unit.
-        heading: Heading for readers; "" keeps the column out of tables for readers.
-        value: The raw value, for the CSV file.
-        show: The value as readers see it.
-        shared: Whether it is equal in all rows of a block on screen, and stands in its title.
+        heading: With its unit.
+        show: The cell.
+        text: Whether the cells are words.
+        whole: Whether cells must not be broken on a narrow screen, as words are not.
+        shared: Whether cells are equal in a block on screen; its title holds them.
+        screen: Whether there is room for it on screen.
     """
 
-    name: str
     heading: str
-    value: Callable[[Row], Cell]
-    show: Callable[[Cell], str] = lambda cell: "-" if cell in (None, "") else str(cell)
+    show: Callable[[Row], str]
+    text: bool = False
+    whole: bool = False
     shared: bool = False
+    screen: bool = True
 
 
-def _percent(cell: Cell) -> str:
-    return f"{100 * cell:.1f}" if isinstance(cell, int | float) else "-"
+def metric_name(run: Run) -> str:
+    """The headline with its unit."""
+    return f"{run.headline} ({run.unit or 'points'})"
 
 
-def _milliseconds(cell: Cell) -> str:
-    if not isinstance(cell, int | float):
-        return "-"
-    return f"{cell:.2f}" if cell < 10 else f"{cell:.1f}" if cell < 1000 else f"{cell:.0f}"
+def difference(row: Row) -> str:
+    """The difference to the unpruned run with its interval."""
+    unit, known = row.run.unit, row.paired.difference
+    shown = change(row.difference, unit)
+    if known.low is None:
+        return shown
+    return f"{shown} [{change(known.low, unit)}, {change(known.high, unit)}]"
 
 
-def _megabytes(cell: Cell) -> str:
-    return f"{cell / 1e6:.3g}" if isinstance(cell, int | float) else "-"
-
-
-def _ratio(cell: Cell) -> str:
-    return f"{cell:g}" if isinstance(cell, int | float) else "-"
-
+FIELDS: Mapping[str, Field] = MappingProxyType(
+    {
+        "model": lambda row: row.run.model,
+        "suite": lambda row: row.run.suite,
+        "dataset": lambda row: row.run.dataset,
+        "pruner": lambda row: row.run.pruner,
+        "ratio": lambda row: row.run.ratio,
+        "layer": lambda row: row.run.layer,
+        "headline": lambda row: row.run.headline,
+        "unit": lambda row: "fraction" if row.run.unit == "%" else "points",
+        "value": lambda row: row.run.value,
+        "relative": lambda row: row.relative,
+        "relative_low": lambda row: row.paired.relative.low,
+        "relative_high": lambda row: row.paired.relative.high,
+        "difference": lambda row: row.difference,
+        "difference_low": lambda row: row.paired.difference.low,
+        "difference_high": lambda row: row.paired.difference.high,
+        "mcnemar_p": lambda row: row.paired.p,
+        "mended": lambda row: row.paired.mended,
+        "broken": lambda row: row.paired.broken,
+        "unparsed_rate": lambda row: row.run.unparsed_rate,
+        "keep_ratio": lambda row: row.run.keep_ratio,
+        "layer_average_ratio": lambda row: row.run.layer_average_ratio,
+        "kv_cache_ratio": lambda row: row.run.kv_cache_ratio,
+        "kv_cache_bytes": lambda row: row.run.kv_cache_bytes,
+        "prefill_flops_ratio": lambda row: row.run.flops_ratio,
+        "prefill_ms": lambda row: row.run.prefill_ms.median,
+        "prefill_ms_q1": lambda row: row.run.prefill_ms.q1,
+        "prefill_ms_q3": lambda row: row.run.prefill_ms.q3,
+        "selector_ms": lambda row: row.run.selector_ms.median,
+        "selector_ms_q1": lambda row: row.run.selector_ms.q1,
+        "selector_ms_q3": lambda row: row.run.selector_ms.q3,
+        "decode_ms_per_token": lambda row: row.run.decode_ms.median,
+        "decode_ms_per_token_q1": lambda row: row.run.decode_ms.q1,
+        "decode_ms_per_token_q3": lambda row: row.run.decode_ms.q3,
+        "samples": lambda row: row.run.samples,
+        "failed_samples": lambda row: row.run.failed_samples,
+        "folder": lambda row: str(row.run.folder),
+    }
+)
+"""What the CSV file holds: raw numbers, with their unit in the name where it is not plain."""
 
 COLUMNS = (
-    Column("model", "model", lambda row: row.run.model, shared=True),
-    Column("dataset", "dataset", lambda row: row.run.dataset, shared=True),
-    Column("pruner", "pruner", lambda row: row.run.pruner),
-    Column("ratio", "ratio", lambda row: row.run.ratio, _ratio),
-    Column("layer", "layer", lambda row: row.run.layer),
-    Column("headline", "metric", lambda row: row.run.headline, shared=True),
-    Column("value", "score %", lambda row: row.run.value, _percent),
-    Column("relative", "of unpruned %", lambda row: row.relative, _percent),
-    Column("unparsed_rate", "", lambda row: row.run.unparsed_rate),
-    Column("keep_ratio", "kept %", lambda row: row.run.keep_ratio, _percent),
-    Column("layer_average_ratio", "layer avg %", lambda row: row.run.layer_average_ratio, _percent),
-    Column("kv_cache_ratio", "KV %", lambda row: row.run.kv_cache_ratio, _percent),
-    Column("kv_cache_bytes", "KV MB", lambda row: row.run.kv_cache_bytes, _megabytes),
-    Column("prefill_flops_ratio", "FLOPs %", lambda row: row.run.flops_ratio, _percent),
-    Column("prefill_ms", "prefill ms", lambda row: row.run.prefill_ms.median, _milliseconds),
-    Column("prefill_ms_q1", "", lambda row: row.run.prefill_ms.q1),
-    Column("prefill_ms_q3", "", lambda row: row.run.prefill_ms.q3),
-    Column("selector_ms", "selector ms", lambda row: row.run.selector_ms.median, _milliseconds),
-    Column("selector_ms_q1", "", lambda row: row.run.selector_ms.q1),
-    Column("selector_ms_q3", "", lambda row: row.run.selector_ms.q3),
-    Column(
-        "decode_ms_per_token",
-        "decode ms/token",
-        lambda row: row.run.decode_ms.median,
-        _milliseconds,
-    ),
-    Column("decode_ms_per_token_q1", "", lambda row: row.run.decode_ms.q1),
-    Column("decode_ms_per_token_q3", "", lambda row: row.run.decode_ms.q3),
-    Column("samples", "samples", lambda row: row.run.samples),
-    Column("failed_samples", "", lambda row: row.run.failed_samples),
-    Column("folder", "", lambda row: str(row.run.folder)),
+    Column("model", lambda row: row.run.model, text=True, shared=True),
+    Column("dataset", lambda row: dataset_name(row.run), text=True, shared=True),
+    Column("pruner", lambda row: row.run.pruner, text=True),
+    Column("ratio", lambda row: plain(row.run.ratio)),
+    Column("layer", lambda row: plain(row.run.layer)),
+    Column("metric", lambda row: metric_name(row.run), text=True, shared=True),
+    Column("score", lambda row: score(row.run.value, row.run.unit)),
+    Column("of\nunpruned %", lambda row: score(row.relative)),
+    Column("difference\n[95 %]", difference, whole=True),
+    Column("p", lambda row: p_value(row.paired.p)),
+    Column("mended", lambda row: plain(row.paired.mended), screen=False),
+    Column("broken", lambda row: plain(row.paired.broken), screen=False),
+    Column("kept %", lambda row: score(row.run.keep_ratio)),
+    Column("layer\navg %", lambda row: score(row.run.layer_average_ratio)),
+    Column("KV %", lambda row: score(row.run.kv_cache_ratio)),
+    Column("KV MB", lambda row: megabytes(row.run.kv_cache_bytes), screen=False),
+    Column("FLOPs %", lambda row: score(row.run.flops_ratio)),
+    Column("prefill\nms", lambda row: milliseconds(row.run.prefill_ms.median)),
+    Column("selector\nms", lambda row: milliseconds(row.run.selector_ms.median), screen=False),
+    Column("decode\nms/token", lambda row: milliseconds(row.run.decode_ms.median)),
+    Column("samples", lambda row: plain(row.run.samples)),
 )
-TEXT = frozenset({"model", "dataset", "pruner", "headline"})
-
-
-def make_rows(runs: Sequence[Run]) -> list[Row]:
-    """Rows by dataset and model, then from large to small ratio, then from good to bad."""
-    rows = []
-    for run in runs:
-        base = baseline_of(run, runs)
-        value = base.value if base else None
-        rows.append(Row(run, run.value / value if value and run.value is not None else None))
-    return sorted(rows, key=_order)
-
-
-def _order(row: Row) -> tuple[str, str, bool, float, float, str, str]:
-    run = row.run
-    ratio, value = run.ratio or 0.0, -1.0 if run.value is None else run.value
-    return run.dataset, run.model, not run.unpruned, -ratio, -value, run.pruner, run.layer
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """All columns, raw numbers; an empty cell is a number that the run does not hold."""
+    """All fields of runs and members; an empty cell is a number that the run does not hold."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in COLUMNS])
-    for row in rows:
-        writer.writerow([column.value(row) for column in COLUMNS])
+    writer.writerow(FIELDS)
+    for row in with_members(rows):
+        writer.writerow([field(row) for field in FIELDS.values()])
     return text.getvalue()
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A table in GitHub's Markdown; times are medians, FLOPs and prefill the language model's."""
-    columns = [column for column in COLUMNS if column.heading]
-    lines = [
-        [column.heading for column in columns],
-        ["---" if column.name in TEXT else "---:" for column in columns],
-        *([column.show(column.value(row)) for column in columns] for row in rows),
-    ]
+    head = [column.heading.replace("\n", " ") for column in COLUMNS]
+    rule = ["---" if column.text else "---:" for column in COLUMNS]
+    cells = [[column.show(row) for column in COLUMNS] for row in with_members(rows)]
+    return markdown_table([head, rule, *cells])
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells in GitHub's Markdown."""
     escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def to_screen(rows: Sequence[Row]) -> Group:
-    """One block for each dataset, model and metric."""
+    """One block for each dataset, model and metric; members of a suite are left out."""
     blocks: dict[str, list[Row]] = {}
     for row in rows:
         run = row.run
-        blocks.setdefault(f"{run.dataset} · {run.model} · {run.headline}", []).append(row)
+        title = f"{run.dataset} · {run.model} · {metric_name(run)}"
+        blocks.setdefault(title, []).append(row)
     return Group(*(_block(title, block) for title, block in blocks.items()))
 
 
 def _block(title: str, rows: Sequence[Row]) -> Table:
-    columns = [column for column in COLUMNS if column.heading and not column.shared]
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE, pad_edge=False)
+    columns = [column for column in COLUMNS if column.screen and not column.shared]
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for column in columns:
-        text = column.name in TEXT
-        table.add_column(column.heading, justify="left" if text else "right", no_wrap=text)
+        justify: Literal["left", "right"] = "left" if column.text else "right"
+        table.add_column(column.heading, justify=justify, no_wrap=column.text or column.whole)
     for number, row in enumerate(rows):
         if number and row.run.ratio != rows[number - 1].run.ratio:
             table.add_section()
-        cells = [escape(column.show(column.value(row))) for column in columns]
+        cells = [escape(column.show(row)) for column in columns]
         table.add_row(*cells, style="bold" if row.run.unpruned else None)
     return table

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ivcp.core.metric import AnswerMetric, Judged, class_path
 
 
 @pytest.fixture
@@ -25,12 +27,16 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         layer: Any = None,
         headline: str = "acc@0.5",
         samples: int = 200,
+        failed: int = 0,
         date: str = "2026-01-01",
         config: dict[str, Any] | None = None,
+        told: dict[str, Any] | None = None,
+        values: dict[str, float] | None = None,
+        **run: Any,
     ) -> Path:
         kept = 1.0 if pruner == "none" else ratio
         content = {
-            "metrics": {headline: value, "unparsed_rate": 0.25},
+            "metrics": {headline: value, "unparsed_rate": 0.25, **(values or {})},
             "efficiency": {
                 "kv_cache_bytes": 1_000_000,
                 "kv_cache_ratio": 0.4,
@@ -47,10 +53,11 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
                 "ratio": ratio,
                 "layer": layer,
                 "samples": samples,
-                "failed_samples": 1,
+                "failed_samples": failed,
                 "date": date,
                 "config": config or {},
-                "headline": {"name": headline, "value": value},
+                "headline": {"name": headline, "value": value, **(told or {})},
+                **run,
             },
         }
         folder = tmp_path / name
@@ -59,3 +66,57 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def make_judged(make_run: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes a run folder with predictions, and with the values that its metric gives for them."""
+
+    def make(
+        name: str, metric: AnswerMetric, verdicts: Sequence[Judged], *, pruner: str, **options: Any
+    ) -> Path:
+        metric.reset()
+        metric.update(verdicts)
+        values = {name: float(value) for name, value in metric.compute().items()}
+        members: dict[str, AnswerMetric] = getattr(metric, "members", {})
+        folder = make_run(
+            name,
+            pruner=pruner,
+            value=values[metric.headline],
+            values=values,
+            headline=metric.headline,
+            told={
+                "unit": metric.unit(metric.headline),
+                "metric": None if members else class_path(metric),
+            },
+            members={
+                name: {
+                    "headline": one.headline,
+                    "unit": one.unit(one.headline),
+                    "metric": class_path(one),
+                }
+                for name, one in members.items()
+            },
+            samples=len(verdicts),
+            **options,
+        )
+        write_predictions(folder, verdicts)
+        return folder
+
+    return make
+
+
+def write_predictions(folder: Path, verdicts: Iterable[Judged]) -> None:
+    lines = [
+        {
+            "index": index,
+            "id": f"sample-{index}",
+            "labels": dict(one.labels),
+            "parsed": one.parsed,
+            "answer": one.answer,
+            "score": one.score,
+        }
+        for index, one in enumerate(verdicts)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "predictions.jsonl").write_text(text)

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from ivcp.core.metric import Judged
+from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
+from ivcp.metrics.suite import SuiteMetrics
 from ivcp.report.__main__ import main
 
 
@@ -29,6 +32,46 @@ def test_files_are_written_and_skipped_ones_counted(
     assert "2 runs, 1 repeated unpruned left out, 1 skipped" in printed.out
     assert "fastv" in printed.out
     assert "50.0" in printed.out
+    assert "predictions.jsonl is missing" in printed.out
+
+
+def make_pair(make_judged: Any) -> None:
+    suite = SuiteMetrics({name: {"metric": MultipleChoiceMetrics()} for name in ("one", "two")})
+    for pruner, right in (("none", 1.0), ("ivcp", 0.0)):
+        told = [Judged("A", "A", right, {"member": name}) for name in ("one", "two")]
+        notes = ["Rules stood in."]
+        make_judged(f"runs/{pruner}", suite, told, pruner=pruner, dataset="both", notes=notes)
+
+
+def test_a_suite_has_a_table_of_its_own(
+    make_judged: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_pair(make_judged)
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
+    names = ["pareto.png", "suite.csv", "suite.md", "table.csv", "table.md"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    printed = capsys.readouterr().out
+    assert "0.0 (0.0)*" in printed
+    assert "-100.0 [-100.0, -100.0]" in printed
+    assert "table.csv, table.md, suite.csv, suite.md and pareto.png are in" in printed
+    for text in (printed, (out / "table.md").read_text()):
+        assert text.count("both: Rules stood in.") == 1
+        assert text.count("McNemar") == 1
+
+
+def test_statistics_can_be_left_out(
+    make_judged: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_pair(make_judged)
+    for path in tmp_path.glob("runs/*/predictions.jsonl"):
+        path.unlink()
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--no-paired"]) == 0
+    printed = capsys.readouterr().out
+    assert "0.0 (0.0)" in printed
+    assert "-100.0" in printed
+    for absent in ("McNemar", "[-100.0", "*", "missing"):
+        assert absent not in printed
 
 
 @pytest.mark.parametrize("content", [None, "{"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from ivcp.report.pareto import CONTROLS, PANELS, draw_pareto, make_series, points, save_pareto
@@ -74,6 +75,26 @@ def test_the_figure_has_a_row_a_dataset_and_the_baseline(runs: list[Run]) -> Non
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names[-1] == "unpruned"
     assert len(names) == 4
+
+
+def test_points_are_drawn_as_points(make_run: Any, tmp_path: Path) -> None:
+    make_run("a", pruner="none", value=1134.7, headline="total", told={"unit": ""})
+    make_run("b", pruner="ivcp", value=1000.0, headline="total", told={"unit": ""})
+    runs, _ = find_runs([tmp_path])
+    assert points(runs[1:], PANELS[0][1]) == [pytest.approx((50, 1000, 1000, 1000))]
+    panel = draw_pareto(runs).axes[0]
+    assert panel.get_ylabel() == "total (points)"
+    assert not isinstance(panel.yaxis.get_major_formatter(), PercentFormatter)
+    assert [line.get_ydata()[0] for line in panel.lines] == [1134.7, 1000]
+
+
+def test_the_legend_fits(make_run: Any, tmp_path: Path) -> None:
+    for number in range(8):
+        make_run(f"{number}", pruner=f"a_pruner_of_{number}_words", value=0.5, layer=number)
+    figure = draw_pareto(find_runs([tmp_path])[0])
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
 def test_the_picture_is_written(make_run: Any, tmp_path: Path) -> None:

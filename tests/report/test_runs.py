@@ -13,7 +13,8 @@ from ivcp.report.runs import Spread, baseline_of, find_runs, merge_baselines, re
 
 
 def test_a_run_is_read_with_every_number(make_run: Any) -> None:
-    run = read_run(make_run("a", pruner="fastv", value=0.7, ratio=0.3, layer=4) / "metrics.json")
+    folder = make_run("a", pruner="fastv", value=0.7, ratio=0.3, layer=4, failed=1)
+    run = read_run(folder / "metrics.json")
     assert (run.model, run.dataset, run.pruner) == ("tiny", "shapes", "fastv")
     assert (run.ratio, run.layer, run.headline, run.value) == (0.3, "4", "acc@0.5", 0.7)
     assert (run.keep_ratio, run.layer_average_ratio) == (0.3, 0.5)
@@ -34,6 +35,46 @@ def test_a_run_that_holds_only_what_it_must_is_read(make_run: Any) -> None:
     assert run.prefill_ms == Spread()
     assert run.samples is None
     assert run.layer == "2+6"
+
+
+def test_a_suite_holds_a_run_for_each_set_with_results(make_run: Any) -> None:
+    folder = make_run(
+        "a",
+        pruner="ivcp",
+        value=0.7,
+        dataset="general",
+        headline="average",
+        layer=4,
+        told={"unit": "%", "metric": None},
+        values={"mme/total": 1134.7, "mme/unparsed_rate": 0.5, "pope/f1": None},
+        members={
+            "mme": {"headline": "total", "unit": "", "metric": "a.Mme"},
+            "pope": {"headline": "f1", "unit": "%", "metric": "a.Pope"},
+            "empty": {"headline": "f1", "unit": "%", "metric": "a.Pope"},
+            "torn": 3,
+        },
+    )
+    run = read_run(folder / "metrics.json")
+    assert (run.metric, run.unit, run.suite) == ("", "%", "")
+    mme, pope = run.members
+    assert (mme.dataset, mme.suite, mme.headline, mme.value) == ("mme", "general", "total", 1134.7)
+    assert (mme.unit, mme.metric, mme.unparsed_rate) == ("", "a.Mme", 0.5)
+    assert (mme.pruner, mme.ratio, mme.layer, mme.setting) == ("ivcp", 0.5, "4", run.setting)
+    assert (mme.keep_ratio, mme.samples, mme.members) == (None, None, ())
+    assert (pope.dataset, pope.value) == ("pope", None)
+
+
+def test_notes_and_the_judge_speak(make_run: Any) -> None:
+    judge = {"by": "rule", "reason": "Rules stood in."}
+    told = make_run("a", pruner="ivcp", value=0.7, notes=["One.", 2, "Two."], judge=judge)
+    assert read_run(told / "metrics.json").notes == ("One.", "Two.", "Rules stood in.")
+    silent = make_run("b", pruner="ivcp", value=0.7, judge={"reason": None}, notes=None)
+    assert read_run(silent / "metrics.json").notes == ()
+
+
+def test_an_older_run_is_a_fraction_without_a_metric(make_run: Any) -> None:
+    run = read_run(make_run("a", pruner="ivcp", value=0.7) / "metrics.json")
+    assert (run.unit, run.metric, run.members, run.notes) == ("%", "", (), ())
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from ivcp.core.metric import Judged
+from ivcp.metrics.mme import MmeMetrics
+from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
+from ivcp.report.paired import Paired, pair_runs
+from ivcp.report.resampling import Interval
+from ivcp.report.rows import Row, make_rows
 from ivcp.report.runs import find_runs
-from ivcp.report.table import Row, make_rows, to_csv, to_markdown, to_screen
+from ivcp.report.table import to_csv, to_markdown, to_screen
 
 
 @pytest.fixture
@@ -61,15 +68,72 @@ def test_markdown_is_a_table_with_equal_columns(rows: list[Row]) -> None:
     lines = to_markdown(rows).splitlines()
     assert len(lines) == 8
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
-    assert "fa\\|stv | 0.5 | 4 | acc@0.5 | 80.0 | 88.9 | 50.0 |" in lines[4]
+    assert "fa\\|stv | 0.5 | 4 | acc@0.5 (%) | 80.0 | 88.9 | -10.0 | - |" in lines[4]
     assert "| - | - |" in lines[-1]
 
 
-def test_screen_shows_names_as_they_are(rows: list[Row]) -> None:
-    console = Console(width=140, record=True, file=io.StringIO())
+def printed(rows: list[Row], width: int = 140) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(to_screen(rows))
-    text = console.export_text()
+    return console.export_text()
+
+
+def test_screen_shows_names_as_they_are(rows: list[Row]) -> None:
+    text = printed(rows)
     assert "[red]ivcp" in text
     assert "shapes · tiny · acc@0.5" in text
     assert "pope · tiny · f1" in text
     assert "88.9" in text
+
+
+@pytest.fixture
+def points(make_judged: Any, tmp_path: Path) -> list[Row]:
+    def answers(rights: str) -> list[Judged]:
+        return [
+            Judged("Yes", "Yes", float(right), {"category": "OCR", "image_path": str(number // 2)})
+            for number, right in enumerate(rights)
+        ]
+
+    make_judged("a", MmeMetrics(), answers("111111"), pruner="none", dataset="mme")
+    make_judged("b", MmeMetrics(), answers("111000"), pruner="sparsevlm", dataset="mme")
+    runs, _ = find_runs([tmp_path])
+    return make_rows(runs, pair_runs(runs)[0])
+
+
+def test_points_are_shown_as_points(points: list[Row]) -> None:
+    none, pruned = csv.DictReader(io.StringIO(to_csv(points)))
+    assert (none["value"], none["unit"], none["difference"]) == ("200.0", "points", "")
+    assert float(pruned["value"]) == pytest.approx(100 * (1 / 2 + 1 / 3))
+    assert float(pruned["difference"]) == pytest.approx(-100 * (1 / 2 + 2 / 3))
+    shown = "-116.7 [-200.0, +0.0]"
+    assert f"| total (points) | 83.3 | 41.7 | {shown} | 0.25 | 0 | 3 |" in to_markdown(points)
+    assert "mme · tiny · total (points)" in printed(points)
+    assert shown in printed(points)
+
+
+def test_wide_rows_fit_the_screen(points: list[Row]) -> None:
+    run = replace(points[1].run, layer="2+6+15", value=0.0, samples=14_232)
+    base = replace(points[0].run, value=1734.5)
+    wide = Row(run, base, Paired(difference=Interval(-1734.5, -1734.5), p=0.0012))
+    text = printed([wide])
+    assert "…" not in text
+    line = next(line for line in text.splitlines() if "sparsevlm" in line)
+    assert "-1734.5 [-1734.5, -1734.5]" in line
+    assert line.rstrip().endswith("14232")
+    assert "-1734.5 [-1734.5, -1734.5]" in printed([wide], width=110)
+
+
+def test_fractions_have_differences_in_percent_points(make_judged: Any, tmp_path: Path) -> None:
+    def answers(rights: str) -> list[Judged]:
+        return [Judged("A", "A" if right == "1" else "B", float(right)) for right in rights]
+
+    make_judged("a", MultipleChoiceMetrics(), answers("1" * 20), pruner="none")
+    make_judged("b", MultipleChoiceMetrics(), answers("1" * 19 + "0"), pruner="ivcp")
+    runs, _ = find_runs([tmp_path])
+    rows = make_rows(runs, pair_runs(runs)[0])
+    assert "| 95.0 | 95.0 | -5.0 [-15.0, +0.0] | 1 | 0 | 1 |" in to_markdown(rows)
+    told = list(csv.DictReader(io.StringIO(to_csv(rows))))[1]
+    ends = float(told["difference_low"]), float(told["difference_high"])
+    assert ends == pytest.approx((-0.15, 0))  # P(more than 3 draws of 20) = 1.6 %
+    assert float(told["relative_low"]) == pytest.approx(0.85)
+    assert (told["mcnemar_p"], told["mended"], told["broken"]) == ("1.0", "0", "1")

@@ -1,0 +1,217 @@
+"""Runs held against their unpruned baselines, sample by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from ivcp.core.errors import UserError
+from ivcp.core.metric import Sums, divided
+from ivcp.report.resampling import RESAMPLES, UNKNOWN, Interval, interval, mcnemar, resample
+from ivcp.report.runs import Run, baseline_of
+from ivcp.report.verdicts import Lines, Verdicts, judge_again, read_lines, same
+
+SEED = 0
+UNPRUNED_RUN = "unpruned run"
+
+Reference: TypeAlias = Verdicts | str
+"""The verdicts of a baseline on one set, or why there are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """How a run and its baseline differ on the samples that both were asked.
+
+    Of a suite, the samples of each member are resampled apart, and answers of all count together.
+    What is not known is None.
+
+    Attributes:
+        difference: Of headline minus baseline, in the headline's unit.
+        relative: Of headline over baseline.
+        mended: Answers that only the run has right.
+        broken: Answers that only the baseline has right.
+        p: Of McNemar's exact test on these two.
+    """
+
+    difference: Interval = UNKNOWN
+    relative: Interval = UNKNOWN
+    mended: int | None = None
+    broken: int | None = None
+    p: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval of the difference leaves out 0."""
+        low, high = self.difference.low, self.difference.high
+        return low is not None and high is not None and not low <= 0 <= high
+
+
+NOT_PAIRED = Paired()
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """A run, or a member of a suite, without these statistics though it has a baseline.
+
+    Attributes:
+        run: The run.
+        reason: Why, without a full stop.
+    """
+
+    run: Run
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """A run beside its baseline.
+
+    Attributes:
+        headlines: (resamples, 2)
+        mended: As in `Paired`.
+        broken: As in `Paired`.
+        highest: The metric's.
+    """
+
+    headlines: Sums
+    mended: int
+    broken: int
+    highest: float = 1.0
+
+    def summary(self) -> Paired:
+        run, base = self.headlines[:, 0], self.headlines[:, 1]
+        return Paired(
+            difference=interval(run - base),
+            relative=interval(divided(run, base)),
+            mended=self.mended,
+            broken=self.broken,
+            p=mcnemar(self.mended, self.broken),
+        )
+
+
+def pair_runs(
+    runs: Sequence[Run], resamples: int = RESAMPLES
+) -> tuple[dict[Run, Paired], list[Unpaired]]:
+    """Statistics of each run that has a baseline, and of its members.
+
+    Predictions are read one file at a time, those of a baseline once. The same files give the same
+    numbers.
+
+    Args:
+        runs: Runs with their baselines among them.
+        resamples: Number of bootstrap resamples.
+    """
+    unpruned = [run for run in runs if run.unpruned]
+    by_baseline: dict[Run, list[Run]] = {}
+    for run in runs:
+        base = baseline_of(run, unpruned)
+        if base is not None and base is not run:
+            by_baseline.setdefault(base, []).append(run)
+    paired: dict[Run, Paired] = {}
+    unpaired: list[Unpaired] = []
+    for base, others in by_baseline.items():
+        try:
+            references = _references(base)
+        except UserError as error:
+            unpaired += [Unpaired(run, f"{UNPRUNED_RUN}: {error}") for run in others]
+            continue
+        for run in others:
+            found, missing = _pair(run, base, references, resamples)
+            paired |= found
+            unpaired += missing
+    return paired, unpaired
+
+
+def _references(base: Run) -> dict[str, Reference]:
+    """What is known of each set of a baseline.
+
+    Raises:
+        UserError: Its predictions cannot be read.
+    """
+    sets = read_lines(base)
+    found: dict[str, Reference] = {}
+    for part in base.members or (base,):
+        try:
+            found[part.dataset] = judge_again(part, sets.get(part.dataset, {}))
+        except UserError as error:
+            found[part.dataset] = f"{UNPRUNED_RUN}: {error}"
+    return found
+
+
+def _pair(
+    run: Run, base: Run, references: Mapping[str, Reference], resamples: int
+) -> tuple[dict[Run, Paired], list[Unpaired]]:
+    """Statistics of one run and of its members."""
+    try:
+        sets = read_lines(run)
+    except UserError as error:
+        return {}, [Unpaired(run, str(error))]
+    rng = np.random.default_rng(SEED)  # one for all members, since their draws are independent
+    draws: dict[Run, _Draws] = {}
+    unpaired = []
+    for part in run.members or (run,):
+        reference = references.get(part.dataset, "the unpruned run has no such set")
+        try:
+            draws[part] = _draw(part, sets.get(part.dataset, {}), reference, rng, resamples)
+        except UserError as error:
+            unpaired.append(Unpaired(part, str(error)))
+    if run.members:
+        try:
+            draws[run] = _average(run, base, draws)
+        except UserError as error:
+            unpaired.append(Unpaired(run, str(error)))
+    return {part: one.summary() for part, one in draws.items()}, unpaired
+
+
+def _draw(
+    part: Run, lines: Lines, reference: Reference, rng: np.random.Generator, resamples: int
+) -> _Draws:
+    """One set under both methods.
+
+    Raises:
+        UserError: They cannot be compared.
+    """
+    if isinstance(reference, str):
+        raise UserError(reference)
+    if lines.keys() != set(reference.ids):
+        raise UserError("it holds other samples than the unpruned run")
+    own = judge_again(part, lines, reference.ids)
+    alike = own.tallies.shape == reference.tallies.shape and len(own.right) == len(reference.right)
+    if type(own.metric) is not type(reference.metric) or not alike:
+        raise UserError("its samples were counted in another way than the unpruned run's")
+    headline_of = own.metric.headline_of
+    return _Draws(
+        resample(own.tallies, reference.tallies, headline_of, rng, resamples),
+        mended=int((own.right & ~reference.right).sum()),
+        broken=int((reference.right & ~own.right).sum()),
+        highest=own.metric.highest,
+    )
+
+
+def _average(suite: Run, base: Run, draws: Mapping[Run, _Draws]) -> _Draws:
+    """A suite under both methods: the mean of its members, as fractions where metrics differ.
+
+    Raises:
+        UserError: That mean is not what the suite reports, or a member is missing.
+    """
+    names = [member.dataset for member in suite.members]
+    if [member.dataset for member in base.members] != names:
+        raise UserError("the unpruned run has other sets")
+    if any(member not in draws for member in suite.members):
+        raise UserError("not all of its sets have them")
+    parts = [draws[member] for member in suite.members]
+    alike = len({member.metric for member in suite.members}) == 1
+    scales = [1.0 if alike else part.highest for part in parts]
+    for run in (suite, base):
+        values = [member.value or 0.0 for member in run.members]
+        if not same(float(np.mean(np.divide(values, scales))), run.value):
+            raise UserError(f"its {run.headline} is not the mean of its sets")
+    shares = [part.headlines / scale for part, scale in zip(parts, scales, strict=True)]
+    return _Draws(
+        np.mean(shares, axis=0),
+        mended=sum(part.mended for part in parts),
+        broken=sum(part.broken for part in parts),
+    )

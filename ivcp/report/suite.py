@@ -1,0 +1,168 @@
+"""Runs of a suite: one row a method, one column a set, and the average."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from ivcp.report.numerals import plain, score
+from ivcp.report.rows import Row
+from ivcp.report.table import markdown_table
+
+MARK = "*"
+MARKED = (
+    f"{MARK}: the 95 % interval of the difference leaves out 0, as it does once in twenty times "
+    "where nothing differs."
+)
+METHOD = ("pruner", "ratio", "layer")
+AVERAGE = "average"
+GAP = 3  # characters between columns on screen
+
+
+@dataclass(frozen=True)
+class SuiteTable:
+    """The runs of one suite and model.
+
+    Attributes:
+        suite: Name of the suite.
+        model: Name of the model.
+        columns: Name and metric of each set, in the suite's order, and of the average.
+        lines: Each run, and for each column its row; None for a set that the run does not have.
+    """
+
+    suite: str
+    model: str
+    columns: tuple[tuple[str, str], ...]
+    lines: tuple[tuple[Row, tuple[Row | None, ...]], ...]
+
+
+def suite_tables(rows: Sequence[Row]) -> list[SuiteTable]:
+    """One table for each suite and model; none without runs of a suite."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.members:
+            groups.setdefault((row.run.dataset, row.run.model), []).append(row)
+    return [_table(suite, model, group) for (suite, model), group in groups.items()]
+
+
+def caption(tables: Sequence[SuiteTable]) -> str:
+    """What the cells hold; the mark is explained if there are intervals."""
+    rows = (cell for table in tables for _, cells in table.lines for cell in cells)
+    known = any(row is not None and row.paired.difference.low is not None for row in rows)
+    return "Score (percent of the unpruned score)" + (f"; {MARKED}" if known else ".")
+
+
+def _table(suite: str, model: str, rows: Sequence[Row]) -> SuiteTable:
+    metrics = {one.run.dataset: _metric(one) for row in rows for one in row.members}
+    lines = []
+    for row in rows:
+        own = {one.run.dataset: one for one in row.members}
+        lines.append((row, (*map(own.get, metrics), row)))
+    columns = (*metrics.items(), (AVERAGE, _metric(rows[0])))
+    return SuiteTable(suite, model, columns, tuple(lines))
+
+
+def _metric(row: Row) -> str:
+    return row.run.headline if row.run.unit else f"{row.run.headline} (points)"
+
+
+def _method(row: Row) -> list[str]:
+    return [row.run.pruner, plain(row.run.ratio), plain(row.run.layer)]
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    shown = score(row.run.value, row.run.unit)
+    if row.difference is not None:
+        shown += f" ({score(row.relative)})"
+    return shown + MARK if row.paired.significant else shown
+
+
+def to_csv(tables: Sequence[SuiteTable]) -> str:
+    """Raw numbers: of each set the score, its relation to the unpruned one, the mark."""
+    names = dict.fromkeys(name for table in tables for name, _ in table.columns)
+    kinds = ("", "_relative", "_significant")
+    text = io.StringIO()
+    head = ["model", "suite", *METHOD, *(name + kind for name in names for kind in kinds)]
+    writer = csv.DictWriter(text, head, lineterminator="\n")
+    writer.writeheader()
+    for table in tables:
+        for row, cells in table.lines:
+            run = row.run
+            told = [table.model, table.suite, run.pruner, run.ratio, run.layer]
+            line: dict[str, object] = dict(zip(head, told, strict=False))
+            for (name, _), cell in zip(table.columns, cells, strict=True):
+                line |= _raw(name, cell) if cell else {}
+            writer.writerow(line)
+    return text.getvalue()
+
+
+def _raw(name: str, row: Row) -> Mapping[str, object]:
+    known = row.paired.difference.low is not None
+    return {
+        name: row.run.value,
+        f"{name}_relative": row.relative,
+        f"{name}_significant": row.paired.significant if known else None,
+    }
+
+
+def to_markdown(tables: Sequence[SuiteTable]) -> str:
+    """Tables in GitHub's Markdown under headings, then the caption."""
+    parts = []
+    for table in tables:
+        head = [*METHOD, *("<br>".join(column) for column in table.columns)]
+        rule = ["---", *["---:"] * (len(head) - 1)]
+        shown = markdown_table([head, rule, *_cells(table)])
+        parts.append(f"## {table.suite} · {table.model}\n\n{shown}\n")
+    return ("".join(parts) + caption(tables)).replace(MARK, f"\\{MARK}") + "\n"
+
+
+def to_screen(tables: Sequence[SuiteTable], width: int) -> Group:
+    """The tables, each in parts no wider than the screen.
+
+    Args:
+        tables: The tables.
+        width: Characters of a line.
+    """
+    return Group(*(part for table in tables for part in _parts(table, width)))
+
+
+def _cells(table: SuiteTable) -> list[list[str]]:
+    return [[*_method(row), *map(_cell, cells)] for row, cells in table.lines]
+
+
+def _parts(table: SuiteTable, width: int) -> list[Table]:
+    lines = [[*METHOD, *("\n".join(column) for column in table.columns)], *_cells(table)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    first = len(METHOD)
+    parts: list[list[int]] = []
+    room = 0
+    for place in range(first, len(widths)):
+        if room < widths[place]:
+            parts.append([*range(first)])
+            room = width - sum(widths[:first])
+        parts[-1].append(place)
+        room -= widths[place]
+    return [_drawn(table, [[line[place] for place in part] for line in lines]) for part in parts]
+
+
+def _width(cell: str) -> int:
+    return max(map(len, cell.split("\n"))) + GAP
+
+
+def _drawn(table: SuiteTable, lines: Sequence[Sequence[str]]) -> Table:
+    title = escape(f"{table.suite} · {table.model} · by set")
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for number, head in enumerate(lines[0]):
+        drawn.add_column(escape(head), justify="right" if number else "left", no_wrap=True)
+    for (row, _), line in zip(table.lines, lines[1:], strict=True):
+        drawn.add_row(*map(escape, line), style="bold" if row.run.unpruned else None)
+    return drawn

@@ -1,0 +1,113 @@
+"""Intervals and McNemar's test against scipy, slow loops and cases worked out by hand."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import comb
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ivcp.core.metric import Sums
+from ivcp.report import resampling
+from ivcp.report.resampling import UNKNOWN, interval, mcnemar, resample
+
+
+def mean(sums: Sums) -> Sums:
+    share: Sums = sums[..., 0] / sums[..., 1]
+    return share
+
+
+def tallies(scores: Sums) -> Sums:
+    return np.stack([scores, np.ones_like(scores)], axis=1)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("mended", [0, 1, 3, 9, 10, 40])
+@pytest.mark.parametrize("broken", [0, 1, 2, 10, 57])
+def test_mcnemar_is_the_exact_sum(mended: int, broken: int) -> None:
+    total = mended + broken
+    ways = [comb(total, k) for k in range(total + 1)]
+    as_rare = sum(number for number in ways if number <= ways[mended])
+    assert mcnemar(mended, broken) == pytest.approx(float(Fraction(as_rare, 2**total)))
+
+
+def test_two_units_by_hand() -> None:
+    """Of two draws, the unit that differs is drawn never, once, twice: 1/4, 1/2, 1/4."""
+    found = resample(tallies(np.ones(2)), tallies(np.array([0.0, 1.0])), mean, rng(), 4000)
+    assert (found[:, 0] == 1).all()
+    values, counts = np.unique(found[:, 0] - found[:, 1], return_counts=True)
+    assert values.tolist() == [0, 0.5, 1]
+    assert counts / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_the_interval_is_that_of_scipy(graded: bool) -> None:
+    draw = np.random.default_rng(3)
+    run, base = draw.random((2, 120))
+    run = 0.5 * run + 0.5 * base
+    if not graded:
+        run, base = (run > 0.4).astype(float), (base > 0.5).astype(float)
+    headlines = resample(tallies(run), tallies(base), mean, rng(), 20_000)
+    own = interval(headlines[:, 0] - headlines[:, 1])
+    told = stats.bootstrap(
+        (run, base),
+        lambda a, b, axis: a.mean(axis) - b.mean(axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=20_000,
+        rng=1,
+    ).confidence_interval
+    assert (own.low, own.high) == pytest.approx((told.low, told.high), abs=0.004)
+
+
+def test_f1_is_resampled_as_a_slow_loop_does() -> None:
+    draw = np.random.default_rng(5)
+    truth = draw.random(150) < 0.5
+    answers = [np.where(draw.random(150) < share, truth, ~truth) for share in (0.7, 0.8)]
+
+    def f1(sums: Sums) -> Sums:
+        value: Sums = 2 * sums[..., 0] / sums[..., 1]
+        return value
+
+    slow = []
+    for _ in range(2000):
+        chosen = draw.integers(0, 150, 150)
+        pair = []
+        for answer in answers:
+            both = sum(answer[i] and truth[i] for i in chosen)
+            pair.append(2 * both / (answer[chosen].sum() + truth[chosen].sum()))
+        slow.append(pair[0] - pair[1])
+    run, base = (np.stack([a & truth, 1.0 * a + truth], axis=1) for a in answers)
+    quick = np.subtract(*resample(run, base, f1, rng()).T)
+    ends = [np.quantile(values, [0.025, 0.5, 0.975]) for values in (quick, slow)]
+    assert ends[0] == pytest.approx(ends[1], abs=0.012)
+
+
+def test_equal_runs_never_differ() -> None:
+    scores = tallies(np.random.default_rng(2).random(50))
+    found = resample(scores, scores, mean, rng())
+    assert found.shape == (2000, 2)
+    assert (found[:, 0] == found[:, 1]).all()
+    assert found[:, 0].std() > 0.01
+
+
+def test_every_resample_draws_as_many_units_as_there_are() -> None:
+    scores = tallies(np.random.default_rng(2).random(50))
+    assert (resample(scores, scores, lambda sums: sums[..., 1], rng()) == 50).all()
+
+
+def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, base = (tallies(scores) for scores in np.random.default_rng(2).random((2, 30)))
+    whole = resample(run, base, mean, rng(), 500)
+    monkeypatch.setattr(resampling, "CELLS", 70)
+    np.testing.assert_allclose(resample(run, base, mean, rng(), 500), whole, rtol=1e-12)
+
+
+def test_an_interval_of_nothing_is_unknown() -> None:
+    assert interval(np.array([np.nan, np.inf])) is UNKNOWN
