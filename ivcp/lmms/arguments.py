@@ -1,0 +1,201 @@
+"""`--model_args` of lmms-eval: which model, which pruner, and how to ask."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import import_module
+from inspect import isabstract, isclass
+from pkgutil import iter_modules
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from ivcp.core.errors import UserError
+from ivcp.core.family import ModelFamily
+from ivcp.core.pruner import Pruner
+
+T = TypeVar("T")
+
+NULL = ("null", "none")
+WORDS = (*NULL, "true", "false", "nan", "inf", "infinity")
+PLAIN = re.compile(r"[A-Za-z/~][\w/.~-]*")
+KINDS: Mapping[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text (in quotes, if it looks like a number)",
+    tuple: "whole numbers in brackets, such as [3,7,16]",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How requests are put to the model.
+
+    Attributes:
+        batch_size: Requests that are answered together, at least 1.
+        max_new_tokens: Longest answer in tokens where a task names none, at least 1.
+    """
+
+    batch_size: int = 1
+    max_new_tokens: int = 128
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: A field is less than 1.
+        """
+        for field in fields(self):
+            if (value := getattr(self, field.name)) < 1:
+                raise UserError(f"{field.name} must be at least 1; got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Everything that decides an answer, beside weights and versions.
+
+    Attributes:
+        model: The family; `model=` names its module in `ivcp.models`.
+        pruner: The method; `pruner=` names its module in `ivcp.pruners`.
+        asking: How requests are put.
+    """
+
+    model: ModelFamily
+    pruner: Pruner
+    asking: Asking
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Arguments:
+        """Build the parts from arguments by name, as lmms-eval splits and reads them.
+
+        A field goes by its bare name, or as `model.<field>` and `pruner.<field>`; fields that are
+        not named have their class's defaults.
+
+        Raises:
+            UserError: A name or value is unknown, missing, ambiguous or given twice.
+        """
+        rest = dict(given)
+        classes: dict[str, type[Any]] = {
+            "model": _choose("model", rest.pop("model", None), stems("models", ModelFamily)),
+            "pruner": _choose("pruner", rest.pop("pruner", None), stems("pruners", Pruner)),
+            "asking": Asking,
+        }
+        values: dict[str, dict[str, Any]] = {part: {} for part in classes}
+        for name, value in rest.items():
+            part, field = _place(name, classes)
+            if field in values[part]:
+                raise UserError(f"The argument {name} is given twice: name it once.")
+            values[part][field] = read(name, value, get_type_hints(classes[part])[field])
+        return cls(**{part: kind(**values[part]) for part, kind in classes.items()})
+
+    def __str__(self) -> str:
+        """All of it, defaults too, as `--model_args` takes it."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        owners = Counter(field.name for part in parts.values() for field in fields(part))
+        words = []
+        for name, part in parts.items():
+            if part is not self.asking:
+                words.append(f"{name}={type(part).__module__.rpartition('.')[2]}")
+            for field in fields(part):
+                prefix = f"{name}." if owners[field.name] > 1 else ""
+                words.append(f"{prefix}{field.name}={write(getattr(part, field.name))}")
+        return ",".join(words)
+
+
+def stems(folder: str, base: type[T]) -> dict[str, type[T]]:
+    """The classes of `ivcp.<folder>` by the modules that define them, and no other, in full."""
+    package = import_module(f"ivcp.{folder}")
+    found = {}
+    for entry in iter_modules(package.__path__):
+        module = import_module(f"{package.__name__}.{entry.name}")
+        own = [
+            member
+            for member in vars(module).values()
+            if isclass(member) and issubclass(member, base) and not isabstract(member)
+            if member.__module__ == module.__name__
+        ]
+        if len(own) == 1:
+            found[entry.name] = own[0]
+    return found
+
+
+def _choose(part: str, stem: str | None, known: Mapping[str, type[T]]) -> type[T]:
+    if stem is None:
+        raise UserError(f"--model_args must name a {part}: {part}= one of {', '.join(known)}.")
+    if stem not in known:
+        raise UserError(f"{part} must be one of {', '.join(known)}; got {stem!r}.")
+    return known[stem]
+
+
+def _place(name: str, classes: Mapping[str, type[Any]]) -> tuple[str, str]:
+    """The part and the field that an argument means."""
+    prefix, _, wanted = name.rpartition(".")
+    names = {part: [field.name for field in fields(kind)] for part, kind in classes.items()}
+    owners = [part for part in names if prefix in ("", part) and wanted in names[part]]
+    if not owners:
+        known = ", ".join(dict.fromkeys(sum(names.values(), ["model", "pruner"])))
+        raise UserError(f"Expected the model arguments {known}; got {name!r}.")
+    if len(owners) > 1:
+        choices = " or ".join(f"{part}.{wanted}" for part in owners)
+        raise UserError(f"{name} belongs to {' and '.join(owners)}: write {choices}.")
+    return owners[0], wanted
+
+
+def read(name: str, value: Any, hint: Any) -> Any:
+    """The value of an argument as its field has it.
+
+    >>> read("layers", "[3,7]", tuple[int, ...]), read("path", "null", str | None)
+    ((3, 7), None)
+
+    Raises:
+        UserError: It is of another kind, or none of the values that the field may have.
+    """
+    kind, optional = hint, False
+    if NoneType in get_args(hint):
+        (kind,) = set(get_args(hint)) - {NoneType}
+        optional = True
+    if optional and (value is None or str(value).lower() in NULL):
+        return None
+    if get_origin(kind) is Literal:
+        if value not in (options := get_args(kind)):
+            raise UserError(f"{name} must be {' or '.join(options)}; got {value!r}.")
+        return value
+    try:
+        return _read(value, kind)
+    except (TypeError, ValueError) as error:
+        wanted = KINDS[get_origin(kind) or kind]
+        raise UserError(f"{name} must be {wanted}; got {value!r}.") from error
+
+
+def _read(value: Any, kind: Any) -> Any:
+    """The value as one of `KINDS`; a ValueError or TypeError if it is none."""
+    if get_origin(kind) is tuple:
+        numbers = json.loads(value) if isinstance(value, str) else value
+        return tuple(_read(number, get_args(kind)[0]) for number in numbers)
+    if kind is str and isinstance(value, str):
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+        return value[1:-1] if quoted else value
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind in (int, float) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and (kind is float or number.is_integer()):
+            return kind(number)
+    raise ValueError(value)
+
+
+def write(value: Any) -> str:
+    """A field's value as `--model_args` takes it.
+
+    >>> write((3, 7)), write(None), write("a,b")
+    ('[3,7]', 'null', '"a,b"')
+    """
+    if isinstance(value, str):
+        plain = PLAIN.fullmatch(value) and value.lower() not in WORDS
+        return value if plain else f'"{value}"'
+    return json.dumps(value, separators=(",", ":"))

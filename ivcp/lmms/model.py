@@ -1,0 +1,177 @@
+"""A pruned model as lmms-eval asks it: `lmms-eval --model ivcp --model_args ...`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from lmms_eval.utils import simple_parse_args_string
+from loguru import logger
+from PIL import Image
+from rich.progress import track
+
+from ivcp.core.errors import UserError
+from ivcp.core.pruner import check_pair
+from ivcp.core.types import Sample
+from ivcp.engine.session import Session, open_session
+from ivcp.lmms.arguments import Arguments
+from ivcp.lmms.generation import Generation
+
+MARKER = "<image>"
+"""Where tasks point at an image. Images stand before the text here, so it is taken out, as
+lmms-eval's own models do."""
+
+
+class PrunedModel(lmms):  # type: ignore[misc]  # has no types
+    """Answers the requests of a task with a model whose visual tokens are pruned.
+
+    Attributes:
+        model: The Hugging Face model, in evaluation mode.
+        device: Where inputs go; where the processes of a run exchange numbers.
+
+    Args:
+        device: Such as "cuda:0", for a single process; None takes what `accelerate` chooses.
+        given: Model arguments by name (`Arguments.parse`).
+
+    Raises:
+        UserError: An argument is wrong, the model cannot serve the pruner, or it cannot be loaded.
+    """
+
+    is_simple = True
+
+    def __init__(self, *, device: str | None = None, **given: Any) -> None:
+        super().__init__()
+        self.arguments = Arguments.parse(given)
+        self.family, self.asking = self.arguments.model, self.arguments.asking
+        family, pruner = self.family, self.arguments.pruner
+        check_pair(pruner, family.provides, type(family).__name__, family.depth())
+        self.accelerator = Accelerator()
+        self._rank = self.accelerator.process_index
+        self._world_size = self.accelerator.num_processes
+        spread = getattr(family, "device_map", None) is not None
+        if spread and self._world_size > 1:
+            raise UserError(
+                "A model that device_map spreads needs all devices for itself: start one process "
+                f"instead of {self._world_size}, or leave device_map out."
+            )
+        self.model, self.processor = family.load()
+        if spread:
+            self.device = next(self.model.parameters()).device
+        else:
+            alone = self._world_size == 1
+            self.device = torch.device(device) if device and alone else self.accelerator.device
+            self.model.to(self.device)
+        self.ignored: set[str] = set()
+        logger.info(f"Asking with model_args {self.arguments}")
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> PrunedModel:
+        """The model of a command line; `--model_args` wins over `--batch_size` and `--device`.
+
+        Args:
+            arg_string: `name=value,...`
+            additional_config: What other options of the command say.
+        """
+        try:
+            given = simple_parse_args_string(arg_string)
+        except ValueError as error:
+            raise UserError(
+                f"--model_args must read name=value,name=value; got {arg_string!r}."
+            ) from error
+        options = additional_config or {}
+        named = {name: value for name, value in options.items() if value is not None}
+        return cls(**{**named, **given})
+
+    def __repr__(self) -> str:
+        """All arguments: the response cache tells models that are given as objects apart by it."""
+        return f"{type(self).__name__}({self.arguments})"
+
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
+        """The answer to each request, in their order.
+
+        Raises:
+            UserError: A request shows something other than images, or cannot be asked.
+        """
+        groups: dict[str, list[int]] = {}
+        for number, request in enumerate(requests):
+            kind = json.dumps(request.args[1], sort_keys=True, default=str)
+            groups.setdefault(kind, []).append(number)
+        size = self.asking.batch_size
+        batches = [
+            group[first : first + size]
+            for group in groups.values()
+            for first in range(0, len(group), size)
+        ]
+        answers = [""] * len(requests)
+        with open_session(self.model, self.family, self.arguments.pruner) as session:
+            for batch in track(batches, "Answering", disable=self.rank > 0):
+                texts = self._answer([requests[number] for number in batch], session)
+                for number, text in zip(batch, texts, strict=True):
+                    answers[number] = text
+        return answers
+
+    def _answer(self, requests: Sequence[Instance], session: Session) -> list[str]:
+        """The answers to requests with the same generation arguments."""
+        config = self.model.generation_config
+        generation = Generation.of(requests[0].args[1], config, self.asking.max_new_tokens)
+        for name in set(generation.unknown) - self.ignored:
+            logger.warning(f"The generation argument {name} of {requests[0].args[4]} is ignored.")
+            self.ignored.add(name)
+        samples = [self._sample(request) for request in requests]
+        inputs = self.family.encode(self.processor, samples).inputs
+        inputs = {name: value.to(self.device) for name, value in inputs.items()}
+        session.sample_ids = [sample.id for sample in samples]
+        output = self.model.generate(**inputs, **generation.arguments)  # type: ignore[operator]
+        answers = output[:, inputs["input_ids"].shape[1] :]
+        return [generation.cut(text) for text in self.family.decode(self.processor, answers)]
+
+    def _sample(self, request: Instance) -> Sample:
+        """The question of a request, in the task's own words."""
+        context, _, to_visuals, document, task, split = request.args
+        name = f"{task}-{document}"
+        visuals = to_visuals(self.task_dict[task][split][document]) or []
+        return Sample(
+            id=name,
+            task="open_ended",
+            images=tuple(_image(visual, name) for visual in visuals),
+            question=context.replace(MARKER, ""),
+            answer="",
+            verbatim=True,
+        )
+
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """Not to be had."""
+        raise NotImplementedError(
+            "ivcp only generates: the log-likelihood of given answers is not implemented; choose a "
+            "task with output_type generate_until."
+        )
+
+    def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
+        """Not to be had."""
+        raise NotImplementedError(
+            "ivcp answers single questions: tasks of several rounds are not implemented; choose a "
+            "task with output_type generate_until."
+        )
+
+
+def _image(visual: Any, name: str) -> Image.Image:
+    """A visual of a task, or the file that it names, in RGB."""
+    image = visual
+    if isinstance(visual, str):
+        with suppress(OSError):  # no image, such as a video
+            image = Image.open(visual)
+    if not isinstance(image, Image.Image):
+        told = repr(visual) if isinstance(visual, str) else f"a {type(visual).__name__}"
+        raise UserError(
+            f"ivcp is shown images and image files only, but {name} shows {told}: choose a task "
+            "about images."
+        )
+    return image.convert("RGB")
