@@ -1,4 +1,4 @@
-"""`python -m ivcp.report RUNS... [--out DIR]`: finished runs as tables and one plot."""
+"""`python -m ivcp.report RUNS... [--out DIR]`: finished runs as tables, plots and one page."""
 
 from __future__ import annotations
 
@@ -6,29 +6,36 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ivcp.core.errors import UserError
-from ivcp.report import suite, table
-from ivcp.report.paired import pair_runs
-from ivcp.report.pareto import save_pareto
+from ivcp.report import latex, suite, table
+from ivcp.report.page import Page, to_html
 from ivcp.report.remarks import PAIRED, remarks
-from ivcp.report.rows import make_rows
-from ivcp.report.runs import find_runs, merge_baselines
+from ivcp.report.rows import Row, make_rows
+from ivcp.report.runs import Run, find_runs, merge_baselines
+
+if TYPE_CHECKING:
+    from ivcp.report.gallery import Gallery
 
 PIPE_WIDTH = 140  # columns, where no terminal tells its own
+PAGE = "report.html"
 
 
-def report(places: Sequence[Path], out: Path, paired: bool = True) -> None:
-    """Write `table.csv`, `table.md`, `pareto.png`, and of suites `suite.csv` and `suite.md`.
+def report(places: Sequence[Path], out: Path, paired: bool = True, drawn: bool = True) -> None:
+    """Write tables, plots and the page; print the tables.
 
-    The tables are printed too.
+    The files are `table.csv`, `table.md`, `table.tex`, `pareto.png` and `report.html`; `suite.csv`
+    and `suite.md` of suites, `ratio.png` and `layer.png` where runs differ in these, and
+    `positions.png` where IVC tokens were kept.
 
     Args:
         places: Run folders or parents of run folders.
         out: Folder for the files; made if it is missing.
-        paired: Whether to read each run's predictions for intervals and tests.
+        paired: Whether to read each run's predictions, for intervals, tests and galleries.
+        drawn: Whether to draw plots and make the page.
 
     Raises:
         UserError: No run could be read, or a file cannot be written.
@@ -42,23 +49,19 @@ def report(places: Sequence[Path], out: Path, paired: bool = True) -> None:
             "a metrics.json, such as outputs/ or multirun/."
         )
     runs, repeated = merge_baselines(runs)
-    statistics, unpaired = pair_runs(runs) if paired else ({}, [])
-    rows = make_rows(runs, statistics)
+    rows, lines = _compare(runs, paired)
     suites = suite.suite_tables(rows)
-    lines = remarks(runs, unpaired)
-    if statistics:
-        lines = [PAIRED, *lines]
-    texts = {
-        "table.csv": table.to_csv(rows),
-        "table.md": table.to_markdown(rows) + "".join(f"\n{line}\n" for line in lines),
-    }
-    if suites:
-        texts |= {"suite.csv": suite.to_csv(suites), "suite.md": suite.to_markdown(suites)}
+    found = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    left_out = f", {repeated} repeated unpruned left out" if repeated else ""
+    skipped = f", {len(problems)} skipped" if problems else ""
+    summary = f"{found}{left_out}{skipped}"
+    files = _tables(rows, suites, lines)
+    if drawn:
+        files |= _drawn(rows, suites, [*lines, *problems], summary, paired)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (out / name).write_text(text, encoding="utf-8")
-        save_pareto(runs, out / "pareto.png")
+        for name, data in files.items():
+            (out / name).write_bytes(data)
     except OSError as error:
         raise UserError(f"The report cannot be written to {out}: {error}.") from error
     console = Console()
@@ -68,19 +71,70 @@ def report(places: Sequence[Path], out: Path, paired: bool = True) -> None:
     if suites:
         console.print(suite.to_screen(suites, console.width))
         lines = [suite.caption(suites), *lines]
-    left_out = f", {repeated} repeated unpruned left out" if repeated else ""
-    skipped = f", {len(problems)} skipped" if problems else ""
-    found = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    lines.append(f"{found}{left_out}{skipped}; {', '.join(texts)} and pareto.png are in {out}.")
+    *names, last = files
+    lines.append(f"{summary}; {', '.join(names)} and {last} are in {out}.")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _compare(runs: Sequence[Run], paired: bool) -> tuple[list[Row], list[str]]:
+    """The rows, and what to say below them."""
+    if not paired:
+        return make_rows(runs), remarks(runs)
+    from ivcp.report.paired import pair_runs  # torchmetrics takes seconds to import
+
+    statistics, unpaired = pair_runs(runs)
+    lines = remarks(runs, unpaired)
+    return make_rows(runs, statistics), [PAIRED, *lines] if statistics else lines
+
+
+def _tables(
+    rows: Sequence[Row], suites: Sequence[suite.SuiteTable], lines: Sequence[str]
+) -> dict[str, bytes]:
+    texts = {
+        "table.csv": table.to_csv(rows),
+        "table.md": table.to_markdown(rows) + "".join(f"\n{line}\n" for line in lines),
+        "table.tex": latex.to_latex(rows),
+    }
+    if suites:
+        texts |= {"suite.csv": suite.to_csv(suites), "suite.md": suite.to_markdown(suites)}
+    return {name: text.encode() for name, text in texts.items()}
+
+
+def _drawn(
+    rows: Sequence[Row],
+    suites: Sequence[suite.SuiteTable],
+    notes: Sequence[str],
+    summary: str,
+    paired: bool,
+) -> dict[str, bytes]:
+    """Plots, and the page that shows them."""
+    from ivcp.report.plots import draw_plots  # matplotlib takes a second to import
+
+    plots = draw_plots(rows)
+    galleries: list[Gallery] = []
+    problems: list[str] = []
+    if paired:
+        from ivcp.report.gallery import make_galleries  # torch takes seconds to import
+
+        galleries, problems = make_galleries(rows)
+    page = Page(
+        rows=rows,
+        suites=suites,
+        plots=plots.plots,
+        galleries=galleries,
+        notes=[*notes, *plots.problems, *problems],
+        summary=f"{summary}.",
+    )
+    return {**plots.files, PAGE: to_html(page).encode()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m ivcp.report",
-        description="Gather finished runs into tables (CSV, Markdown, on screen) and pareto.png.",
+        description="Gather finished runs into tables (CSV, Markdown, LaTeX, on screen), plots and "
+        f"one self-contained page, {PAGE}.",
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders or parents of them")
     parser.add_argument(
@@ -90,11 +144,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--no-paired",
         dest="paired",
         action="store_false",
-        help="leave out intervals and tests, for which all predictions are read",
+        help="leave out intervals, tests and galleries, for which all predictions are read",
+    )
+    parser.add_argument(
+        "--tables",
+        dest="drawn",
+        action="store_false",
+        help=f"write the tables alone, without plots and {PAGE}",
     )
     given = parser.parse_args(arguments)
     try:
-        report(given.runs, given.out, given.paired)
+        report(given.runs, given.out, given.paired, given.drawn)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

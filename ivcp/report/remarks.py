@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ivcp.report.paired import Unpaired
+from ivcp.report.comparison import Unpaired
 from ivcp.report.rows import dataset_name
 from ivcp.report.runs import Run
 

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
 
 from ivcp.core.metric import Sums
+from ivcp.report.comparison import UNKNOWN, Interval
 
 RESAMPLES = 2000
 QUANTILES = (0.025, 0.975)
 CELLS = 4_000_000
 """Most weights at a time: 32 MB."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Where a number lies with a confidence of 95 %; None where nothing is known."""
-
-    low: float | None = None
-    high: float | None = None
-
-
-UNKNOWN = Interval()
 
 
 def mcnemar(mended: int, broken: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ivcp.report.paired import NOT_PAIRED, Paired
+from ivcp.report.comparison import NOT_PAIRED, Paired
 from ivcp.report.runs import Run, baseline_of
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from ivcp.core.comparable import COMPARED, content
 from ivcp.core.errors import UserError
 
 FILE = "metrics.json"
@@ -58,6 +59,7 @@ class Run:
         notes: What a reader of its results must know, one sentence each.
         date: When the run was made, in a format that sorts.
         setting: Everything but the pruner that a fair comparison holds fixed.
+        record: The file's `run` as it is: configuration, versions, device; empty of a member.
     """
 
     folder: Path
@@ -86,6 +88,7 @@ class Run:
     notes: tuple[str, ...] = ()
     date: str = ""
     setting: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def unpruned(self) -> bool:
@@ -147,6 +150,7 @@ def read_run(path: Path) -> Run:
         samples=_count(record.get("samples")),
         failed_samples=_count(record.get("failed_samples")),
         notes=_notes(record),
+        record=record,
     )
 
 
@@ -266,6 +270,6 @@ def _layer_text(value: Any) -> str:
 
 def _setting(record: dict[str, Any]) -> str:
     config = _part(record, "config")
-    fixed = [config.get("model"), config.get("dataset")]
-    fixed += [record.get(key) for key in ("samples", "batch_size", "dtype", "attention", "device")]
+    fixed = [content(config.get(key)) for key in COMPARED]
+    fixed += [record.get(key) for key in ("samples", "dtype", "attention", "device")]
     return json.dumps(fixed, sort_keys=True, default=str)

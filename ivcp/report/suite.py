@@ -120,7 +120,7 @@ def to_markdown(tables: Sequence[SuiteTable]) -> str:
     for table in tables:
         head = [*METHOD, *("<br>".join(column) for column in table.columns)]
         rule = ["---", *["---:"] * (len(head) - 1)]
-        shown = markdown_table([head, rule, *_cells(table)])
+        shown = markdown_table([head, rule, *shown_cells(table)])
         parts.append(f"## {table.suite} · {table.model}\n\n{shown}\n")
     return ("".join(parts) + caption(tables)).replace(MARK, f"\\{MARK}") + "\n"
 
@@ -135,12 +135,13 @@ def to_screen(tables: Sequence[SuiteTable], width: int) -> Group:
     return Group(*(part for table in tables for part in _parts(table, width)))
 
 
-def _cells(table: SuiteTable) -> list[list[str]]:
+def shown_cells(table: SuiteTable) -> list[list[str]]:
+    """Method and scores of each line."""
     return [[*_method(row), *map(_cell, cells)] for row, cells in table.lines]
 
 
 def _parts(table: SuiteTable, width: int) -> list[Table]:
-    lines = [[*METHOD, *("\n".join(column) for column in table.columns)], *_cells(table)]
+    lines = [[*METHOD, *("\n".join(column) for column in table.columns)], *shown_cells(table)]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
     first = len(METHOD)
     parts: list[list[int]] = []

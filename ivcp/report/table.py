@@ -32,6 +32,7 @@ class Column:
         whole: Whether cells must not be broken on a narrow screen, as words are not.
         shared: Whether cells are equal in a block on screen; its title holds them.
         screen: Whether there is room for it on screen.
+        paper: Whether there is room for it on paper.
     """
 
     heading: str
@@ -40,6 +41,7 @@ class Column:
     whole: bool = False
     shared: bool = False
     screen: bool = True
+    paper: bool = True
 
 
 def metric_name(run: Run) -> str:
@@ -108,18 +110,23 @@ COLUMNS = (
     Column("score", lambda row: score(row.run.value, row.run.unit)),
     Column("of\nunpruned %", lambda row: score(row.relative)),
     Column("difference\n[95 %]", difference, whole=True),
-    Column("p", lambda row: p_value(row.paired.p)),
-    Column("mended", lambda row: plain(row.paired.mended), screen=False),
-    Column("broken", lambda row: plain(row.paired.broken), screen=False),
+    Column("p", lambda row: p_value(row.paired.p), paper=False),
+    Column("mended", lambda row: plain(row.paired.mended), screen=False, paper=False),
+    Column("broken", lambda row: plain(row.paired.broken), screen=False, paper=False),
     Column("kept %", lambda row: score(row.run.keep_ratio)),
-    Column("layer\navg %", lambda row: score(row.run.layer_average_ratio)),
+    Column("layer\navg %", lambda row: score(row.run.layer_average_ratio), paper=False),
     Column("KV %", lambda row: score(row.run.kv_cache_ratio)),
-    Column("KV MB", lambda row: megabytes(row.run.kv_cache_bytes), screen=False),
+    Column("KV MB", lambda row: megabytes(row.run.kv_cache_bytes), screen=False, paper=False),
     Column("FLOPs %", lambda row: score(row.run.flops_ratio)),
     Column("prefill\nms", lambda row: milliseconds(row.run.prefill_ms.median)),
-    Column("selector\nms", lambda row: milliseconds(row.run.selector_ms.median), screen=False),
-    Column("decode\nms/token", lambda row: milliseconds(row.run.decode_ms.median)),
-    Column("samples", lambda row: plain(row.run.samples)),
+    Column(
+        "selector\nms",
+        lambda row: milliseconds(row.run.selector_ms.median),
+        screen=False,
+        paper=False,
+    ),
+    Column("decode\nms/token", lambda row: milliseconds(row.run.decode_ms.median), paper=False),
+    Column("samples", lambda row: plain(row.run.samples), paper=False),
 )
 
 
@@ -147,14 +154,19 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
-def to_screen(rows: Sequence[Row]) -> Group:
-    """One block for each dataset, model and metric; members of a suite are left out."""
+def by_block(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of each dataset, model and metric by a title; members of a suite are left out."""
     blocks: dict[str, list[Row]] = {}
     for row in rows:
         run = row.run
         title = f"{run.dataset} · {run.model} · {metric_name(run)}"
         blocks.setdefault(title, []).append(row)
-    return Group(*(_block(title, block) for title, block in blocks.items()))
+    return blocks
+
+
+def to_screen(rows: Sequence[Row]) -> Group:
+    """One table a block."""
+    return Group(*(_block(title, block) for title, block in by_block(rows).items()))
 
 
 def _block(title: str, rows: Sequence[Row]) -> Table:

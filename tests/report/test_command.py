@@ -14,6 +14,8 @@ from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
 from ivcp.metrics.suite import SuiteMetrics
 from ivcp.report.__main__ import main
 
+FILES = ["pareto.png", "report.html", "table.csv", "table.md", "table.tex"]
+
 
 def test_files_are_written_and_skipped_ones_counted(
     make_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -25,7 +27,7 @@ def test_files_are_written_and_skipped_ones_counted(
     (tmp_path / "runs/torn/metrics.json").write_text('{"metrics": {')
     out = tmp_path / "new/folder"
     assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["pareto.png", "table.csv", "table.md"]
+    assert sorted(path.name for path in out.iterdir()) == FILES
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1
     assert "not complete JSON" in printed.err
@@ -49,12 +51,15 @@ def test_a_suite_has_a_table_of_its_own(
     make_pair(make_judged)
     out = tmp_path / "out"
     assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
-    names = ["pareto.png", "suite.csv", "suite.md", "table.csv", "table.md"]
+    names = sorted([*FILES, "suite.csv", "suite.md"])
     assert sorted(path.name for path in out.iterdir()) == names
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for told in ("both · tiny", "0.0 (0.0)*", "both: Rules stood in.", "(4 rows)"):
+        assert page.count(told) >= 1
     printed = capsys.readouterr().out
     assert "0.0 (0.0)*" in printed
     assert "-100.0 [-100.0, -100.0]" in printed
-    assert "table.csv, table.md, suite.csv, suite.md and pareto.png are in" in printed
+    assert "suite.csv, suite.md, pareto.png and report.html are in" in printed
     for text in (printed, (out / "table.md").read_text()):
         assert text.count("both: Rules stood in.") == 1
         assert text.count("McNemar") == 1
@@ -92,6 +97,23 @@ def test_a_place_that_cannot_be_written_is_exit_code_2(
     (tmp_path / "file").write_text("")
     assert main([str(folder), "--out", str(tmp_path / "file")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_tables_can_stand_alone(make_run: Any, tmp_path: Path) -> None:
+    make_run("a", pruner="none", value=0.9)
+    assert main([str(tmp_path / "a"), "--out", str(tmp_path / "out"), "--tables"]) == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["table.csv", "table.md", "table.tex"]
+
+
+def test_tables_need_none_of_the_slow_libraries() -> None:
+    code = (
+        "import sys, ivcp.report.__main__;"
+        "slow = {'torch', 'torchmetrics', 'pandas', 'scipy', 'matplotlib'};"
+        "sys.exit(', '.join(slow & sys.modules.keys()) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_module_runs_without_a_traceback(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
 from ivcp.metrics.suite import SuiteMetrics
 from ivcp.metrics.yes_no import YesNoMetrics
 from ivcp.report import paired, verdicts
-from ivcp.report.paired import Paired, Unpaired, pair_runs
-from ivcp.report.resampling import Interval
+from ivcp.report.comparison import Interval, Paired, Unpaired
+from ivcp.report.paired import pair_runs
 from ivcp.report.runs import Run, find_runs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ivcp.report.paired import Unpaired
+from ivcp.report.comparison import Unpaired
 from ivcp.report.remarks import remarks
 from ivcp.report.runs import find_runs
 

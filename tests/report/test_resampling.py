@@ -11,7 +11,8 @@ from scipy import stats
 
 from ivcp.core.metric import Sums
 from ivcp.report import resampling
-from ivcp.report.resampling import UNKNOWN, interval, mcnemar, resample
+from ivcp.report.comparison import UNKNOWN
+from ivcp.report.resampling import interval, mcnemar, resample
 
 
 def mean(sums: Sums) -> Sums:

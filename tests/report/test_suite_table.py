@@ -15,7 +15,7 @@ from ivcp.metrics.mme import MmeMetrics
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
 from ivcp.metrics.suite import SuiteMetrics
 from ivcp.report.paired import pair_runs
-from ivcp.report.pareto import draw_pareto
+from ivcp.report.plots import draw_plots
 from ivcp.report.rows import Row, make_rows
 from ivcp.report.runs import find_runs
 from ivcp.report.suite import SuiteTable, suite_tables, to_csv, to_markdown, to_screen
@@ -124,6 +124,5 @@ def test_members_are_rows_of_the_whole_table_but_not_of_screen_and_plot(rows: li
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(whole_screen(rows))
     assert "a_second" not in console.export_text()
-    figure = draw_pareto([row.run for row in rows])
-    titles = [axes.get_title(loc="left") for axes in figure.axes[::2]]
-    assert titles == ["general", "single"]
+    captions = [plot.caption.partition(":")[0] for plot in draw_plots(rows).plots]
+    assert captions == ["general", "single"]

@@ -14,8 +14,8 @@ from rich.console import Console
 from ivcp.core.metric import Judged
 from ivcp.metrics.mme import MmeMetrics
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
-from ivcp.report.paired import Paired, pair_runs
-from ivcp.report.resampling import Interval
+from ivcp.report.comparison import Interval, Paired
+from ivcp.report.paired import pair_runs
 from ivcp.report.rows import Row, make_rows
 from ivcp.report.runs import find_runs
 from ivcp.report.table import to_csv, to_markdown, to_screen

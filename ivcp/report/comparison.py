@@ -1,0 +1,62 @@
+"""How a run stands to its unpruned baseline: what is known, or why nothing is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ivcp.report.runs import Run
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a number lies with a confidence of 95 %; None where nothing is known."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+UNKNOWN = Interval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """How a run and its baseline differ on the samples that both were asked.
+
+    Of a suite, the samples of each member are resampled apart, and answers of all count together.
+    What is not known is None.
+
+    Attributes:
+        difference: Of headline minus baseline, in the headline's unit.
+        relative: Of headline over baseline.
+        mended: Answers that only the run has right.
+        broken: Answers that only the baseline has right.
+        p: Of McNemar's exact test on these two.
+    """
+
+    difference: Interval = UNKNOWN
+    relative: Interval = UNKNOWN
+    mended: int | None = None
+    broken: int | None = None
+    p: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval of the difference leaves out 0."""
+        low, high = self.difference.low, self.difference.high
+        return low is not None and high is not None and not low <= 0 <= high
+
+
+NOT_PAIRED = Paired()
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """A run, or a member of a suite, without these statistics though it has a baseline.
+
+    Attributes:
+        run: The run.
+        reason: Why, without a full stop.
+    """
+
+    run: Run
+    reason: str

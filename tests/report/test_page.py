@@ -1,0 +1,150 @@
+"""The page: parsed, and held against what it must hold and must not."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ivcp.report.__main__ import main
+from ivcp.report.stylesheet import STYLE
+
+NASTY = "<script>alert('&amp;')</script>\" $\\frac{$"
+VOID = {"meta", "img", "br", "link", "input"}
+POINTING = {"href", "src", "srcset", "action", "data", "poster", "background", "xlink:href"}
+
+
+class Reader(HTMLParser):
+    """Elements, texts and pictures of a page whose elements must be closed in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.ids: set[str] = set()
+        self.targets: list[str] = []
+        self.rows: list[list[str]] = []
+        self.words: list[str] = []
+        self.metas: dict[str | None, str | None] = {}
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        assert not [name for name in told if name.startswith("on") or name == "style"]
+        self.tags.add(tag)
+        self.targets += [value or "" for name, value in attrs if name in POINTING]
+        self.ids.add(told.get("id") or "")
+        if tag == "meta":
+            self.metas[told.get("http-equiv") or told.get("name")] = told.get("content")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+
+@pytest.fixture
+def page(make_run: Any, tmp_path: Path) -> Reader:
+    for pruner, scores in (("none", (1.0, 1.0, 0.0)), ("ivcp", (0.0, 1.0, 1.0))):
+        folder = make_run(
+            f"runs/{pruner}", pruner=pruner, value=0.5, layer=4, notes=[NASTY],
+            config={"prompt": NASTY},
+        )  # fmt: skip
+        told = [
+            {
+                "index": index,
+                "id": f"{NASTY}{index}",
+                "question": NASTY,
+                "answer": NASTY,
+                "prediction": NASTY,
+                "score": score,
+                "images": [[5, 3, 3]],
+                "kept": [5, 9],
+                "roles": [1, 3],
+            }
+            for index, score in enumerate(scores)
+        ]
+        (folder / "predictions.jsonl").write_text("".join(json.dumps(x) + "\n" for x in told))
+    make_run("runs/nasty", pruner=NASTY, value=0.4, dataset=NASTY, model=NASTY)
+    make_run("runs/low", pruner="ivcp", value=0.3, ratio=0.1, layer=4)
+    (tmp_path / "runs/torn").mkdir()
+    (tmp_path / "runs/torn/metrics.json").write_text("{")
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    return Reader((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+
+
+def test_nothing_points_outside(page: Reader) -> None:
+    assert page.tags.isdisjoint({"script", "link", "iframe", "object", "embed", "base", "form"})
+    for target in page.targets:
+        assert target.startswith(("#", "data:image/png;base64,", "data:image/jpeg;base64,"))
+    assert {target[1:] for target in page.targets if target[0] == "#"} <= page.ids
+    assert "url(" not in STYLE
+    assert "@import" not in STYLE
+    policy = page.metas["Content-Security-Policy"]
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_pictures_are_whole(page: Reader) -> None:
+    pictures = [target.split(",")[1] for target in page.targets if target.startswith("data:")]
+    assert len(pictures) == 2 + 1 + 1 + 2  # costs of two sets, ratio, positions, two samples
+    for data in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            picture.load()
+
+
+def test_every_run_is_in_it(page: Reader, tmp_path: Path) -> None:
+    for method in (
+        ["none", "1", "-", "50.0"], ["ivcp", "0.5", "4", "50.0"], ["ivcp", "0.1", "4", "30.0"],
+        [NASTY, "0.5", "40.0"],
+    ):  # fmt: skip
+        assert sum(row[: len(method)] == method for row in page.rows) == 1
+    text = "".join(page.words)
+    for name in ("none", "ivcp", "low", "nasty"):
+        assert str(tmp_path / "runs" / name) in text
+    assert "4 runs, 1 skipped." in text
+    assert "torn/metrics.json is not complete JSON" in text
+
+
+def test_columns_of_which_nothing_is_known_are_left_out(page: Reader) -> None:
+    nasty, shapes = (row for row in page.rows if row[0] == "pruner")
+    assert "layer" in shapes
+    assert {"layer", "of\nunpruned %"}.isdisjoint(nasty)
+    assert {"p", "mended", "broken"}.isdisjoint(shapes)
+
+
+def test_text_is_escaped(page: Reader) -> None:
+    assert page.words.count(NASTY) >= 12  # cells, questions, answers, settings, notes
+    assert any(f"· {NASTY}0" in words for words in page.words)
+
+
+def test_samples_settings_and_notes_are_told(page: Reader) -> None:
+    words = page.words
+    assert (
+        "shapes · tiny · ivcp at 0.5, layer 4: 1 broken, 1 mended of 3 samples (2 shown)" in words
+    )
+    assert [word for word in words if word in ("broken", "mended")][-2:] == ["broken", "mended"]
+    assert "config.prompt" in words
+    assert any("predictions.jsonl is missing" in one for one in words)
+
+
+def test_it_fits_phones_and_the_dark(page: Reader) -> None:
+    assert page.metas["viewport"] == "width=device-width, initial-scale=1"
+    assert "prefers-color-scheme: dark" in STYLE
