@@ -1,6 +1,5 @@
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from wandb_files import forget_credentials, read_runs
 
 from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
@@ -15,21 +15,6 @@ from ivcp.evaluation.evaluate import evaluate
 from ivcp.evaluation.wandb_logger import UnattendedWandbLogger
 from ivcp.metrics.yes_no import YesNoMetrics
 from ivcp.pruners.none import NoPruning
-
-
-def wandb_records(path: Path) -> Iterator[bytes]:
-    """Serialized records of an offline run: LevelDB's log format behind a header of 7 bytes."""
-    data, block, at, parts = path.read_bytes(), 32768, 7, b""
-    while at + 7 <= len(data):
-        if block - at % block < 7:  # no record header crosses the border of a block
-            at += block - at % block
-            continue
-        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        parts += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield parts
-            parts = b""
 
 
 def results(parts) -> tuple[dict, list[dict]]:
@@ -79,7 +64,7 @@ def test_a_run_leaves_the_files_that_are_promised(parts, capsys) -> None:
     assert Image.open(picture).size[0] > 100
     assert "acc@0.5" in capsys.readouterr().out
     names = {path.name for path in Path(parts["folder"]).iterdir()}
-    assert names == {"metrics.json", "predictions.jsonl", "pictures"}
+    assert names == {"metrics.json", "predictions.jsonl", "run.json", "pictures"}
 
 
 def test_unpruned_answers_are_those_of_plain_generate(parts) -> None:
@@ -156,7 +141,7 @@ def test_two_processes_count_each_of_five_samples_once(parts) -> None:
     assert [line["index"] for line in lines] == [0, 1, 2, 3, 4]
     assert (report["run"]["processes"], report["run"]["failed_samples"]) == (2, 1)
     names = {path.name for path in Path(parts["folder"]).iterdir()}
-    assert names == {"metrics.json", "predictions.jsonl", "pictures"}
+    assert names == {"metrics.json", "predictions.jsonl", "run.json", "pictures"}
     single = parts | {"folder": parts["folder"] + "-single"}
     Path(single["folder"]).mkdir()
     evaluate(**single)
@@ -195,27 +180,12 @@ def test_a_missing_gpu_is_one_sentence(parts) -> None:
 
 def test_wandb_offline_run_can_be_read_back(parts, monkeypatch, tmp_path, capsys) -> None:
     pytest.importorskip("wandb")
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    forget_credentials(monkeypatch, tmp_path)
     value = evaluate(**parts | {"logger": partial(UnattendedWandbLogger, project="test")})
     assert "logs offline, since no API key was found" in capsys.readouterr().err
-    (path,) = Path(parts["folder"]).glob("wandb/offline-run-*/run-*.wandb")
-    history, config = {}, {}
-    for data in wandb_records(path):
-        record = Record.FromString(data)
-        for item in record.history.item:
-            history[item.key or "/".join(item.nested_key)] = item.value_json
-        for item in (*record.config.update, *record.run.config.update):
-            config[item.key or "/".join(item.nested_key)] = item.value_json
-    assert math.isclose(json.loads(history["metrics/acc@0.5"]), value)
-    assert {"tokens/keep_ratio", "efficiency/kv_cache_bytes"} <= history.keys()
-    assert any(key.startswith("predictions") for key in history)
-    assert any(key.startswith("kept_tokens") for key in history)
-    assert json.loads(config["ratio"]) == 0.5
-    files = path.parent / "files" / "media"
-    assert len(list(files.glob("images/*.png"))) == 1
-    (table,) = files.glob("table/*.json")
-    assert len(json.loads(table.read_text())["data"]) == 3
+    (run,) = read_runs(Path(parts["folder"]))
+    assert math.isclose(run.history["metrics/acc@0.5"], value)
+    assert {"tokens/keep_ratio", "efficiency/kv_cache_bytes"} <= run.history.keys()
+    assert run.config["ratio"] == 0.5
+    assert len(run.table("predictions")["data"]) == 3
+    assert len(list((run.folder / "files" / "media").glob("images/*.png"))) == 1

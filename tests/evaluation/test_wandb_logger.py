@@ -1,24 +1,114 @@
+import json
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from wandb_files import forget_credentials
 
 from ivcp.core.errors import UserError
-from ivcp.evaluation.wandb_logger import UnattendedWandbLogger, has_key
+from ivcp.evaluation.wandb_logger import UnattendedWandbLogger, WandbRuns, has_key
 
 pytest.importorskip("wandb")
+
+RUN = {
+    "model": "tiny",
+    "pruner": "fastv",
+    "dataset": "shapes",
+    "ratio": 0.5,
+    "layer": [2, 4],
+    "config": {"pruner": {"keep_ratio": 0.3}},
+}
 
 
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch, tmp_path: Path) -> None:
-    for name in (
-        "WANDB_API_KEY",
-        "WANDB_IDENTITY_TOKEN_FILE",
-        "WANDB_MODE",
-        "WANDB_BASE_URL",
-        "NETRC",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    forget_credentials(monkeypatch, tmp_path)
+
+
+def options(folder: Path, runs: WandbRuns, **changes: Any) -> dict[str, Any]:
+    """The arguments of `wandb.init` for a made-up run in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").write_text(json.dumps({"run": {**RUN, **changes}}))
+    return runs(save_dir=folder)._wandb_init
+
+
+def test_the_yaml_states_every_field_with_its_default() -> None:
+    config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "logger" / "wandb.yaml")
+    made = instantiate(config, _convert_="all")
+    assert set(config) - {"_target_"} == {field.name for field in fields(WandbRuns)}
+    assert replace(made, tags=tuple(made.tags)) == WandbRuns()
+
+
+def test_a_run_is_named_and_tagged_by_what_it_is(tmp_path: Path) -> None:
+    told = options(tmp_path / "run", WandbRuns())
+    assert told["name"] == "tiny fastv 0.3 shapes"
+    assert told["tags"] == ["tiny", "fastv", "shapes", "ratio 0.3"]
+    assert (told["job_type"], told["project"]) == ("evaluation", "ivcp")
+    assert "group" not in told
+
+
+def test_without_a_keep_ratio_of_the_pruner_the_configured_one_is_told(tmp_path: Path) -> None:
+    told = options(tmp_path / "run", WandbRuns(), config={"pruner": {}})
+    assert told["name"] == "tiny fastv 0.5 shapes"
+
+
+def test_runs_of_a_sweep_share_its_folders_as_their_group(tmp_path: Path) -> None:
+    sweep = tmp_path / "multirun" / "2026-01-01" / "10-00-00"
+    for name in ("0,pruner=none", "1,data.root=/a/b"):  # an override may hold slashes
+        told = options(sweep / name, WandbRuns())
+        (sweep / "multirun.yaml").touch()
+        assert told.get("group") == (None if name.startswith("0") else "2026-01-01/10-00-00")
+
+
+def test_everything_can_be_chosen(tmp_path: Path) -> None:
+    runs = WandbRuns(
+        project="p",
+        entity="team",
+        name="{pruner} before {layer}",
+        group="ablation",
+        job_type="sweep",
+        tags=["{model}", "x" * 70, "{sweep}", "tiny"],
+    )
+    told = options(tmp_path / "run", runs)
+    assert told["name"] == "fastv before [2, 4]"
+    assert told["tags"] == ["tiny", "x" * 64]
+    assert [told[key] for key in ("project", "entity", "group", "job_type")] == [
+        "p", "team", "ablation", "sweep",
+    ]  # fmt: skip
+
+
+def test_what_is_null_is_left_to_the_service(tmp_path: Path) -> None:
+    runs = WandbRuns(name=None, group=None, job_type=None, tags=None)
+    told = options(tmp_path / "run", runs)
+    assert told["name"] is None
+    assert not {"group", "job_type", "tags", "entity"} & told.keys()
+
+
+def test_variables_of_the_service_win(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
+    monkeypatch.setenv("WANDB_TAGS", "mine")
+    told = options(tmp_path / "run", WandbRuns(group="other"))
+    assert not {"group", "tags"} & told.keys()
+    assert told["name"] == "tiny fastv 0.3 shapes"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"mode": "cloud"}, r"logger\.mode must be online or offline; got 'cloud'"),
+        ({"name": "{modle}"}, r"logger\.name may hold \{model\}, .* got '\{modle\}'"),
+        ({"group": "{"}, r"logger\.group may hold .* got '\{'"),
+        ({"name": "{ratio:.2f}"}, r"logger\.name may hold .* got '\{ratio:\.2f\}'"),
+        ({"tags": ["{}"]}, r"logger\.tags may hold .* got '\{\}'"),
+        ({"tags": "one"}, r"logger\.tags must be a list such as \[one\]"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_runs(changes, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        WandbRuns(**changes)
 
 
 def test_a_key_is_found_in_the_environment_and_in_netrc(monkeypatch, tmp_path: Path) -> None:
