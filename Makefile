@@ -16,8 +16,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 run: $(VENV)/installed ## compare IVC-Prune with its baselines on the packaged model
 	$(BIN)/python run.py pruner=none hydra.run.dir=outputs/none
-	$(BIN)/python run.py -m experiment=compare
-	$(BIN)/python run.py -m experiment=matched
+	$(BIN)/python run.py -m +experiment=compare
+	$(BIN)/python run.py -m +experiment=matched
 	$(BIN)/python -m ivcp.report outputs/none outputs/compare outputs/matched --out outputs/report
 
 test: $(VENV)/installed ## run the tests

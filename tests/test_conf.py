@@ -93,5 +93,5 @@ def test_tuned_values_follow_the_pair_and_the_command_line_wins() -> None:
 
 
 def test_an_overlay_can_choose_other_parts(tmp_path) -> None:
-    cfg = composed("experiment=compare")
+    cfg = composed("+experiment=compare")
     assert cfg.dataset.task == "grounding"

@@ -27,27 +27,35 @@ class ForegroundOnly(Pruner):
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
         layer: Decoder layer before which tokens leave, 1 .. L-1 (16: Qwen2.5-VL-7B).
-        seed_ratio: Seeds as a fraction of the visual tokens, in (0, 1] (release: 0.01).
+        cut_cache: Whether they also leave the caches of earlier layers (paper: yes).
+        renumber: Whether surviving tokens get gapless positions (paper: no).
+        seed_ratio: Seeds as a fraction of the visual tokens, in [0, 1]; 0 goes without seeds
+            (release: 0.01, at least one).
     """
 
     layer: int = 16
+    cut_cache: bool = True
+    renumber: bool = False
     seed_ratio: float = 0.01
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"values"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.seed_ratio <= 1:
-            raise UserError(f"seed_ratio must lie in (0, 1]; got {self.seed_ratio!r}.")
+        if not 0 <= self.seed_ratio <= 1:
+            raise UserError(f"seed_ratio must lie in [0, 1]; got {self.seed_ratio!r}.")
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage(self.layer),)
+        return (Stage(self.layer, self.cut_cache),)
+
+    def renumbers(self) -> bool:
+        return self.renumber
 
     def select(self, view: View, stage: int) -> Selection:
         image, target = view.image, self.target(view)
         first, size = image.overview
         text, visual = view.values()
-        seeds = max(1, round(self.seed_ratio * size))
+        seeds = max(1, round(self.seed_ratio * size)) if self.seed_ratio else 0
         whole = slice(first, first + size)
         blank = padding(image, visual.device)
         scores, picked = foreground_scores(

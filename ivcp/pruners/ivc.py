@@ -27,14 +27,21 @@ class IVCOnly(Pruner):
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
         layer: Decoder layer before which tokens leave, 0 .. L-1 (16: Qwen2.5-VL-7B).
+        cut_cache: Whether they also leave the caches of earlier layers (paper: yes).
+        renumber: Whether surviving tokens get gapless positions (paper: no).
     """
 
     layer: int = 16
+    cut_cache: bool = True
+    renumber: bool = False
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"positions"})
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage(self.layer),)
+        return (Stage(self.layer, self.cut_cache),)
+
+    def renumbers(self) -> bool:
+        return self.renumber
 
     def select(self, view: View, stage: int) -> Selection:
         cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())

@@ -41,6 +41,8 @@ class IVCPrune(Pruner):
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1] (paper: 0.5).
         layer: Decoder layer before which tokens leave, 1 .. L-1 (paper: 16 for Qwen2.5-VL-7B).
+        cut_cache: Whether they also leave the caches of earlier layers (paper: yes).
+        renumber: Whether surviving tokens get gapless positions (paper: no).
         cos_share: Part of the budget for the largest mean cosines, in [0, 1] (release: a fifth).
         sin_share: Part of the budget for the largest mean sines, in [0, 1] (release: a fifth).
         seed_ratio: Seeds as a fraction of the visual tokens, in [0, 1]; 0 goes without seeds
@@ -53,6 +55,8 @@ class IVCPrune(Pruner):
     """
 
     layer: int = 16
+    cut_cache: bool = True
+    renumber: bool = False
     cos_share: float = 0.2
     sin_share: float = 0.2
     seed_ratio: float = 0.01
@@ -71,7 +75,10 @@ class IVCPrune(Pruner):
             raise UserError(f"softmax must be image or prompt; got {self.softmax!r}.")
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage(self.layer),)
+        return (Stage(self.layer, self.cut_cache),)
+
+    def renumbers(self) -> bool:
+        return self.renumber
 
     def select(self, view: View, stage: int) -> Selection:
         image, target = view.image, self.target(view)

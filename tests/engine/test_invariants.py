@@ -16,16 +16,25 @@ from ivcp.core.pruner import Pruner
 
 CONF = Path(__file__).parents[2] / "conf" / "pruner"
 PRUNERS = sorted(path.stem for path in CONF.glob("*.yaml"))
-ADAPT = {"sparsevlm": {"layers": [2, 3, 5]}, "none": {}}
+ADAPT = {"sparsevlm": {"layers": [2, 3, 5]}, "none": {}, "plus_ivc": {"base": {"layer": 3}}}
 
 PAIRS = [(family, name) for family in SMALL for name in PRUNERS]
 every_pair = pytest.mark.parametrize(("family", "name"), PAIRS)
 
 
+def on_disk(name: str) -> Any:
+    """A pruner's yaml, filled in where it names another one."""
+    config = OmegaConf.load(CONF / f"{name}.yaml")
+    for part in config.pop("defaults", []):
+        if part != "_self_":
+            config.base = on_disk(part["/pruner@base"])
+    return config
+
+
 def build(name: str, ratio: float, **changes: Any) -> Pruner:
     """The pruner as configured on disk, with layers that fit the small model."""
     config = OmegaConf.merge(
-        {"ratio": ratio}, {"pruner": OmegaConf.load(CONF / f"{name}.yaml")},
+        {"ratio": ratio}, {"pruner": on_disk(name)},
         {"pruner": ADAPT.get(name, {"layer": 3})}, {"pruner": changes},
     )  # fmt: skip
     return instantiate(config.pruner, _convert_="all")

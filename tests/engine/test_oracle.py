@@ -13,7 +13,7 @@ from test_invariants import PAIRS, build
 
 from ivcp import pruned
 
-MAY_LEAVE_CACHES = ("random", "uniform", "fastv", "sparsevlm")
+MAY_LEAVE_CACHES = ("random", "uniform", "ivc", "foreground", "ivcp", "fastv", "sparsevlm")
 CASES = [(*pair, True) for pair in PAIRS]
 CASES += [(*pair, False) for pair in PAIRS if pair[1] in MAY_LEAVE_CACHES]
 SAMPLES = {

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from families import LlamaWindow
+from transformers import LlamaConfig, LlamaModel
+
+from ivcp import pruned
+from ivcp.core.errors import UserError
+from ivcp.core.layout import Grid, ImageLayout
+from ivcp.core.pruner import Pruner
+from ivcp.core.selection import ROLES, budget
+from ivcp.engine.session import Session
+from ivcp.pruners.fastv import FastV
+from ivcp.pruners.foreground import ForegroundOnly
+from ivcp.pruners.ivc import IVCOnly
+from ivcp.pruners.none import NoPruning
+from ivcp.pruners.plus_ivc import PlusIVC
+from ivcp.pruners.random import RandomPruning
+from ivcp.pruners.sparsevlm import SparseVLM
+from ivcp.pruners.uniform import UniformGrid
+
+ONE = ImageLayout((Grid(3, 8, 10),))
+TILES = ImageLayout((Grid(3, 6, 6, "tile"), Grid(39, 6, 6, "tile"), Grid(75, 4, 4, "thumbnail")))
+BASES = [
+    FastV(layer=2, cut_cache=True),
+    ForegroundOnly(layer=2),
+    RandomPruning(layer=2),
+    UniformGrid(layer=2),
+]
+
+
+def prefill(pruner: Pruner, image: ImageLayout = ONE) -> tuple[list[int], list[str], Session]:
+    """Kept tokens as indices into the image, their roles, and the session."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=32, intermediate_size=32, num_hidden_layers=6,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+    model = LlamaModel(config).eval()
+    prompt = torch.randn(1, image.stop + 6, 32)
+    with torch.no_grad(), pruned(model, pruner, family=LlamaWindow(image)) as session:
+        model(inputs_embeds=prompt, use_cache=True)
+    kept = torch.searchsorted(image.tokens, session.kept[0])
+    return kept.tolist(), [ROLES[role] for role in session.roles[0].tolist()], session
+
+
+def by_turns(image: ImageLayout) -> list[list[int]]:
+    """Tokens of each grid from the best IVC token to the worst, one place of both lists a turn."""
+    theta = [10000 ** (-j / 4) for j in range(4)]
+    orders = []
+    for first, count in image.spans:
+        own = range(first, first + count)
+        angles = {n: [float(image.tokens[n]) * t for t in theta] for n in own}
+        lists = [
+            sorted(own, key=lambda n: -sum(wave(torch.tensor(a)).item() for a in angles[n]))
+            for wave in (torch.cos, torch.sin)
+        ]
+        orders.append(list(dict.fromkeys(n for pair in zip(*lists, strict=True) for n in pair)))
+    return orders
+
+
+@pytest.mark.parametrize("image", [ONE, TILES], ids=["one grid", "tiles"])
+@pytest.mark.parametrize("base", BASES, ids=lambda base: type(base).__name__)
+def test_the_base_spends_its_part_and_ivc_tokens_the_rest(base: Pruner, image: ImageLayout) -> None:
+    kept, roles, _ = prefill(PlusIVC(base=base, keep_ratio=0.5, share=0.4), image)
+    alone, _, _ = prefill(replace(base, keep_ratio=0.3), image)
+    assert len(kept) == budget(0.5, image.length)
+    assert set(alone) <= set(kept)
+    added = {token for token, role in zip(kept, roles, strict=True) if role == "ivc"}
+    assert added == set(kept) - set(alone)
+
+
+@pytest.mark.parametrize("base", BASES, ids=lambda base: type(base).__name__)
+def test_the_best_free_ivc_tokens_are_added(base: Pruner) -> None:
+    kept, _, _ = prefill(PlusIVC(base=base, keep_ratio=0.5, share=0.4))
+    alone, _, _ = prefill(replace(base, keep_ratio=0.3))
+    free = [token for token in by_turns(ONE)[0] if token not in alone]
+    assert set(kept) == set(alone) | set(free[: 40 - len(alone)])
+
+
+def test_every_grid_gives_the_same_part() -> None:
+    kept, _, _ = prefill(PlusIVC(base=IVCOnly(layer=2), keep_ratio=0.5), TILES)
+    shares = [sum(first <= n < first + count for n in kept) / count for first, count in TILES.spans]
+    assert max(shares) - min(shares) < 0.1
+
+
+@pytest.mark.parametrize(
+    "base", [*BASES, SparseVLM(layers=(2, 4))], ids=lambda base: type(base).__name__
+)
+def test_without_a_share_it_is_the_base(base: Pruner) -> None:
+    kept, _, _ = prefill(PlusIVC(base=base, keep_ratio=0.4, share=0))
+    assert kept == prefill(replace(base, keep_ratio=0.4))[0]
+    assert len(kept) == budget(0.4, 80)
+
+
+@pytest.mark.parametrize("recycle", [True, False])
+def test_a_base_of_several_stages_keeps_its_budget_at_each(recycle: bool) -> None:
+    base = SparseVLM(keep_ratio=0.3, layers=(1, 3, 5), recycle=recycle)
+    _, _, alone = prefill(base)
+    _, roles, session = prefill(PlusIVC(base=base, keep_ratio=0.3))
+    assert session.layer_tokens == alone.layer_tokens
+    assert len(roles) == budget(0.3, 80)
+    assert roles.count("ivc") >= 8
+    assert ("merged" in roles) == recycle
+
+
+def test_ivc_tokens_of_an_early_stage_stay_to_the_end() -> None:
+    base = SparseVLM(keep_ratio=0.3, layers=(1, 3, 5), recycle=False)
+    kept, _, _ = prefill(PlusIVC(base=base, keep_ratio=0.3))
+    assert set(by_turns(ONE)[0][:8]) <= set(kept)
+
+
+def test_signals_stages_and_numbering_are_the_base_s() -> None:
+    pruner = PlusIVC(base=SparseVLM(layers=(2, 4), renumber=True))
+    assert pruner.needs == {"embeddings", "hidden", "attention", "positions"}
+    assert [stage.layer for stage in pruner.stages()] == [2, 4]
+    assert pruner.renumbers()
+    assert PlusIVC(base=RandomPruning()).needs == {"positions"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"base": NoPruning()}, "base must be a method that prunes"),
+        ({"base": "fastv"}, "base must be a method that prunes, .* got 'fastv'"),
+        ({"base": SparseVLM(budget="table")}, "must prune to a ratio, .* got 'table'"),
+        ({"base": FastV(), "share": 1}, r"share must lie in \[0, 1\); got 1"),
+        ({"base": FastV(), "keep_ratio": 0}, "keep_ratio must be a number"),
+    ],
+)
+def test_a_mistake_is_a_sentence(fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        PlusIVC(**fields)
