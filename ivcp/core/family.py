@@ -13,6 +13,9 @@ from ivcp.core.layout import PromptLayout
 from ivcp.core.pruner import Signal
 from ivcp.core.types import Box, Sample
 
+TOKEN_PIXELS = 28 * 28
+"""Pixels of a visual token where a family says nothing of its own."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -159,6 +162,18 @@ class ModelFamily(Anatomy):
     @abstractmethod
     def decode(self, processor: Any, tokens: Tensor) -> list[str]:
         """Answer texts of (B, N) generated token ids, the prompt left out."""
+
+    def expected_tokens(self, pixels: float) -> float:
+        """About how many visual tokens images of a size have; balances work between processes.
+
+        Args:
+            pixels: Width times height, over all images of a sample.
+        """
+        return 1.0 + pixels / TOKEN_PIXELS
+
+    def identity(self) -> str:
+        """A text that changes with the weights, without reading all of them."""
+        return ""
 
     @abstractmethod
     def parse_box(self, text: str) -> Box | None:

@@ -126,8 +126,12 @@ class AnswerMetric(Metric, ABC):
         return None
 
     def hear(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
-        """What was parsed and its score, from a judging model's reply; None if it says neither."""
+        """What was parsed and its score, from a judging model's reply; None if it tells nothing."""
         raise NotImplementedError("This metric asks no judge.")
+
+    def notes(self, verdicts: pd.DataFrame) -> Sequence[str]:
+        """What a reader of the values must know, in sentences."""
+        return ()
 
     def unit(self, name: str) -> Literal["%", ""]:
         """Of a value: "%" for a fraction, "" for points."""

@@ -22,18 +22,20 @@ class Expression:
     Attributes:
         id: Unique in its split and stable; the source's own number.
         text: The expression.
-        box: In pixels of the original image.
+        box: In pixels of the original image; None if the source has none that is a box.
         size: Annotated `(width, height)` of the image in pixels; None if the source has none.
         image: What `Source.picture` finds the image by: a file name or the number of a row.
         coco_id: COCO's number of the image; empty if the source does not tell.
+        broken: Why there is no box; empty if there is one.
     """
 
     id: str
     text: str
-    box: Box
+    box: Box | None
     size: tuple[int, int] | None
     image: str | int
     coco_id: str
+    broken: str = ""
 
 
 class Source(Protocol):
@@ -148,6 +150,18 @@ def with_area(box: Box, where: str) -> Box:
             f"Expected a box with a positive width and height in {where}; got the corners {box}."
         )
     return box
+
+
+def corners_or_reason(box: object, where: str) -> tuple[Box | None, str]:
+    """As `corners`; or None and why it is no box, which breaks one expression and not the file.
+
+    >>> corners_or_reason([0, 0, 0, 8], "here")[0] is None
+    True
+    """
+    try:
+        return corners(box, where), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def four_numbers(values: object, where: str) -> Box:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.core.errors import UserError
-from ivcp.datasets.expressions import Expression, coco_number, corners, distinct
+from ivcp.datasets.expressions import Expression, coco_number, corners_or_reason, distinct
 
 IDS = {
     "refcoco": "lmms-lab/RefCOCO",
@@ -40,7 +40,7 @@ def refuse_mixed(name: str, split: str) -> None:
     if (name, split) in MIXED:
         raise UserError(
             f"The split {split} of {IDS[name]} mixes {MIXED[name, split]}, so its results compare "
-            "with no published ones; use dataset.source=mdetr."
+            "with no published ones; use data.refcoco=mdetr, or leave the split out."
         )
 
 
@@ -113,12 +113,14 @@ def read_hub(place: str, split: str) -> HubRows:
         where = f"row {number} of {place}"
         if not isinstance(texts, list):
             raise UserError(f"Expected a list of expressions as answer in {where}; got {texts!r}.")
+        found, reason = corners_or_reason(box, where)
         for text in texts:
             entries.append(
                 Expression(
                     id=f"{identity}-{told[identity]}",
                     text=text,
-                    box=corners(box, where),
+                    box=found,
+                    broken=reason,
                     size=None,
                     image=number,
                     coco_id=coco_number(files[number] or ""),

@@ -10,7 +10,7 @@ from ivcp.core.errors import UserError
 from ivcp.datasets.expressions import (
     Expression,
     coco_number,
-    corners,
+    corners_or_reason,
     distinct,
     fields,
     image_size,
@@ -44,7 +44,7 @@ def read_mdetr(path: Path) -> list[Expression]:
     for number, annotation in enumerate(annotations):
         where = f"annotation {number} of {path}"
         image, box = fields(annotation, ("image_id", "bbox"), where)
-        boxes[image] = corners(box, where)
+        boxes[image] = corners_or_reason(box, where)
         counts[image] += 1
     entries = []
     for number, image in enumerate(images):
@@ -57,11 +57,13 @@ def read_mdetr(path: Path) -> list[Expression]:
                 f"Expected exactly one annotation for each image entry; {where} (id {identity}) "
                 f"has {counts[identity]}. Use a finetune_refcoco*.json of {ARCHIVE}."
             )
+        corners, reason = boxes[identity]
         entries.append(
             Expression(
                 id=str(identity),
                 text=str(caption),
-                box=boxes[identity],
+                box=corners,
+                broken=reason,
                 size=image_size(width, height, where),
                 image=str(file),
                 coco_id=coco_number(str(file)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -109,6 +110,21 @@ class RefCOCO:
             *told,
         )
 
+    @cached_property
+    def identity(self) -> str:
+        """A sum over all expressions and boxes, or of the release's file."""
+        if isinstance(self._source, release.ReleaseRows):
+            return self._source.file.identity
+        told = "\n".join(repr(self._source[number]) for number in range(len(self)))
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def pixels(self, index: int) -> float:
+        """Of the photo as annotated, or by the length of the release's row."""
+        if isinstance(self._source, release.ReleaseRows):
+            return 3.0 * self._source.file.size(index)
+        size = self._source[index].size
+        return float(size[0] * size[1]) if size else 640.0 * 480
+
     def __len__(self) -> int:
         return len(self._source)
 
@@ -117,7 +133,7 @@ class RefCOCO:
 
         Raises:
             IndexError: There is no such expression.
-            BrokenSample: Its photo cannot be had or is not the annotated one.
+            BrokenSample: It has no box, or its photo cannot be had or is not the annotated one.
             UserError: Its row cannot be read.
         """
         if not 0 <= index < len(self):
@@ -128,11 +144,13 @@ class RefCOCO:
             task=self.task,
             images=(),
             question=expression.text,
-            answer=expression.box,
+            answer=expression.box or "",
             benchmark=self.benchmark,
             labels={"coco_id": expression.coco_id} if expression.coco_id else {},
         )
         try:
+            if expression.broken:
+                raise UserError(expression.broken)
             return replace(sample, images=(self._photo(expression),))
         except (OSError, UserError) as error:
             raise BrokenSample(sample) from error

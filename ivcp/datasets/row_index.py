@@ -81,13 +81,14 @@ class _Lines:
 
     Attributes:
         position: Bytes read so far.
+        numbers: Lines read so far.
         md5: Of these bytes.
         legible: Whether all lines since it was set were UTF-8.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
-        self.position, self.legible = 0, True
+        self.position, self.numbers, self.legible = 0, 0, True
         self.md5 = hashlib.md5(usedforsecurity=False)
 
     def __iter__(self) -> Iterator[str]:
@@ -97,6 +98,7 @@ class _Lines:
         line = next(self.file)
         first = self.position == 0
         self.position += len(line)
+        self.numbers += 1
         self.md5.update(line)
         try:
             return line.decode("utf-8-sig" if first else "utf-8")
@@ -126,7 +128,7 @@ def scan(path: Path) -> Index:
         rows_of = parser(lines)
         columns = _header(rows_of, lines, path)
         while True:
-            start, lines.legible = lines.position, True
+            start, first, lines.legible = lines.position, lines.numbers, True
             try:
                 cells = next(rows_of)
             except StopIteration:
@@ -136,6 +138,8 @@ def scan(path: Path) -> Index:
             if not cells:  # an empty line, which pandas skips too
                 continue
             whole = lines.legible and len(cells) == len(columns)
+            if lines.position == stat.st_size and lines.numbers - first > 1:
+                _closed(path, start, len(rows), lines.numbers - first)
             named = dict(zip(columns, cells, strict=True)) if whole else {}
             image = named.get("image", "")
             short = image if len(image) <= REFERENCE else None
@@ -147,6 +151,25 @@ def scan(path: Path) -> Index:
         columns=columns,
         rows=rows,
     )
+
+
+def _closed(path: Path, start: int, number: int, lines: int) -> None:
+    """Check that the last row, of several lines, ends before the file does.
+
+    Raises:
+        UserError: A quote in it is open to the end.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        text = file.read().decode(errors="replace")
+    try:
+        list(csv.reader(text.splitlines(keepends=True), delimiter="\t", strict=True))
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            raise UserError(
+                f"A quote in row {number} of {path} is never closed and takes the {lines - 1} "
+                "lines behind it along; mend it, or get the file again."
+            ) from error
 
 
 def _header(rows: Iterator[list[str]], lines: _Lines, path: Path) -> list[str]:

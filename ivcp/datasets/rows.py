@@ -91,6 +91,15 @@ class RowFile:
         """A row's cell `image`, empty if there is none; None if it is longer than `REFERENCE`."""
         return self._index.rows[number].image
 
+    def size(self, number: int) -> int:
+        """Bytes of a row."""
+        return self._index.rows[number].length
+
+    @property
+    def identity(self) -> str:
+        """The file's md5 sum."""
+        return self._index.md5
+
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {row.name: number for number, row in enumerate(self._index.rows) if row.name}

@@ -56,23 +56,40 @@ class Suite:
             for note in getattr(member["dataset"], "notes", ())
         )
 
+    @property
+    def identity(self) -> str:
+        """Those of the members."""
+        return " ".join(
+            f"{name}:{getattr(member['dataset'], 'identity', '')}"
+            for name, member in self.members.items()
+        )
+
+    def pixels(self, index: int) -> float:
+        """As the member says; that of an ordinary photo if it does not."""
+        name, place = self._find(index)
+        pixels = getattr(self.members[name]["dataset"], "pixels", None)
+        return 640.0 * 480 if pixels is None else float(pixels(place))
+
+    def _find(self, index: int) -> tuple[str, int]:
+        """The member's name and the index into it."""
+        number = bisect_right(self._ends, index)
+        return list(self.members)[number], index - (self._ends[number - 1] if number else 0)
+
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f"Expected an index from 0 to {len(self) - 1}; got {index}.")
-        number = bisect_right(self._ends, index)
-        name = list(self.members)[number]
-        first = self._ends[number - 1] if number else 0
+        name, place = self._find(index)
         dataset = self.members[name]["dataset"]
         try:
-            return _named(name, dataset[index - first])
+            return _named(name, dataset[place])
         except BrokenSample as error:
             raise BrokenSample(_named(name, error.sample)) from error.__cause__
         except (OSError, UserError) as error:  # it must still count in its member
             known = Sample(
-                id=f"index-{index - first}", task=dataset.task, images=(), question="", answer=""
+                id=f"index-{place}", task=dataset.task, images=(), question="", answer=""
             )
             raise BrokenSample(_named(name, known)) from error
 

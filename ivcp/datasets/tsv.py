@@ -90,6 +90,15 @@ class TsvBenchmark:
             told.append(f"The file has {total:,} rows, {self.rows:,} are published.")
         return tuple(told)
 
+    @property
+    def identity(self) -> str:
+        """The file's md5 sum."""
+        return self._file.identity
+
+    def pixels(self, index: int) -> float:
+        """By the length of its row: a photo takes about a quarter of a byte for a pixel."""
+        return 3.0 * self._file.size(self._numbers[index])
+
     def __len__(self) -> int:
         return len(self._numbers)
 

@@ -12,7 +12,7 @@ from ivcp.core.errors import UserError
 from ivcp.datasets.expressions import (
     Expression,
     coco_number,
-    corners,
+    corners_or_reason,
     distinct,
     fields,
     image_size,
@@ -68,7 +68,9 @@ def read_unc(path: Path, split: str) -> list[Expression]:
                 f"{where} refers to annotation {annotation} of image {image}, which {instances} "
                 "does not have; use the two files of one archive."
             )
-        box = corners(boxes[annotation], f"annotation {annotation} of {instances}")
+        box, reason = corners_or_reason(
+            boxes[annotation], f"annotation {annotation} of {instances}"
+        )
         for sentence in sentences:
             identity, text = fields(sentence, ("sent_id", "sent"), f"a sentence of {where}")
             entries.append(
@@ -76,6 +78,7 @@ def read_unc(path: Path, split: str) -> list[Expression]:
                     id=str(identity),
                     text=str(text),
                     box=box,
+                    broken=reason,
                     size=sizes[image],
                     image=photo_name(str(file)),
                     coco_id=coco_number(str(file)),

@@ -7,14 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ivcp.core.comparable import COMPARED, content
 from ivcp.core.errors import UserError
 
-COMPARED = (
-    "model", "dataset", "metric", "judge", "seed", "limit", "batch_size", "generation", "trainer",
-)  # fmt: skip
-"""Parts of the configuration that must agree for two runs to be comparable."""
-PLACES = ("root", "photos", "download")
-"""Settings of a dataset that say where it lies, not what it is."""
+TIMED = (*COMPARED, "trainer")
+"""Parts of the configuration that must agree for two runs' times to be comparable, too."""
 ROOTS = (Path("outputs"), Path("multirun"))
 """Where runs are looked for."""
 
@@ -51,14 +48,7 @@ def find_baseline(
 def differences(report: dict[str, Any], config: dict[str, Any]) -> list[str]:
     """Keys of the configuration in which a finished run differs so that times do not compare."""
     other = report["run"].get("config", {})
-    return [key for key in COMPARED if _content(other.get(key)) != _content(config.get(key))]
-
-
-def _content(part: Any) -> Any:
-    """A part of a configuration without places."""
-    if isinstance(part, dict):
-        return {key: _content(value) for key, value in part.items() if key not in PLACES}
-    return part
+    return [key for key in TIMED if content(other.get(key)) != content(config.get(key))]
 
 
 def _read(folder: Path) -> dict[str, Any]:

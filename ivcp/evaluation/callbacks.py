@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ it), `kept` (indices into the prompt) and `roles`, `predicted` and `truth` (boxe
 None), `title`."""
 
 
+MEASURED = ("generating_seconds", "generated_tokens", "samples", "halvings")
+"""What the module adds up in one process."""
 PATIENCE = 20  # times what the metric took, until the progress line computes it again
 
 
@@ -43,8 +44,8 @@ class PredictionWriter(BasePredictionWriter):
         self.lines: LineFile  # open while predictions are made
         self.started = 0.0
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open this process's file."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Open this process's file; a process without batches gets no further than here."""
         self.folder = trainer.strategy.broadcast(self.folder)
         self.lines = LineFile(shard(self.folder, trainer.global_rank, trainer.world_size))
         self.started = time.perf_counter()
@@ -62,17 +63,15 @@ class PredictionWriter(BasePredictionWriter):
         """Write through to the operating system."""
         self.lines.append(record.line() for record in prediction)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave this process's own measurements for the one that sums up."""
         self.lines.close()
         model: Any = pl_module.model
         device = next(model.parameters()).device
-        counted: Any = pl_module.counted
         measured = {
             "seconds": time.perf_counter() - self.started - float(pl_module.extra_seconds),  # type: ignore[arg-type]
-            "generating_seconds": pl_module.generating_seconds,
+            **{name: getattr(pl_module, name) for name in MEASURED},
             "peak_memory_bytes": peak_memory(device),
-            "counted": None if counted is None else asdict(counted),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "dtype": str(model.dtype).removeprefix("torch."),
             "attention": model.config._attn_implementation,
@@ -108,7 +107,7 @@ class Pictures(Callback):
     def __init__(self, folder: Path, count: int, draw: Draw) -> None:
         self.folder, self.count, self.draw = folder, count, draw
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """All processes use the first one's folder."""
         self.folder = trainer.strategy.broadcast(self.folder)
 
@@ -170,7 +169,7 @@ class ProgressLine(Callback):
         if not trainer.is_global_zero:
             return
         loader: Any = trainer.predict_dataloaders
-        total = -(-len(loader.dataset) // trainer.world_size)
+        total = sum(map(len, loader.dataset.plan))
         self.progress = Progress(
             TextColumn("evaluating"),
             BarColumn(),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Protocol
 
+import lightning
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -14,12 +14,17 @@ from torch.utils.data import DataLoader, Dataset
 from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded, ModelFamily
 from ivcp.core.types import BrokenSample, Sample
+from ivcp.evaluation.plan import Numbers, share
 
 UNREADABLE = (OSError, UserError, Image.DecompressionBombError)
 
 
 class SampleSource(Protocol):
-    """What a dataset must offer; it may also have `notes`, sentences for the run's record."""
+    """What a dataset must offer.
+
+    It may also have `notes` (sentences for the run's record), `identity` (a text that changes with
+    its content) and `pixels(index)` (expected size of a sample's images, without reading them).
+    """
 
     def __len__(self) -> int: ...
 
@@ -102,6 +107,14 @@ class ReadableItems(Dataset[Item]):
     def __len__(self) -> int:
         return self.length
 
+    def cost(self, index: int, family: ModelFamily) -> float:
+        """Visual tokens that a sample is expected to have, without reading it; 1 if unknown.
+
+        Datasets may offer `pixels(index)`, the size of a sample's images.
+        """
+        pixels = getattr(self.source, "pixels", None)
+        return 1.0 if pixels is None else family.expected_tokens(pixels(index))
+
     def __getitem__(self, index: int) -> Item:
         sample = None
         try:
@@ -132,16 +145,56 @@ def collate(family: ModelFamily, processor: Any, items: Sequence[Item]) -> Batch
     return Batch(tuple(indices), tuple(samples), encoded, failures)
 
 
-def make_loader(
-    items: ReadableItems, family: ModelFamily, processor: Any, *, batch_size: int, workers: int
-) -> DataLoader[Item]:
-    """A loader whose worker processes read, decode and encode, in dataset order."""
-    return DataLoader(
-        items,
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=partial(collate, family, processor),
-    )
+class Batches(Dataset[Batch]):
+    """Whole batches, read, decoded and encoded.
+
+    Args:
+        items: The samples.
+        family: Encodes them.
+        processor: What the family's `load` gave.
+        plan: Indices of the samples of each batch.
+    """
+
+    def __init__(
+        self, items: ReadableItems, family: ModelFamily, processor: Any, plan: Sequence[Numbers]
+    ) -> None:
+        self.items, self.family, self.processor = items, family, processor
+        self.plan = plan
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, place: int) -> Batch:
+        return collate(self.family, self.processor, [self.items[n] for n in self.plan[place]])
+
+
+class SharedBatches(lightning.LightningDataModule):
+    """Gives each process its share of the batches, balanced by what they are expected to cost.
+
+    Args:
+        batches: All of them.
+        workers: Processes that load data, for each process that evaluates.
+    """
+
+    def __init__(self, batches: Batches, workers: int) -> None:
+        super().__init__()
+        self.batches, self.workers = batches, workers
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """The share of the process that calls."""
+        if self.trainer is None:
+            raise RuntimeError("shares are known only under a trainer")
+        whole = self.batches
+        whole.plan = self.trainer.strategy.broadcast(whole.plan)  # the first knows what is done
+        costs = [sum(whole.items.cost(n, whole.family) for n in batch) for batch in whole.plan]
+        own = share(costs, self.trainer.world_size)[self.trainer.global_rank]
+        part = Batches(whole.items, whole.family, whole.processor, [whole.plan[n] for n in own])
+        return DataLoader(part, batch_size=None, num_workers=self.workers, collate_fn=_as_it_is)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _reason(error: BaseException) -> str:

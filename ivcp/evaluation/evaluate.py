@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.multiprocessing.spawn import ProcessRaisedException
@@ -18,21 +19,35 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily
 from ivcp.core.judge import Judge
-from ivcp.core.metric import AnswerMetric, class_path
+from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
 from ivcp.evaluation.baseline import differences, find_baseline
 from ivcp.evaluation.callbacks import Draw, Pictures, PredictionWriter, ProgressLine, shard
-from ivcp.evaluation.data import ReadableItems, SampleSource, make_loader
+from ivcp.evaluation.data import Batches, ReadableItems, SampleSource, SharedBatches
+from ivcp.evaluation.identity import identity_of
 from ivcp.evaluation.judging import judge_records
 from ivcp.evaluation.module import Evaluation
 from ivcp.evaluation.noise import silence
-from ivcp.evaluation.provenance import git_state, versions
-from ivcp.evaluation.records import Record, read_records, write_atomically
+from ivcp.evaluation.outcome import outcome, resumed, rotary_of
+from ivcp.evaluation.plan import cut, unfinished
+from ivcp.evaluation.records import Record, write_atomically
+from ivcp.evaluation.resume import (
+    EARLIER,
+    FINISHED,
+    alone_in,
+    answers,
+    carry_over,
+    copied,
+    declare,
+    earlier_run,
+    is_finished,
+)
 from ivcp.evaluation.screen import show_result
 from ivcp.evaluation.settings import Settings
-from ivcp.evaluation.summary import efficiency_block, tokens_block
 from ivcp.evaluation.tracking import track
-from ivcp.evaluation.verdict import final_metrics
+
+MOST_ON_GPU, MOST_ON_CPU = 64, 8
+"""Samples of a batch that batch_size=auto tries first."""
 
 
 def evaluate(
@@ -77,75 +92,93 @@ def evaluate(
     silence()
     settings = Settings.of(config)
     lightning.seed_everything(settings.seed, verbose=False)
+    if settings.limit is not None and hasattr(dataset, "members"):
+        raise UserError(
+            "limit would cut off whole members of a suite; use dataset.limit_each="
+            f"{settings.limit} instead."
+        )
     items = ReadableItems(dataset, settings.limit)
     baseline = find_baseline(settings.baseline, config)
     place = Path(folder)
     writer = PredictionWriter(place)
     pictures = Pictures(place / "pictures", settings.pictures, draw)
     conductor = make_trainer(trainer, [writer, pictures, ProgressLine()], sweep)
-    network, processor = model.load()
-    loader = make_loader(
-        items, model, processor, batch_size=settings.batch_size, workers=settings.workers
-    )
-    (place / "metrics.json").unlink(missing_ok=True)
-    module = Evaluation(network, processor, model, pruner, metric, settings.generation)
-    predict(conductor, module, loader)
-    if not conductor.is_global_zero:
-        return float("nan")
-    records, processes = gather(place, conductor.world_size)
-    if len(records) != len(items):
-        raise RuntimeError(f"Expected {len(items)} records, but got {len(records)} in {folder}.")
-    records, judged = judge_records(records, metric, judge if isinstance(judge, Judge) else None)
-    if judged["judged"]:
-        write_atomically(place / "predictions.jsonl", "".join(map(Record.line, records)))
-    answered = [record for record in records if record.failed is None]
-    values = final_metrics(metric, records)
-    report = {
-        "metrics": values,
-        "efficiency": efficiency_block(answered, processes),
-        "tokens": tokens_block(answered),
-        "run": {
-            **names,
-            "ratio": config["ratio"],
-            "layer": config["pruner"].get("layer"),
-            "config": config,
-            "versions": versions(),
-            "git": git_state(),
-            "device": processes[0]["device"],
-            "dtype": processes[0]["dtype"],
-            "attention": processes[0]["attention"],
-            "processes": len(processes),
-            "batch_size": settings.batch_size,
-            "samples": len(records),
-            "failed_samples": len(records) - len(answered),
-            "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "seconds": time.perf_counter() - started,
-            "headline": {
-                "name": metric.headline,
-                "value": values[metric.headline],
-                **_headline(metric),
-            },
-            "points": [name for name in values if metric.unit(name) != "%"],
-            "members": {
-                name: {"headline": one.headline, **_headline(one)}
-                for name, one in getattr(metric, "members", {}).items()
-            },
-            "notes": list(getattr(dataset, "notes", ())),
-            "judge": judged,
-        },
-    }
-    write_atomically(place / "metrics.json", json.dumps(report, indent=2, ensure_ascii=False))
+    batches = cut(len(items), samples_a_batch(settings, conductor))
+    leads = conductor.is_global_zero
+    with alone_in(place) if leads else nullcontext():
+        done: list[Record] = []
+        if leads:
+            identity = identity_of(config, model, dataset)
+            earlier = earlier_run(settings.resume, place, identity)
+            if earlier is not None and is_finished(earlier) and starts_others(conductor):
+                return show_again(copied(earlier, place), baseline, config, place)
+            done = carry_over(earlier, place, batches)
+            declare(place, identity)
+        left = unfinished(batches, {record.index for record in done})
+        network, processor = model.load()
+        module = Evaluation(
+            network,
+            processor,
+            model,
+            pruner,
+            metric,
+            settings.generation,
+            count=all(record.prefill_flops_counted is None for record in done),
+            adaptive=settings.batch_size == "auto",
+        )
+        shares = SharedBatches(Batches(items, model, processor, left), settings.workers)
+        predict(conductor, module, shares)
+        if not leads:
+            return float("nan")
+        records, processes = gather(place, conductor.world_size)
+        if missing := len(items) - len(records):
+            raise UserError(
+                f"Expected {len(items)} answers in {folder}; {missing} are missing (was a file "
+                "removed?). Go on with resume=true."
+            )
+        records, judged = judge_records(
+            records, metric, judge if isinstance(judge, Judge) else None
+        )
+        if judged["judged"]:
+            write_atomically(place / "predictions.jsonl", "".join(map(Record.line, records)))
+        report = outcome(
+            records,
+            processes,
+            metric,
+            names=names,
+            config=config,
+            seconds=time.perf_counter() - started,
+            notes=[*getattr(dataset, "notes", ()), *resumed(done, records)],
+            judged=judged,
+            rotary=rotary_of(model.decoder(network)),
+        )
+        write_atomically(place / FINISHED, json.dumps(report, indent=2, ensure_ascii=False))
     if callable(logger):
         track(logger(save_dir=place), report, records, sorted(place.glob("pictures/*.png")))
+    return show_again(report, baseline, config, place)
+
+
+def samples_a_batch(settings: Settings, trainer: lightning.Trainer) -> int:
+    """The batch size; where it is "auto", what is tried first."""
+    if settings.batch_size != "auto":
+        return settings.batch_size
+    return MOST_ON_GPU if isinstance(trainer.accelerator, CUDAAccelerator) else MOST_ON_CPU
+
+
+def starts_others(trainer: lightning.Trainer) -> bool:
+    """Whether no process waits for this one, as those do that a cluster or torchrun started."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return environment is None or not environment.creates_processes_externally
+
+
+def show_again(
+    report: dict[str, Any], baseline: dict[str, Any] | None, config: dict[str, Any], folder: Path
+) -> float:
+    """Print the table; gives the headline's value."""
     differing = differences(baseline, config) if baseline is not None else []
-    show_result(report, baseline, differing, place)
-    headline = values[metric.headline]
-    return float("nan") if headline is None else headline
-
-
-def _headline(metric: AnswerMetric) -> dict[str, Any]:
-    """What a reader must know of a metric to compare its headline with another run's."""
-    return {"unit": metric.unit(metric.headline), "metric": class_path(metric)}
+    show_result(report, baseline, differing, folder)
+    headline = report["run"]["headline"]["value"]
+    return float("nan") if headline is None else float(headline)
 
 
 def make_trainer(
@@ -157,7 +190,7 @@ def make_trainer(
         UserError: The hardware is missing, or the strategy would start the sweep again.
     """
     try:
-        made = trainer(callbacks=callbacks, logger=False)
+        made = trainer(callbacks=callbacks, logger=False, use_distributed_sampler=False)
     except (MisconfigurationException, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(
@@ -173,14 +206,14 @@ def make_trainer(
     return made
 
 
-def predict(trainer: lightning.Trainer, module: Evaluation, loader: Any) -> None:
+def predict(trainer: lightning.Trainer, module: Evaluation, shares: SharedBatches) -> None:
     """Run the trainer; a user's mistake in a spawned process arrives as the sentence that it is.
 
     Raises:
         UserError: As in the process.
     """
     try:
-        trainer.predict(module, loader, return_predictions=False)
+        trainer.predict(module, datamodule=shares, return_predictions=False)
     except ProcessRaisedException as error:
         _, found, sentence = str(error).rpartition(f"{UserError.__module__}.UserError: ")
         if not found:
@@ -189,16 +222,15 @@ def predict(trainer: lightning.Trainer, module: Evaluation, loader: Any) -> None
 
 
 def gather(folder: Path, processes: int) -> tuple[list[Record], Sequence[dict[str, Any]]]:
-    """All processes' records in dataset order, and their measurements; one file remains."""
+    """All records in dataset order, and each process's measurements; one file of answers stays."""
     shards = [shard(folder, rank, processes) for rank in range(processes)]
-    records = [record for path in shards for record in read_records(path)]
-    records.sort(key=lambda record: record.index)
     merged = folder / "predictions.jsonl"
-    if processes > 1:
+    records = answers(folder)
+    if processes > 1 or (folder / EARLIER).exists():
         write_atomically(merged, "".join(record.line() for record in records))
     notes = [folder / f"process-{rank}.json" for rank in range(processes)]
     measured = [json.loads(note.read_text(encoding="utf-8")) for note in notes]
-    for path in (*notes, *shards):
+    for path in (*notes, *shards, folder / EARLIER):
         if path != merged:
-            path.unlink()
+            path.unlink(missing_ok=True)
     return records, measured

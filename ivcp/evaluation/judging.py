@@ -48,7 +48,7 @@ def judge_records(
         replies = judge.ask([prompt for _, prompt in asked.values()])
     except UserError as error:
         info["reason"] = f"{error} No model graded the answers; rules stood in."
-        return graded, info
+        return graded, {**info, "account": judge.account()}
     for (place, (sample, _)), reply in zip(asked.items(), replies, strict=True):
         heard = None if reply is None else metric.hear(reply, sample)
         graded[place] = replace(graded[place], judged=reply)

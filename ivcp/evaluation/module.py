@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import lightning
+import torch
 from torch import Tensor, nn
 
+from ivcp.core.errors import UserError
 from ivcp.core.family import Frame, ModelFamily
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
@@ -20,21 +22,6 @@ from ivcp.evaluation.noise import silence
 from ivcp.evaluation.phases import Phases, timed_phases
 from ivcp.evaluation.records import Record, on_original
 from ivcp.evaluation.verdict import judge_locally
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Prefill operations of one sample, counted and by formula.
-
-    Attributes:
-        id: The sample.
-        counted: As PyTorch dispatched them.
-        formula: As `prefill_flops` says.
-    """
-
-    id: str
-    counted: int
-    formula: int
 
 
 class Evaluation(lightning.LightningModule):
@@ -52,6 +39,9 @@ class Evaluation(lightning.LightningModule):
         pruner: The method.
         metric: Judges the answers; its values so far are `metric.compute()`.
         generation: Keyword arguments of `generate`.
+        count: Whether the first process counts the operations of its first sample's prefill.
+        adaptive: Whether a batch that does not fit into memory is halved; all later batches are
+            then no larger than what fitted.
     """
 
     def __init__(
@@ -62,6 +52,8 @@ class Evaluation(lightning.LightningModule):
         pruner: Pruner,
         metric: AnswerMetric,
         generation: dict[str, Any],
+        count: bool = True,
+        adaptive: bool = False,
     ) -> None:
         super().__init__()
         if getattr(model, "hf_device_map", None):
@@ -72,7 +64,9 @@ class Evaluation(lightning.LightningModule):
         self.processor, self.family, self.pruner = processor, family, pruner
         self.generation = generation
         self.sizes = DecoderSizes.of(family.decoder(model))
-        self.counted: Counted | None = None
+        self.warm, self.count, self.adaptive = False, count, adaptive
+        self.most: int | None = None  # samples that fit into memory together, once that is known
+        self.halvings = self.generated_tokens = self.samples = 0
         self.generating_seconds = self.extra_seconds = 0.0
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -93,17 +87,52 @@ class Evaluation(lightning.LightningModule):
             for item in batch.failures
         ]
         if batch.encoded is not None:
-            if self.counted is None:
-                started = time.perf_counter()
-                self._generate(batch)
-                self.counted = self._count(batch)
-                self.extra_seconds += time.perf_counter() - started
-            tokens, session, phases = self._generate(batch)
-            self.generating_seconds += phases.total
-            records += self._describe(batch, tokens, session, phases)
+            records += self._answer(batch)
         records.sort(key=lambda record: record.index)
         self.metric.update([record.verdict() for record in records])
         return records
+
+    def _answer(self, batch: Batch) -> list[Record]:
+        """Records of the samples that can be asked, in as many parts as memory needs."""
+        samples = len(batch.samples)
+        if self.most is not None and samples > self.most:
+            return [record for part in self._parts(batch) for record in self._answer(part)]
+        counted = None
+        try:
+            if not self.warm:
+                started = time.perf_counter()
+                self._generate(batch)
+                if self.count and self.trainer.is_global_zero:
+                    counted = self._count(batch)
+                self.warm = True
+                self.extra_seconds += time.perf_counter() - started
+            tokens, session, phases = self._generate(batch)
+        except torch.OutOfMemoryError as error:
+            if samples == 1 or not self.adaptive:
+                raise UserError(_too_large(batch)) from error
+        else:
+            self.generating_seconds += phases.total
+            records = self._describe(batch, tokens, session, phases)
+            self.generated_tokens += sum(record.generated_tokens for record in records)
+            self.samples += samples
+            records[0] = replace(records[0], prefill_flops_counted=counted)
+            return records
+        self.halvings += 1  # here, where the error holds no tensors any more
+        self.most = samples // 2
+        torch.cuda.empty_cache()
+        return self._answer(batch)
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """The batch in parts that fit."""
+        size = self.most or 1
+        device = next(self.model.parameters()).device
+        parts = []
+        for first in range(0, len(batch.samples), size):
+            samples = batch.samples[first : first + size]
+            encoded = self.family.encode(self.processor, samples)
+            numbers = batch.indices[first : first + size]
+            parts.append(Batch(numbers, samples, encoded, ()).to(device))
+        return parts
 
     def _generate(self, batch: Batch, **options: Any) -> tuple[Tensor, Session, Phases]:
         """(B, N) answer tokens, what the pruner did, and how long it took."""
@@ -117,20 +146,17 @@ class Evaluation(lightning.LightningModule):
                 )
         return output[:, inputs["input_ids"].shape[1] :], session, phases
 
-    def _count(self, batch: Batch) -> Counted:
+    def _count(self, batch: Batch) -> int:
         """Count the operations of the prefill of the batch's first sample."""
         sample = batch.samples[0]
         encoded = self.family.encode(self.processor, [sample])
         device = next(self.model.parameters()).device
         alone = Batch(batch.indices[:1], (sample,), encoded, ()).to(device)
-        sessions: list[Session] = []
 
         def run() -> None:
-            sessions.append(self._generate(alone, max_new_tokens=1)[1])
+            self._generate(alone, max_new_tokens=1)
 
-        counted = count_flops(self.family.decoder(self.model), run)
-        layer_tokens = [tokens[0] for tokens in sessions[0].layer_tokens]
-        return Counted(sample.id, counted, prefill_flops(layer_tokens, self.sizes))
+        return count_flops(self.family.decoder(self.model), run)
 
     def _describe(
         self, batch: Batch, tokens: Tensor, session: Session, phases: Phases
@@ -207,3 +233,17 @@ class Evaluation(lightning.LightningModule):
             next((n for n, token in enumerate(row, start=1) if token in ends), len(row))
             for row in tokens.tolist()
         ]
+
+
+def _too_large(batch: Batch) -> str:
+    """What to do about a batch that does not fit."""
+    if len(batch.samples) == 1:
+        return (
+            f"Sample {batch.samples[0].id} alone does not fit into the device's memory; use fewer "
+            "pixels or tiles (model.max_pixels, model.max_tiles), a smaller dtype, or "
+            "model.device_map=auto."
+        )
+    return (
+        f"A batch of {len(batch.samples)} samples does not fit into the device's memory; use "
+        "batch_size=auto, or a smaller number."
+    )

@@ -59,6 +59,7 @@ class Record:
         kv_cache_bytes: Bytes really allocated after prefill: the batch's, divided by its size.
         kv_cache_bytes_unpruned: The same for the same batch without pruning.
         prefill_flops: By formula, language model only.
+        prefill_flops_counted: As PyTorch dispatched them; of one sample of a run, else None.
         prefill_flops_unpruned: The same without pruning.
         vision_ms: Vision tower; Qwen's holds its projector, others' stands beside it.
         language_prefill_ms: Decoder layers in prefill, without the selector.
@@ -94,6 +95,7 @@ class Record:
     kv_cache_bytes: float = 0.0
     kv_cache_bytes_unpruned: float = 0.0
     prefill_flops: int = 0
+    prefill_flops_counted: int | None = None
     prefill_flops_unpruned: int = 0
     vision_ms: float | None = None
     language_prefill_ms: float | None = None
@@ -150,15 +152,26 @@ def on_original(image: ImageLayout, shown: Box) -> ImageLayout:
 
 def read_records(path: Path) -> list[Record]:
     """The records of a file; lists come back as tuples, as `Record` has them."""
-    names = {field.name for field in fields(Record)}
     with path.open(encoding="utf-8") as lines:
-        return [
-            Record(
-                **{key: _tuples(value) for key, value in told.items() if key in names}
-                | {"images": tuple(map(_image, told.get("images", ())))}
-            )
-            for told in map(json.loads, lines)
-        ]
+        return [_record(json.loads(line)) for line in lines]
+
+
+def parse_records(path: Path) -> Iterator[Record]:
+    """The records of a file that may end in the middle of a line; such a line is left out."""
+    with path.open("rb") as lines:
+        for line in lines:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield _record(json.loads(line))
+            except (ValueError, TypeError, KeyError):
+                continue  # a disk that was full, or a machine that lost power
+
+
+def _record(told: dict[str, Any]) -> Record:
+    names = {field.name for field in fields(Record)}
+    known = {key: _tuples(value) for key, value in told.items() if key in names}
+    return Record(**known | {"images": tuple(map(_image, told.get("images", ())))})
 
 
 def _image(told: Any) -> ImageLayout:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from ivcp.core.errors import UserError
 
 LEAST = {"batch_size": 1, "workers": 0, "limit": 1, "pictures": 0, "seed": 0}
+
+OTHERWISE = {"limit": ", or null for all samples", "batch_size": ", or auto"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,21 +17,24 @@ class Settings:
     """How a run goes.
 
     Attributes:
-        batch_size: Samples a batch, at least 1.
+        batch_size: Samples a batch, at least 1; "auto" for as many as fit.
         workers: Processes that load data; 0 loads in the main process.
         limit: Most samples to evaluate, at least 1; None takes all.
         pictures: Number of first samples whose kept tokens are drawn.
         seed: Of everything that is drawn at random.
         baseline: None, "auto", or the folder of a finished run.
+        resume: Whether to go on where an interrupted run of the same settings stopped; or its
+            folder.
         generation: Keyword arguments of `generate`.
     """
 
-    batch_size: int = 8
+    batch_size: int | Literal["auto"] = 8
     workers: int = 2
     limit: int | None = None
     pictures: int = 4
     seed: int = 0
     baseline: str | None = "auto"
+    resume: bool | str = False
     generation: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -40,12 +45,12 @@ class Settings:
         """
         for name, least in LEAST.items():
             value, optional = getattr(self, name), name == "limit"
-            if optional and value is None:
+            if (optional and value is None) or (name == "batch_size" and value == "auto"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(
                     f"{name} must be a whole number of at least {least}"
-                    f"{', or null for all samples' if optional else ''}; got {value!r}."
+                    f"{OTHERWISE.get(name, '')}; got {value!r}."
                 )
 
     @classmethod

@@ -44,11 +44,12 @@ def efficiency_block(
     Returns:
         `prefill_flops_formula` is the mean over samples; `prefill_flops_counted` is of one sample,
         `prefill_flops_counted_sample`, and `prefill_flops_counted_to_formula` compares the two for
-        that sample. Rates add up over processes, `peak_memory_bytes` is the largest process's.
-        `tokens_per_second` counts the time inside `generate`, `samples_per_second` all of it but
-        the warm-up.
+        that sample. Rates add up over processes and are those of this start, if an interrupted run
+        went on; `peak_memory_bytes` is the largest process's. `tokens_per_second` counts the time
+        inside `generate`, `samples_per_second` all of it but the warm-up. `halved_batches` counts
+        how often memory ran out.
     """
-    counted = next((p["counted"] for p in processes if p["counted"] is not None), None)
+    counted = next((one for one in records if one.prefill_flops_counted is not None), None)
     formula = sum(record.prefill_flops for record in records)
     slowest = max((p["seconds"] for p in processes), default=0.0)
     generating = max((p["generating_seconds"] for p in processes), default=0.0)
@@ -58,17 +59,19 @@ def efficiency_block(
             sum(record.kv_cache_bytes for record in records),
             sum(record.kv_cache_bytes_unpruned for record in records),
         ),
-        "prefill_flops_counted": counted and counted["counted"],
-        "prefill_flops_counted_sample": counted and counted["id"],
+        "prefill_flops_counted": counted and counted.prefill_flops_counted,
+        "prefill_flops_counted_sample": counted and counted.id,
         "prefill_flops_counted_to_formula": counted
-        and ratio(counted["counted"], counted["formula"]),
+        and ratio(counted.prefill_flops_counted or 0, counted.prefill_flops),
         "prefill_flops_formula": mean(record.prefill_flops for record in records),
         "prefill_flops_ratio": ratio(
             formula, sum(record.prefill_flops_unpruned for record in records)
         ),
         **{name: quartiles(getattr(record, name) for record in records) for name in TIMES},
-        "tokens_per_second": ratio(sum(record.generated_tokens for record in records), generating),
-        "samples_per_second": ratio(len(records), slowest),
+        "tokens_per_second": ratio(sum(p["generated_tokens"] for p in processes), generating),
+        "samples_per_second": ratio(sum(p["samples"] for p in processes), slowest),
+        "seconds_by_process": [p["seconds"] for p in processes],
+        "halved_batches": sum(p["halvings"] for p in processes),
         "peak_memory_bytes": max((p["peak_memory_bytes"] for p in processes), default=None),
     }
 

@@ -120,9 +120,11 @@ class OpenAIJudge(Judge):
     def ask(self, prompts: Sequence[str]) -> list[str | None]:
         """The reply to each prompt; equal prompts are asked once, known ones not at all.
 
+        If the endpoint gives up midway, the replies until then are used; `account` tells why.
+
         Raises:
-            UserError: There is no key, the endpoint refuses or never replies, or the cache cannot
-                be read or written.
+            UserError: There is no key, the endpoint refuses or never replies to any, or the cache
+                cannot be read or written.
         """
         if sentence := self.missing():
             raise UserError(sentence)
@@ -134,6 +136,10 @@ class OpenAIJudge(Judge):
             cache.open()
             try:
                 self._ask(new, cache)
+            except UserError as error:
+                if all(cache.get(prompt) is None for prompt in distinct):
+                    raise
+                self._problem = str(error)
             finally:
                 cache.close()
         return [cache.get(prompt) for prompt in prompts]

@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from inspect import isabstract, isclass
 from pkgutil import iter_modules
@@ -91,6 +91,14 @@ class Arguments:
             if field in values[part]:
                 raise UserError(f"The argument {name} is given twice: name it once.")
             values[part][field] = read(name, value, get_type_hints(classes[part])[field])
+        for part, kind in classes.items():
+            for own in fields(kind):
+                bare = own.default is MISSING and own.default_factory is MISSING
+                if bare and own.name not in values[part]:
+                    raise UserError(
+                        f"{kind.__name__} needs {own.name}, which is not given; if --model_args "
+                        "cannot say it, choose another."
+                    )
         return cls(**{part: kind(**values[part]) for part, kind in classes.items()})
 
     def __str__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ ROTATION = 1_000_000
 
 
 def by_question(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """One row a question: `score` 1 if all rotations are right, `base` the score of the first.
+    """One row a question: `score` 1 if all `rotations` are right, `base` the score of the first.
 
     Labels are those of the first rotation. The label "index" tells which rows belong together; a
     row without one (it could not be read) is a question of its own.
@@ -31,7 +31,9 @@ def by_question(verdicts: pd.DataFrame) -> pd.DataFrame:
     ordered = verdicts.assign(question=question, number=numbers).sort_values("number")
     ordered["base"] = ordered["score"]
     labels = {label: "first" for label in LABELS if label in ordered}
-    return ordered.groupby("question").agg({"score": "min", "base": "first", **labels})
+    ordered["rotations"] = 1
+    columns = {"score": "min", "base": "first", "rotations": "sum", **labels}
+    return ordered.groupby("question").agg(columns)
 
 
 class CircularMetrics(MultipleChoiceMetrics):
@@ -46,6 +48,16 @@ class CircularMetrics(MultipleChoiceMetrics):
 
     def right(self, verdicts: pd.DataFrame) -> pd.Series[bool]:
         return super().right(by_question(verdicts))
+
+    def notes(self, verdicts: pd.DataFrame) -> Sequence[str]:
+        """Whether questions are there in one rotation only, as under a limit."""
+        rotations = by_question(verdicts)["rotations"]
+        if not (alone := int((rotations == 1).sum())):
+            return ()
+        return (
+            f"{alone:,} of {len(rotations):,} questions are there in one rotation only, so their "
+            "circular accuracy is the plain one, which is higher.",
+        )
 
     def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
         """Circular `accuracy`, also by label; the plain one of first rotations and of all."""

@@ -27,7 +27,7 @@ class CvBench2DMetrics(MultipleChoiceMetrics):
         """Two columns for each source: its score and its count."""
         sources = verdicts.get("source", pd.Series(index=verdicts.index, dtype=object)).fillna("")
         columns = {}
-        for source in sorted(set(sources)):
+        for source in sorted(set(sources) - {""}):  # a row that cannot be read has none
             own = (sources == source).astype(float)
             columns[f"{source} score"], columns[f"{source} samples"] = own * verdicts["score"], own
         return pd.DataFrame(columns, index=verdicts.index)

@@ -86,8 +86,11 @@ class GroundingMetrics(AnswerMetric):
         return box_iou(None if parsed is None else as_box(parsed), as_box(sample.answer))
 
     def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
-        """A hit is an IoU of at least one half."""
-        return super().tallies(verdicts.assign(score=self.right(verdicts)))
+        """A hit is an IoU of at least one half; a unit is a photo, whose expressions are alike."""
+        hits = super().tallies(verdicts.assign(score=self.right(verdicts)))
+        photos = verdicts.get("coco_id", pd.Series(index=verdicts.index, dtype=object))
+        alone = pd.Series([f"row {n}" for n in range(len(verdicts))], index=verdicts.index)
+        return hits.groupby(photos.fillna(alone).astype(str), sort=False).sum()
 
     def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
         """`acc@0.1` ... `acc@0.9`, `mean_iou`, `center_acc`, `unparsed_rate`."""

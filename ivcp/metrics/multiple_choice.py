@@ -110,6 +110,8 @@ class MultipleChoiceMetrics(KitMetric):
 
     def hear(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
         words = reply.translate(MARKS).split()
+        if words == ["Z"]:
+            return None, 0.0
         if len(words) != 1 or words[0] not in lettered(sample.options):
             return None
         return words[0], self.score(words[0], sample)

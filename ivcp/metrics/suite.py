@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
@@ -79,13 +79,17 @@ class SuiteMetrics(AnswerMetric):
         return next(iter(self.members.values())).unit(name) if self.alike else "%"
 
     def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
-        """Units of all members, each with columns of its own."""
+        """Not to be had: each member's are its own metric's."""
+        raise NotImplementedError("A suite is resampled member by member.")
+
+    def notes(self, verdicts: pd.DataFrame) -> Sequence[str]:
         parts = self._parts(verdicts)
-        own = [
-            metric.tallies(parts[name]).reset_index(drop=True).add_prefix(f"{name}/")
+        return tuple(
+            f"{name}: {note}"
             for name, metric in self.members.items()
-        ]
-        return pd.concat(own, ignore_index=True).fillna(0.0)
+            if len(parts[name])
+            for note in metric.notes(parts[name])
+        )
 
     def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
         """Averages, then the values of each member of which there are samples."""

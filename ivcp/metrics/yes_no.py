@@ -135,5 +135,5 @@ class YesNoMetrics(KitMetric):
 
     def hear(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
         if (parsed := read_yes_no(reply)) is None:
-            return None
+            return (None, 0.0) if reply.strip(" .").lower() == "unknown" else None
         return parsed, self.score(parsed, sample)

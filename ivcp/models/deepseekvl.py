@@ -37,6 +37,10 @@ class DeepSeekVL(HubFamily):
     image_processor: ClassVar[str] = "DeepseekVLImageProcessorPil"
     image_token: ClassVar[str] = "<image_placeholder>"
 
+    def expected_tokens(self, pixels: float) -> float:
+        """The same for every image."""
+        return 1.0
+
     def ask(self, sample: Sample) -> str:
         return wording.deepseek(sample)
 

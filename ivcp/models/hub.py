@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -135,6 +136,15 @@ class HubFamily(ModelFamily):
 
     def depth(self) -> int:
         return int(self._config.text_config.num_hidden_layers)
+
+    def identity(self) -> str:
+        """Sizes and times of the files in a folder, or the hub's commit."""
+        folder = Path(self._source)
+        if not folder.is_dir():
+            return str(getattr(self._config, "_commit_hash", None) or self._source)
+        files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+        told = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
     def load(self) -> tuple[nn.Module, Processor]:
         from transformers import AutoTokenizer

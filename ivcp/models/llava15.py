@@ -72,6 +72,10 @@ class Llava15(HubFamily):
         images.do_pad = self.square == "pad"
         return images
 
+    def expected_tokens(self, pixels: float) -> float:
+        """The same for every image."""
+        return 1.0
+
     def ask(self, sample: Sample) -> str:
         return wording.llava(sample)
 

@@ -115,6 +115,16 @@ def broken(change: str) -> dict[str, Any]:
         ("no images", "to have images, annotations; images is missing"),
         ("empty", "holds no expression of this split"),
         ("width", "whole pixels in image entry 0 .* got 'wide' and 48"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(change, sentence, tmp_path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        read_mdetr(write_mdetr(tmp_path / "a.json", broken(change)))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
         ("[1, 2, 3]", "a box of four numbers in annotation 6"),
         ("[1, 2, 0, 5]", "positive width and height in annotation 6"),
         ("[1, 2, 3, -5]", "positive width and height in annotation 6"),
@@ -122,9 +132,12 @@ def broken(change: str) -> dict[str, Any]:
         ("null", "a box of four numbers in annotation 6"),
     ],
 )
-def test_a_file_of_another_kind_is_refused(change, sentence, tmp_path) -> None:
-    with pytest.raises(UserError, match=sentence):
-        read_mdetr(write_mdetr(tmp_path / "a.json", broken(change)))
+def test_what_is_no_box_breaks_one_expression(change, reason, tmp_path) -> None:
+    entries = read_mdetr(write_mdetr(tmp_path / "a.json", broken(change)))
+    (bad,) = (entry for entry in entries if entry.broken)
+    assert bad.box is None
+    assert reason in bad.broken
+    assert all(entry.box for entry in entries if entry is not bad)
 
 
 def test_a_torn_file_is_refused(tmp_path) -> None:

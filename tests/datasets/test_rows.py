@@ -260,6 +260,15 @@ def test_a_broken_row_breaks_no_other(tmp_path, monkeypatch, line, sentence) -> 
         assert note.startswith("1 of 3 rows of set.tsv do not have the header's 3 cells")
 
 
+def test_a_quote_that_takes_the_rest_of_a_file_along_is_told(tmp_path) -> None:
+    lines = ["index\tquestion", *(f"{n}\tq{n}" for n in range(20))]
+    lines[11] = '10\t"q10'
+    path = tmp_path / "t.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"A quote in row 10 .* takes the 9 lines behind it"):
+        len(RowFile(path))
+
+
 def test_a_quote_that_is_never_closed_does_not_bring_the_file_into_memory(
     tmp_path, monkeypatch
 ) -> None:

@@ -157,7 +157,9 @@ def test_a_judge_that_cannot_be_asked_costs_no_predictions(metric, judge) -> Non
     judged, info = judge_records(RECORDS, metric, judge)
     assert judged == RECORDS
     reason = "No key in X: set it. No model graded the answers; rules stood in."
-    assert info == {"by": "rule", "reason": reason, "wanted": 3, "judged": 0}
+    assert info == {
+        "by": "rule", "reason": reason, "wanted": 3, "judged": 0, "account": {"model": "script"},
+    }  # fmt: skip
     assert bool(judge.asked) == (judge.why is None)
 
 

@@ -7,7 +7,7 @@ RECORDS = [
     Record(
         index=0, id="a", task="yes_no", prompt_tokens=110, visual_tokens=100, kept_tokens=50,
         layer_tokens=(110, 60), generated_tokens=4, kv_cache_bytes=60, kv_cache_bytes_unpruned=110,
-        prefill_flops=10, prefill_flops_unpruned=20, vision_ms=1.0, decode_ms_per_token=None,
+        prefill_flops=10, prefill_flops_counted=11, prefill_flops_unpruned=20, vision_ms=1.0,
     ),
     Record(
         index=1, id="b", task="yes_no", prompt_tokens=320, visual_tokens=300, kept_tokens=30,
@@ -17,10 +17,13 @@ RECORDS = [
 ]  # fmt: skip
 PROCESSES = [
     {
-        "seconds": 2.0, "generating_seconds": 1.0, "peak_memory_bytes": 7,
-        "counted": {"id": "a", "counted": 11, "formula": 10},
+        "seconds": 2.0, "generating_seconds": 1.0, "peak_memory_bytes": 7, "generated_tokens": 4,
+        "samples": 1, "halvings": 1,
     },
-    {"seconds": 4.0, "generating_seconds": 3.0, "peak_memory_bytes": 9, "counted": None},
+    {
+        "seconds": 4.0, "generating_seconds": 3.0, "peak_memory_bytes": 9, "generated_tokens": 8,
+        "samples": 1, "halvings": 2,
+    },
 ]  # fmt: skip
 
 
@@ -48,6 +51,7 @@ def test_efficiency() -> None:
     assert block["tokens_per_second"] == 12 / 3
     assert block["samples_per_second"] == 2 / 4
     assert block["peak_memory_bytes"] == 9
+    assert (block["halved_batches"], block["seconds_by_process"]) == (3, [2.0, 4.0])
 
 
 def test_a_run_without_answers_has_no_numbers_but_all_keys() -> None:

@@ -113,6 +113,14 @@ def test_an_endpoint_that_never_replies_is_given_up(chat, judge) -> None:
     assert len(chat.requests) == GIVE_UP * 2
 
 
+def test_replies_until_the_end_are_used(chat, judge) -> None:
+    chat.script = lambda number, prompt: None if prompt == "0" else refusal(429, "Quota used up.")
+    one = judge(retries=0, workers=1)
+    replies = one.ask([str(number) for number in range(2 * GIVE_UP)])
+    assert replies == ["0!", *[None] * (2 * GIVE_UP - 1)]
+    assert "Quota used up" in one.account()["last_problem"]
+
+
 def test_failures_between_replies_do_not_end_it(chat, judge) -> None:
     chat.script = lambda number, prompt: refusal(500, "no") if int(prompt) % GIVE_UP else None
     replies = judge(retries=0).ask([str(number) for number in range(3 * GIVE_UP)])

@@ -92,6 +92,21 @@ def test_unparsed_answers_stay_in_every_denominator() -> None:
     assert set(told.values()) == {0.5}
 
 
+def test_expressions_of_one_photo_are_one_unit() -> None:
+    metric, truth = GroundingMetrics(), (0.0, 0.0, 10.0, 10.0)
+    photos = ("7", "7", "8", None)
+    metric.update(
+        [
+            Judged(truth, truth, score, {"coco_id": photo} if photo else {})
+            for photo, score in zip(photos, (1.0, 0.4, 0.5, 0.9), strict=True)
+        ]
+    )
+    tallies = metric.tallies(metric.frame())
+    assert tallies["score"].tolist() == [1, 1, 1]
+    assert tallies["samples"].tolist() == [2, 1, 1]
+    assert len(metric.right(metric.frame())) == 4
+
+
 def test_reading_uses_the_family_and_refuses_infinite_boxes() -> None:
     metric, sample = GroundingMetrics(), make_sample((0, 0, 4, 4))
     assert metric.read("x", sample, lambda text: (4, 4, 0, 0)) == (0, 0, 4, 4)

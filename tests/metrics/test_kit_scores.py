@@ -147,6 +147,15 @@ def test_mmbench_by_question() -> None:
     assert hits == [float(golden["group_hit"][str(number)]) for number in range(len(hits))]
 
 
+def test_questions_without_rotations_are_told() -> None:
+    metric = CircularMetrics()
+    verdicts = judged(metric, "mmbench_circular")
+    metric.update(verdicts)
+    assert metric.notes(metric.frame()) == ()
+    metric.update([type(verdicts[0])("A", "A", 1.0, {"index": str(n)}) for n in (77, 78)])
+    assert "2 of 20 questions are there in one rotation only" in metric.notes(metric.frame())[0]
+
+
 def test_hallusionbench_worked_out_by_hand() -> None:
     """Two figures of one set; question 0 is right on both, question 1 on one of them."""
     metric = HallusionBenchMetrics()

@@ -69,4 +69,5 @@ def test_a_judge_is_asked_only_where_no_word_was_found() -> None:
     assert "It is." in prompt
     assert metric.hear("Yes", sample) == ("Yes", 1.0)
     assert metric.hear(" no.", sample) == ("No", 0.0)
-    assert metric.hear("Unknown", sample) is None
+    assert metric.hear("Unknown.", sample) == (None, 0.0)
+    assert metric.hear("Perhaps", sample) is None

@@ -1,0 +1,99 @@
+"""What a finished run reports: the contents of `metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from ivcp.core.metric import AnswerMetric, class_path
+from ivcp.evaluation.provenance import git_state, versions
+from ivcp.evaluation.records import Record
+from ivcp.evaluation.summary import efficiency_block, tokens_block
+from ivcp.evaluation.verdict import final_metrics
+
+
+def outcome(
+    records: Sequence[Record],
+    processes: Sequence[dict[str, Any]],
+    metric: AnswerMetric,
+    *,
+    names: dict[str, str],
+    config: dict[str, Any],
+    seconds: float,
+    notes: Sequence[str],
+    judged: dict[str, Any],
+    rotary: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Metrics, efficiency, tokens, and what the run was.
+
+    Args:
+        records: All of them, in dataset order.
+        processes: Measurements of each process.
+        metric: Judges.
+        names: Names of "model", "pruner" and "dataset".
+        config: The whole resolved configuration.
+        seconds: How long the run took.
+        notes: What a reader must know.
+        judged: What a judging model had to do with it.
+        rotary: The model's rotary embedding (`rotary_of`).
+    """
+    answered = [record for record in records if record.failed is None]
+    values = final_metrics(metric, records)
+    return {
+        "metrics": values,
+        "efficiency": efficiency_block(answered, processes),
+        "tokens": tokens_block(answered),
+        "run": {
+            **names,
+            "ratio": config["ratio"],
+            "layer": config["pruner"].get("layer"),
+            "config": config,
+            "versions": versions(),
+            "git": git_state(),
+            **{name: processes[0][name] for name in ("device", "dtype", "attention")},
+            "rotary": rotary,
+            "processes": len(processes),
+            "batch_size": config["batch_size"],
+            "samples": len(records),
+            "failed_samples": len(records) - len(answered),
+            "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "seconds": seconds,
+            "headline": {
+                "name": metric.headline,
+                "value": values[metric.headline],
+                **_headline(metric),
+            },
+            "points": [name for name in values if metric.unit(name) != "%"],
+            "members": {
+                name: {"headline": one.headline, **_headline(one)}
+                for name, one in getattr(metric, "members", {}).items()
+            },
+            "notes": [*notes, *metric.notes(metric.frame())],
+            "judge": judged,
+        },
+    }
+
+
+def rotary_of(decoder: Any) -> dict[str, Any] | None:
+    """Inverse frequencies and number of position axes of a decoder; None if it does not tell."""
+    frequencies = getattr(getattr(decoder, "rotary_emb", None), "inv_freq", None)
+    if frequencies is None:
+        return None
+    sections = "mrope_section" in (getattr(decoder.config, "rope_parameters", None) or {})
+    return {"inverse_frequencies": frequencies.tolist(), "axes": 3 if sections else 1}
+
+
+def resumed(done: Sequence[Record], records: Sequence[Record]) -> list[str]:
+    """A note if an interrupted run went on: times of its first part were measured then."""
+    if not done:
+        return []
+    return [
+        f"An interrupted run went on: {len(done):,} of {len(records):,} answers were there "
+        "already; rates are those of the others."
+    ]
+
+
+def _headline(metric: AnswerMetric) -> dict[str, Any]:
+    """What a reader must know of a metric to compare its headline with another run's."""
+    return {"unit": metric.unit(metric.headline), "metric": class_path(metric)}

@@ -1,0 +1,182 @@
+"""Going on where a run stopped: what is finished, where, and whether it may be used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+from ivcp.core.errors import UserError
+from ivcp.evaluation.baseline import ROOTS
+from ivcp.evaluation.identity import Identity, differing
+from ivcp.evaluation.plan import Numbers, unfinished
+from ivcp.evaluation.records import Record, parse_records, told_if_full, write_atomically
+
+RUN = "run.json"
+"""What the run is that a folder's answers belong to."""
+EARLIER = "predictions.earlier.jsonl"
+"""Answers that an interrupted run left, while it goes on."""
+FINISHED = "metrics.json"
+
+
+def answers(folder: Path) -> list[Record]:
+    """All whole lines of a folder's answers, each sample once, in dataset order.
+
+    A line that was torn by a kill is left out.
+    """
+    found: dict[int, Record] = {}
+    for path in sorted(folder.glob("predictions*.jsonl")):
+        for record in parse_records(path):
+            found.setdefault(record.index, record)
+    return [found[index] for index in sorted(found)]
+
+
+def earlier_run(
+    wanted: bool | str, folder: Path, identity: Identity, roots: Iterable[Path] = ROOTS
+) -> Path | None:
+    """The folder whose answers may be used.
+
+    Args:
+        wanted: False for none; True for this run's folder, else the newest below the roots whose
+            run is the same; or a folder.
+        folder: This run's.
+        identity: This run's.
+        roots: Where True looks.
+
+    Raises:
+        UserError: The folder holds answers of another run, or of an interrupted one that would be
+            overwritten.
+    """
+    own = _told(folder)
+    if not wanted:
+        if own is not None and not (folder / FINISHED).exists() and answers(folder):
+            raise UserError(
+                f"{folder} holds answers of a run that did not finish; go on with resume=true, or "
+                "choose another folder with hydra.run.dir=FOLDER."
+            )
+        return None
+    if isinstance(wanted, str):
+        told = _told(Path(wanted))
+        if told is None:
+            raise UserError(f"resume must be true, false or the folder of a run; {wanted} is none.")
+        return _same(told, identity, Path(wanted))
+    if own is not None:
+        return _same(own, identity, folder)
+    found = [path.parent for root in roots for path in root.glob(f"**/{RUN}")]
+    same = [path for path in found if path != folder and _told(path) == identity]
+    return max(same, key=lambda path: (path / RUN).stat().st_mtime, default=None)
+
+
+def carry_over(earlier: Path | None, folder: Path, batches: Sequence[Numbers]) -> list[Record]:
+    """Put the finished batches of an earlier run into this run's folder, and give their records.
+
+    Until that is on disk, nothing of the earlier run is removed.
+    """
+    records: list[Record] = []
+    if earlier is not None:
+        known = answers(earlier)
+        open_ones = {n for batch in unfinished(batches, {r.index for r in known}) for n in batch}
+        planned = {number for batch in batches for number in batch}
+        records = [r for r in known if r.index in planned - open_ones]
+    kept = folder / EARLIER
+    if records:
+        write_atomically(kept, "".join(map(Record.line, records)))
+    for path in folder.glob("predictions*.jsonl"):
+        if path != kept or not records:
+            path.unlink()
+    (folder / FINISHED).unlink(missing_ok=True)
+    return records
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has all its results."""
+    return (folder / FINISHED).is_file() and (folder / "predictions.jsonl").is_file()
+
+
+def copied(earlier: Path, folder: Path) -> dict[str, Any]:
+    """Bring a finished run's results into another folder; gives its report."""
+    if earlier != folder:
+        with told_if_full(folder):
+            for name in (RUN, "predictions.jsonl", FINISHED):
+                shutil.copy2(earlier / name, folder / name)
+            if (earlier / "pictures").is_dir():
+                shutil.copytree(earlier / "pictures", folder / "pictures", dirs_exist_ok=True)
+    report: dict[str, Any] = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+    return report
+
+
+def declare(folder: Path, identity: Identity) -> None:
+    """Say what the run in a folder is.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    try:
+        write_atomically(folder / RUN, json.dumps(identity, indent=2))
+    except OSError as error:
+        raise UserError(
+            f"The run's folder {folder} cannot be written ({error.strerror}); choose another with "
+            "hydra.run.dir=FOLDER."
+        ) from error
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second run out of a folder; a killed run keeps nobody out.
+
+    Raises:
+        UserError: Another run is at work there, or the folder cannot be written.
+    """
+    lock = folder / ".lock"
+    try:
+        with told_if_full(lock):
+            file = lock.open("w")
+    except OSError as error:
+        raise UserError(
+            f"The run's folder {folder} cannot be written ({error.strerror}); choose another with "
+            "hydra.run.dir=FOLDER."
+        ) from error
+    with file:
+        _lock(file, folder)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _lock(file: IO[Any], folder: Path) -> None:
+    """Lock an open file, where system and file system can do that."""
+    try:
+        fcntl = import_module("fcntl")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"Another run is at work in {folder}; wait for it, or choose another folder with "
+            "hydra.run.dir=FOLDER."
+        ) from error
+    except (ImportError, OSError):
+        return
+
+
+def _told(folder: Path) -> Identity | None:
+    """What the run in a folder is; None if it is not told."""
+    try:
+        told: Identity = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _same(told: Identity, identity: Identity, folder: Path) -> Path:
+    """The folder, if its run is this one."""
+    if differences := differing(told, identity):
+        raise UserError(
+            f"The answers in {os.fspath(folder)} are of another run: {'; '.join(differences)}. Use "
+            "the same settings, or choose another folder with hydra.run.dir=FOLDER."
+        )
+    return folder

@@ -1,0 +1,42 @@
+"""MMMU: the validation split counts, the questions for development stand beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
+
+COUNTED = "validation"
+
+
+class MmmuMetrics(MultipleChoiceMetrics):
+    """Accuracy on the validation split, and on both by label.
+
+    A file without splits counts as a whole.
+
+    Example:
+        >>> rows = {"score": [1.0, 0.0, 0.0], "split": ["validation", "validation", "dev"]}
+        >>> MmmuMetrics().summarize(pd.DataFrame({**rows, "parsed": "A"}))["accuracy"]
+        0.5
+    """
+
+    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+        return super().tallies(counted(verdicts))
+
+    def right(self, verdicts: pd.DataFrame) -> pd.Series[bool]:
+        return super().right(counted(verdicts))
+
+    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+        """`accuracy` of what counts, `unparsed_rate`, and the accuracy by label."""
+        values = dict(super().summarize(verdicts))
+        values["accuracy"] = float(counted(verdicts)["score"].mean())
+        return values
+
+
+def counted(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The rows that count; those without a label do, for they are failures."""
+    if "split" not in verdicts:
+        return verdicts
+    return verdicts[verdicts["split"].isna() | (verdicts["split"] == COUNTED)]

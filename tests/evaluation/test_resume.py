@@ -1,0 +1,249 @@
+"""A run that is killed at any moment goes on, and ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_distributed import outcome
+
+from ivcp.core.errors import UserError
+from ivcp.datasets.shapes import Shapes
+from ivcp.evaluation.evaluate import evaluate
+from ivcp.evaluation.module import Evaluation
+from ivcp.evaluation.resume import alone_in
+from ivcp.pruners.random import RandomPruning
+
+ROOT = Path(__file__).parents[2]
+SIZE = 9
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.fixture
+def seven(parts):
+    parts["dataset"] = Shapes(task="grounding", size=7)
+    return parts
+
+
+def stop_after(monkeypatch, batches: int) -> None:
+    """Let evaluation stop when so many batches are done."""
+    step, calls = Evaluation.predict_step, []
+
+    def counted(self, batch, batch_idx):
+        calls.append(batch.indices)
+        if len(calls) > batches:
+            raise StopError
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Evaluation, "predict_step", counted)
+
+
+def interrupt(parts: dict[str, Any], monkeypatch, name: str, batches: int) -> Path:
+    folder = Path(parts["folder"]).parent / name
+    folder.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(StopError):
+        stop_after(patch, batches)
+        evaluate(**parts | {"folder": str(folder)})
+    return folder
+
+
+def resume(parts: dict[str, Any], folder: Path, **changed: Any) -> tuple[list[Any], dict[str, Any]]:
+    folder.rename(folder.with_name("moved"))  # outcome makes the folder itself
+    config = {**parts["config"], "resume": str(folder.with_name("moved"))}
+    return outcome(parts | {"config": config}, folder.name, **changed)
+
+
+def test_finished_batches_are_not_run_again(seven, monkeypatch) -> None:
+    whole = outcome(seven, "whole")
+    folder = interrupt(seven, monkeypatch, "cut", batches=2)
+    asked = []
+    step = Evaluation.predict_step
+
+    def noted(self, batch, batch_idx):
+        asked.extend(batch.indices)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Evaluation, "predict_step", noted)
+    assert resume(seven, folder) == whole
+    assert asked == [4, 5, 6]
+
+
+def test_true_goes_on_in_the_same_folder_and_says_so(seven, monkeypatch, capsys) -> None:
+    folder = interrupt(seven, monkeypatch, "cut", batches=1)
+    config = {**seven["config"], "resume": True}
+    evaluate(**seven | {"folder": str(folder), "config": config})
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"metrics.json", "predictions.jsonl", "run.json", "pictures"}
+    assert "2 of 7 answers were there already" in capsys.readouterr().out
+
+
+def test_true_finds_the_same_run_elsewhere(seven, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("outputs").mkdir()
+    other = interrupt(seven, monkeypatch, "outputs/a", batches=3)
+    assert len(list(other.glob("predictions*"))) == 1
+    stop_after(monkeypatch, 1)  # more than the last batch would stop it
+    evaluate(**seven | {"config": {**seven["config"], "resume": True}})
+    finished = Path(seven["folder"]) / "metrics.json"
+    assert json.loads(finished.read_text())["run"]["samples"] == 7
+
+
+def test_a_finished_run_is_not_run_again(seven, monkeypatch) -> None:
+    value = evaluate(**seven)
+    monkeypatch.setattr(type(seven["model"]), "load", lambda self: pytest.fail("loaded"))
+    assert evaluate(**seven | {"config": {**seven["config"], "resume": True}}) == value
+
+
+@pytest.mark.parametrize("torn", ["", '{"index": 6, "id"', "\n", '{"index": 6}\n', "\0\0\0"])
+def test_a_torn_line_is_run_again(seven, monkeypatch, torn) -> None:
+    whole = outcome(seven, "whole")
+    folder = interrupt(seven, monkeypatch, "cut", batches=2)
+    path = folder / "predictions.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:3]) + torn, encoding="utf-8")
+    assert resume(seven, folder) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"pruner": RandomPruning(keep_ratio=0.25, layer=2)}, "pruner.keep_ratio"),
+        ({"pruner": RandomPruning(keep_ratio=0.5, layer=1)}, "pruner.layer"),
+        ({"generation": {"max_new_tokens": 5}}, "generation.max_new_tokens"),
+        ({"dataset": {"size": 8}}, "dataset.size"),
+        ({"batch_size": 3}, "batch_size"),
+        ({"seed": 1}, "seed"),
+        ({"model": {"max_pixels": 9}}, "model.max_pixels"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_answers_of_another_run_are_never_used(seven, monkeypatch, change, named) -> None:
+    folder = interrupt(seven, monkeypatch, "cut", batches=2)
+    before = (folder / "predictions.jsonl").read_bytes()
+    config = {**seven["config"], "resume": True, **change}
+    if "pruner" in change:
+        config["pruner"] = vars(change["pruner"])
+    with pytest.raises(UserError, match=f"are of another run: .*{named}"):
+        evaluate(**seven | {"folder": str(folder), "config": config})
+    assert (folder / "predictions.jsonl").read_bytes() == before
+
+
+def test_other_weights_data_and_code_are_another_run(seven, monkeypatch) -> None:
+    folder = interrupt(seven, monkeypatch, "cut", batches=1)
+    config = {**seven["config"], "resume": True}
+    for name, target, value in (
+        ("weights", type(seven["model"]), {"identity": lambda self: "other"}),
+        ("data", Shapes, {"identity": "other"}),
+    ):
+        with monkeypatch.context() as patch:
+            for attribute, own in value.items():
+                patch.setattr(target, attribute, own, raising=False)
+            with pytest.raises(UserError, match=f"another run: .*{name}"):
+                evaluate(**seven | {"folder": str(folder), "config": config})
+    monkeypatch.setattr("ivcp.evaluation.identity.code", lambda: "other")
+    with pytest.raises(UserError, match="another run: code of ivcp"):
+        evaluate(**seven | {"folder": str(folder), "config": config})
+
+
+def test_answers_are_not_overwritten_without_a_word(seven, monkeypatch) -> None:
+    folder = interrupt(seven, monkeypatch, "cut", batches=1)
+    with pytest.raises(UserError, match="a run that did not finish; go on with resume=true"):
+        evaluate(**seven | {"folder": str(folder)})
+    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 2
+
+
+def test_two_runs_in_one_folder_are_refused(seven) -> None:
+    with (
+        alone_in(Path(seven["folder"])),
+        pytest.raises(UserError, match="Another run is at work in"),
+    ):
+        evaluate(**seven)
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(seven, monkeypatch) -> None:
+    def refuse(self, *_, **__):
+        raise PermissionError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with (
+        pytest.raises(UserError, match=r"cannot be written \(Read-only file system\)"),
+        alone_in(Path(seven["folder"])),
+    ):
+        pass
+
+
+def test_a_missing_file_of_answers_is_told_and_can_be_mended(seven, monkeypatch) -> None:
+    from ivcp.evaluation import evaluate as module
+
+    folder = Path(seven["folder"])
+    answers = module.answers
+    monkeypatch.setattr(module, "answers", lambda place: answers(place)[:5])
+    with pytest.raises(UserError, match=r"Expected 7 answers .* 2 are missing"):
+        evaluate(**seven)
+    monkeypatch.undo()
+    evaluate(**seven | {"config": {**seven["config"], "resume": True}})
+    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 7
+
+
+def test_what_is_no_run_cannot_be_resumed(seven, tmp_path) -> None:
+    config = {**seven["config"], "resume": str(tmp_path)}
+    with pytest.raises(UserError, match="resume must be true, false or the folder of a run"):
+        evaluate(**seven | {"config": config})
+
+
+def words(folder: Path, model_folder: Path) -> list[Any]:
+    return [
+        sys.executable, ROOT / "run.py", f"model.path={model_folder}", "pruner=random",
+        "pruner.layer=2", "trainer=cpu", "logger=none", "workers=0", "pictures=0", "batch_size=2",
+        f"limit={SIZE}", "generation.max_new_tokens=3", "resume=true", f"hydra.run.dir={folder}",
+    ]  # fmt: skip
+
+
+def run(command: list[Any], folder: Path, wait: float | None) -> float:
+    """Run to the end, or kill after so many seconds; gives how long it lasted."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command, cwd=folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        _, err = process.communicate(timeout=wait)
+        assert process.returncode == 0, err.decode()
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return time.monotonic() - started
+
+
+def without_times(folder: Path) -> tuple[list[Any], Any]:
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in line.items() if not k.endswith(("_ms", "_token"))} for line in lines]
+    report = json.loads((folder / "metrics.json").read_text())
+    return kept, (report["metrics"], report["tokens"])
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)
+def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(
+    kills, model_folder, tmp_path
+) -> None:
+    whole = tmp_path / "whole"
+    lasted = run(words(whole, model_folder), whole, None)
+    cut, draw = tmp_path / "cut", random.Random(0)
+    for _ in range(kills):
+        run(words(cut, model_folder), cut, lasted * draw.uniform(0.3, 1.0))
+    run(words(cut, model_folder), cut, None)
+    assert without_times(cut) == without_times(whole)
+    assert {path.name for path in cut.iterdir()} >= {"metrics.json", "predictions.jsonl"}
+    assert not list(cut.glob("predictions.*.jsonl"))
