@@ -28,7 +28,7 @@ None), `title`."""
 
 MEASURED = ("generating_seconds", "generated_tokens", "samples", "halvings")
 """What the module adds up in one process."""
-PATIENCE = 20  # times what the metric took, until the progress line computes it again
+PATIENCE = 100  # times what the metric took, until the progress line computes it again
 
 
 class PredictionWriter(BasePredictionWriter):

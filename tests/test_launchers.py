@@ -1,0 +1,62 @@
+"""Sweeps on other launchers than Hydra's own: several runs at a time, and jobs of a cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from experiments.tiny.build import build_model, build_tokenizer, save
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("launch") / "model"
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    save(folder, build_model(tokenizer, layers=4), tokenizer)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("launcher", "plugin", "words"),
+    [
+        ("joblib", "hydra_plugins.hydra_joblib_launcher", ["hydra.launcher.n_jobs=2"]),
+        ("submitit_local", "hydra_plugins.hydra_submitit_launcher", []),
+    ],
+)
+def test_a_sweep_on_another_launcher(launcher, plugin, words, model, tmp_path) -> None:
+    pytest.importorskip(plugin)
+    done = subprocess.run(
+        [
+            sys.executable, ROOT / "run.py", "-m", f"hydra/launcher={launcher}", *words,
+            f"model.path={model}", "pruner=random", "pruner.layer=1,2", "trainer=cpu",
+            "logger=none", "workers=0", "limit=1", "pictures=0", "generation.max_new_tokens=1",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=250,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    reports = [
+        json.loads(path.read_text()) for path in tmp_path.glob("multirun/*/*/*/metrics.json")
+    ]
+    assert sorted(report["run"]["layer"] for report in reports) == [1, 2]
+
+
+def test_jobs_of_a_cluster_are_configured() -> None:
+    if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is None:
+        pytest.skip("needs hydra-submitit-launcher")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", ["hydra/launcher=slurm"], return_hydra_config=True)
+    launcher = cfg.hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher")
+    assert (launcher.gpus_per_node, launcher.cpus_per_task) == (1, 8)
