@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ivcp.core.errors import UserError
+from ivcp.core.errors import UserError, exit_code
 from ivcp.evaluation.wandb_logger import has_key
 
 if TYPE_CHECKING:
@@ -162,17 +162,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--dry-run", action="store_true", help="write the workspace as JSON, without a network"
     )
     given = parser.parse_args(arguments)
-    try:
+
+    def make() -> None:
         made = workspace(given.project, given.entity, given.model, given.dataset, given.name)
         if given.dry_run:
             spec = made._to_model().model_dump(by_alias=True, exclude_none=True)
             print(json.dumps(spec, indent=2))
         else:
             print(save(made))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(make)
 
 
 if __name__ == "__main__":

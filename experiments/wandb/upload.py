@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ivcp.core.errors import UserError
+from ivcp.core.errors import UserError, exit_code
 from ivcp.evaluation.wandb_logger import UnattendedWandbLogger
 
 
@@ -85,12 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("name", "of the run; default: report and the folder's name"),
     ):
         parser.add_argument(f"--{key}", default=argparse.SUPPRESS, help=told)
-    try:
-        print(upload(**vars(parser.parse_args(arguments))))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    given = vars(parser.parse_args(arguments))
+    return exit_code(lambda: print(upload(**given)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 COMPARED = ("model", "dataset", "metric", "judge", "seed", "limit", "batch_size", "generation")
 """Parts of the configuration that must agree, beside where files lie."""
-PLACES = ("root", "photos", "download", "file", "annotations", "verify")
+PLACES = ("root", "photos", "download", "verify")
 """Settings of a dataset that say where it lies, not what it is."""
 
 

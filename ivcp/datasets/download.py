@@ -6,22 +6,20 @@ import contextlib
 import hashlib
 import http.client
 import json
-import os
 import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
 from ivcp.core.errors import UserError
+from ivcp.core.lock import alone
 
 PIECE = 1 << 20
 """Most bytes that are received before they are written."""
@@ -131,7 +129,8 @@ def fetch(url: str, path: Path, md5: Sequence[str]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        waiting = f"waiting for another process that downloads {path.name}"
+        with alone(path.with_name(f"{path.name}.lock"), lambda: _say(waiting)):
             if path.exists():
                 return
             part = Part(path, url)
@@ -268,33 +267,5 @@ def _check(part: Part, md5: Sequence[str]) -> None:
         )
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep other processes out by `<path>.lock`, or wait until they are done."""
-    lock = path.with_name(f"{path.name}.lock")
-    while True:
-        with lock.open("w") as file:
-            _lock(file, path)
-            if not os.fstat(file.fileno()).st_nlink:  # who held it has removed it
-                continue
-            try:
-                yield
-                return
-            finally:
-                with contextlib.suppress(OSError):
-                    lock.unlink()
-
-
-def _lock(file: IO[Any], path: Path) -> None:
-    """Lock an open file, where system and file system can do that."""
-    try:
-        fcntl = import_module("fcntl")
-    except ImportError:
-        return
-    with contextlib.suppress(OSError):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            told = f"waiting for another process that downloads {path.name}"
-            Console(stderr=True).print(told, highlight=False)
-            fcntl.flock(file, fcntl.LOCK_EX)
+def _say(sentence: str) -> None:
+    Console(stderr=True).print(sentence, highlight=False)

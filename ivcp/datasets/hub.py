@@ -94,7 +94,7 @@ def read_hub(place: str, split: str) -> HubRows:
         library = import_module("datasets")
     except ImportError as error:
         raise UserError(
-            "dataset.source=hub needs the package datasets; pip install ivcp[hub]."
+            "data.refcoco=hub needs the package datasets; pip install ivcp[hub]."
         ) from error
     rows = _load(library, place, split)
     absent = [name for name in ("image", *COLUMNS) if name not in rows.column_names]

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.multiprocessing.spawn import ProcessRaisedException
 
+from ivcp.core.comparable import content
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily
 from ivcp.core.judge import Judge
@@ -41,6 +42,8 @@ from ivcp.evaluation.resume import (
     declare,
     earlier_run,
     is_finished,
+    read_report,
+    replaced,
 )
 from ivcp.evaluation.screen import show_result
 from ivcp.evaluation.settings import Settings
@@ -110,8 +113,8 @@ def evaluate(
         if leads:
             identity = identity_of(config, model, dataset)
             earlier = earlier_run(settings.resume, place, identity)
-            if earlier is not None and is_finished(earlier) and starts_others(conductor):
-                return show_again(copied(earlier, place), baseline, config, place)
+            if earlier and is_final(earlier, config) and starts_others(conductor):
+                return show(copied(earlier, place), baseline, config, place)
             done = carry_over(earlier, place, batches)
             declare(place, identity)
         left = unfinished(batches, {record.index for record in done})
@@ -153,9 +156,10 @@ def evaluate(
             rotary=rotary_of(model.decoder(network)),
         )
         write_atomically(place / FINISHED, json.dumps(report, indent=2, ensure_ascii=False))
+        replaced(place)
     if callable(logger):
         track(logger(save_dir=place), report, records, sorted(place.glob("pictures/*.png")))
-    return show_again(report, baseline, config, place)
+    return show(report, baseline, config, place)
 
 
 def samples_a_batch(settings: Settings, trainer: lightning.Trainer) -> int:
@@ -171,7 +175,15 @@ def starts_others(trainer: lightning.Trainer) -> bool:
     return environment is None or not environment.creates_processes_externally
 
 
-def show_again(
+def is_final(earlier: Path, config: dict[str, Any]) -> bool:
+    """Whether a run has finished, and with the judge of this one; another may grade its answers."""
+    if not is_finished(earlier):
+        return False
+    judge = read_report(earlier)["run"]["config"].get("judge")
+    return content(judge) == content(config.get("judge"))
+
+
+def show(
     report: dict[str, Any], baseline: dict[str, Any] | None, config: dict[str, Any], folder: Path
 ) -> float:
     """Print the table; gives the headline's value."""

@@ -125,14 +125,15 @@ class Evaluation(lightning.LightningModule):
     def _parts(self, batch: Batch) -> list[Batch]:
         """The batch in parts that fit."""
         size = self.most or 1
+        firsts = range(0, len(batch.samples), size)
+        return [self._part(batch, slice(first, first + size)) for first in firsts]
+
+    def _part(self, batch: Batch, part: slice) -> Batch:
+        """Some samples of a batch, encoded without the others."""
+        samples = batch.samples[part]
+        encoded = self.family.encode(self.processor, samples)
         device = next(self.model.parameters()).device
-        parts = []
-        for first in range(0, len(batch.samples), size):
-            samples = batch.samples[first : first + size]
-            encoded = self.family.encode(self.processor, samples)
-            numbers = batch.indices[first : first + size]
-            parts.append(Batch(numbers, samples, encoded, ()).to(device))
-        return parts
+        return Batch(batch.indices[part], samples, encoded, ()).to(device)
 
     def _generate(self, batch: Batch, **options: Any) -> tuple[Tensor, Session, Phases]:
         """(B, N) answer tokens, what the pruner did, and how long it took."""
@@ -148,10 +149,7 @@ class Evaluation(lightning.LightningModule):
 
     def _count(self, batch: Batch) -> int:
         """Count the operations of the prefill of the batch's first sample."""
-        sample = batch.samples[0]
-        encoded = self.family.encode(self.processor, [sample])
-        device = next(self.model.parameters()).device
-        alone = Batch(batch.indices[:1], (sample,), encoded, ()).to(device)
+        alone = self._part(batch, slice(0, 1))
 
         def run() -> None:
             self._generate(alone, max_new_tokens=1)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NoReturn
 
 from ivcp.core.errors import UserError
+from ivcp.core.lock import alone
 from ivcp.evaluation.baseline import ROOTS
 from ivcp.evaluation.identity import Identity, differing
 from ivcp.evaluation.plan import Numbers, unfinished
@@ -22,6 +21,9 @@ RUN = "run.json"
 EARLIER = "predictions.earlier.jsonl"
 """Answers that an interrupted run left, while it goes on."""
 FINISHED = "metrics.json"
+RESULTS = ("predictions.jsonl", FINISHED)
+BEFORE = "before"
+"""Folder of the results of a finished run while another one in its place is not finished."""
 
 
 def answers(folder: Path) -> list[Record]:
@@ -75,14 +77,18 @@ def earlier_run(
 def carry_over(earlier: Path | None, folder: Path, batches: Sequence[Numbers]) -> list[Record]:
     """Put the finished batches of an earlier run into this run's folder, and give their records.
 
-    Until that is on disk, nothing of the earlier run is removed.
+    Until that is on disk, nothing of the earlier run is removed. Results that this run replaces
+    stay in a folder beside its own until it has finished (`replaced`).
     """
+    if earlier is None and is_finished(folder):
+        _keep_results(folder)
     records: list[Record] = []
     if earlier is not None:
         known = answers(earlier)
         open_ones = {n for batch in unfinished(batches, {r.index for r in known}) for n in batch}
         planned = {number for batch in batches for number in batch}
         records = [r for r in known if r.index in planned - open_ones]
+        _copy_pictures(earlier, folder)
     kept = folder / EARLIER
     if records:
         write_atomically(kept, "".join(map(Record.line, records)))
@@ -95,34 +101,33 @@ def carry_over(earlier: Path | None, folder: Path, batches: Sequence[Numbers]) -
 
 def is_finished(folder: Path) -> bool:
     """Whether a run has all its results."""
-    return (folder / FINISHED).is_file() and (folder / "predictions.jsonl").is_file()
+    return all((folder / name).is_file() for name in RESULTS)
+
+
+def replaced(folder: Path) -> None:
+    """Remove the results that a run has replaced."""
+    shutil.rmtree(folder / BEFORE, ignore_errors=True)
 
 
 def copied(earlier: Path, folder: Path) -> dict[str, Any]:
     """Bring a finished run's results into another folder; gives its report."""
     if earlier != folder:
         with told_if_full(folder):
-            for name in (RUN, "predictions.jsonl", FINISHED):
+            for name in (RUN, *RESULTS):
                 shutil.copy2(earlier / name, folder / name)
-            if (earlier / "pictures").is_dir():
-                shutil.copytree(earlier / "pictures", folder / "pictures", dirs_exist_ok=True)
+            _copy_pictures(earlier, folder)
+    return read_report(folder)
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The contents of a finished run's `metrics.json`."""
     report: dict[str, Any] = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
     return report
 
 
 def declare(folder: Path, identity: Identity) -> None:
-    """Say what the run in a folder is.
-
-    Raises:
-        UserError: The folder cannot be written.
-    """
-    try:
-        write_atomically(folder / RUN, json.dumps(identity, indent=2))
-    except OSError as error:
-        raise UserError(
-            f"The run's folder {folder} cannot be written ({error.strerror}); choose another with "
-            "hydra.run.dir=FOLDER."
-        ) from error
+    """Say what the run in a folder is."""
+    write_atomically(folder / RUN, json.dumps(identity, indent=2))
 
 
 @contextlib.contextmanager
@@ -132,35 +137,35 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         UserError: Another run is at work there, or the folder cannot be written.
     """
-    lock = folder / ".lock"
-    try:
-        with told_if_full(lock):
-            file = lock.open("w")
-    except OSError as error:
-        raise UserError(
-            f"The run's folder {folder} cannot be written ({error.strerror}); choose another with "
-            "hydra.run.dir=FOLDER."
-        ) from error
-    with file:
-        _lock(file, folder)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
-
-def _lock(file: IO[Any], folder: Path) -> None:
-    """Lock an open file, where system and file system can do that."""
-    try:
-        fcntl = import_module("fcntl")
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    def busy() -> NoReturn:
         raise UserError(
             f"Another run is at work in {folder}; wait for it, or choose another folder with "
             "hydra.run.dir=FOLDER."
-        ) from error
-    except (ImportError, OSError):
-        return
+        )
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(alone(folder / ".lock", busy))
+        except OSError as error:
+            raise UserError(
+                f"The run's folder {folder} cannot be written ({error.strerror}); choose another "
+                "with hydra.run.dir=FOLDER."
+            ) from error
+        yield
+
+
+def _keep_results(folder: Path) -> None:
+    before = folder / BEFORE
+    before.mkdir(exist_ok=True)
+    for name in (RUN, *RESULTS):
+        if (folder / name).exists():
+            (folder / name).replace(before / name)
+
+
+def _copy_pictures(earlier: Path, folder: Path) -> None:
+    if earlier != folder and (earlier / "pictures").is_dir():
+        shutil.copytree(earlier / "pictures", folder / "pictures", dirs_exist_ok=True)
 
 
 def _told(folder: Path) -> Identity | None:
@@ -176,7 +181,7 @@ def _same(told: Identity, identity: Identity, folder: Path) -> Path:
     """The folder, if its run is this one."""
     if differences := differing(told, identity):
         raise UserError(
-            f"The answers in {os.fspath(folder)} are of another run: {'; '.join(differences)}. Use "
+            f"The answers in {folder} are of another run: {'; '.join(differences)}. Use "
             "the same settings, or choose another folder with hydra.run.dir=FOLDER."
         )
     return folder

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ivcp.core.errors import UserError
+from ivcp.core.errors import UserError, exit_code
 from ivcp.report import latex, suite, table
 from ivcp.report.page import Page, to_html
 from ivcp.report.remarks import PAIRED, remarks
@@ -153,12 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"write the tables alone, without plots and {PAGE}",
     )
     given = parser.parse_args(arguments)
-    try:
-        report(given.runs, given.out, given.paired, given.drawn)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: report(given.runs, given.out, given.paired, given.drawn))
 
 
 if __name__ == "__main__":

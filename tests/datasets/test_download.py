@@ -320,9 +320,9 @@ def test_two_processes_fetch_once(server, path) -> None:
 
 
 def test_a_system_without_locks_does_without(server, path, monkeypatch) -> None:
-    def absent(name):
-        raise ImportError(name)
+    def absent(file: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
 
-    monkeypatch.setattr(download, "import_module", absent)
+    monkeypatch.setattr("fcntl.flock", absent)
     fetch(server.url, path, ())
     assert path.read_bytes() == CONTENT

@@ -97,12 +97,37 @@ def test_true_finds_the_same_run_elsewhere(seven, monkeypatch, tmp_path) -> None
     evaluate(**seven | {"config": {**seven["config"], "resume": True}})
     finished = Path(seven["folder"]) / "metrics.json"
     assert json.loads(finished.read_text())["run"]["samples"] == 7
+    assert [path.name for path in (finished.parent / "pictures").iterdir()] == ["000_test-0-0.png"]
 
 
 def test_a_finished_run_is_not_run_again(seven, monkeypatch) -> None:
     value = evaluate(**seven)
     monkeypatch.setattr(type(seven["model"]), "load", lambda self: pytest.fail("loaded"))
     assert evaluate(**seven | {"config": {**seven["config"], "resume": True}}) == value
+
+
+def test_another_judge_grades_answers_that_are_there(seven, monkeypatch) -> None:
+    evaluate(**seven)
+    monkeypatch.setattr(Evaluation, "predict_step", lambda *_: pytest.fail("asked again"))
+    config = {**seven["config"], "resume": True, "judge": {"model": "grader"}}
+    evaluate(**seven | {"config": config})
+    report = json.loads((Path(seven["folder"]) / "metrics.json").read_text())
+    assert report["run"]["config"]["judge"] == {"model": "grader"}
+    assert report["run"]["samples"] == 7
+
+
+def test_results_stay_until_new_ones_are_there(seven, monkeypatch) -> None:
+    evaluate(**seven)
+    folder = Path(seven["folder"])
+    finished = (folder / "metrics.json").read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(StopError):
+        stop_after(patch, 1)
+        evaluate(**seven)
+    assert (folder / "before" / "metrics.json").read_bytes() == finished
+    assert len((folder / "before" / "predictions.jsonl").read_text().splitlines()) == 7
+    evaluate(**seven | {"config": {**seven["config"], "resume": True}})
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"metrics.json", "predictions.jsonl", "run.json", "pictures"}
 
 
 @pytest.mark.parametrize("torn", ["", '{"index": 6, "id"', "\n", '{"index": 6}\n', "\0\0\0"])
@@ -175,7 +200,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(seven, monkeypatch) -> 
     def refuse(self, *_, **__):
         raise PermissionError(30, "Read-only file system")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("ivcp.core.lock.FileLock.acquire", refuse)
     with (
         pytest.raises(UserError, match=r"cannot be written \(Read-only file system\)"),
         alone_in(Path(seven["folder"])),
