@@ -58,7 +58,8 @@ def test_a_run_from_the_command_line(model, tmp_path) -> None:
 
 
 def test_a_sweep_names_its_folders_and_finds_its_baseline(model, run, tmp_path) -> None:
-    code, out, _ = run("-m", "pruner=none,random", model, *QUICK)
+    paths = ("data.root=/no/where", "resume=true")  # name no folder
+    code, out, _ = run("-m", "pruner=none,random", model, *paths, *QUICK)
     assert code == 0
     folders = [path.parent.name for path in sorted(tmp_path.glob("multirun/*/*/*/metrics.json"))]
     assert ["pruner=none" in name for name in folders] == [True, False]

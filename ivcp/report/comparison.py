@@ -16,6 +16,7 @@ class Interval:
 
 
 UNKNOWN = Interval()
+ALPHA = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +42,14 @@ class Paired:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval of the difference leaves out 0."""
+        """Whether the interval of the difference leaves out 0 and McNemar's p is below 0.05.
+
+        The interval alone is deceived by a handful of answers, which resampling hardly varies.
+        """
         low, high = self.difference.low, self.difference.high
-        return low is not None and high is not None and not low <= 0 <= high
+        if low is None or high is None or self.p is None:
+            return False
+        return not low <= 0 <= high and self.p < ALPHA
 
 
 NOT_PAIRED = Paired()

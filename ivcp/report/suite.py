@@ -18,8 +18,8 @@ from ivcp.report.table import markdown_table
 
 MARK = "*"
 MARKED = (
-    f"{MARK}: the 95 % interval of the difference leaves out 0, as it does once in twenty times "
-    "where nothing differs."
+    f"{MARK}: the 95 % interval of the difference leaves out 0 and p is below 0.05, as happens "
+    "up to once in twenty times where nothing differs."
 )
 METHOD = ("pruner", "ratio", "layer")
 AVERAGE = "average"
