@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from transformers import (
     DeepseekVLForConditionalGeneration,
     InternVLConfig,
     InternVLForConditionalGeneration,
+    LlamaConfig,
+    LlamaModel,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaNextConfig,
@@ -27,6 +30,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from experiments.tiny.build import build_model, build_tokenizer, save
 from ivcp.models.backports.deepseek_vl2 import DeepseekVL2ForConditionalGeneration
 from ivcp.models.backports.deepseek_vl2_config import DeepseekVL2Config
 from ivcp.models.deepseekvl2 import views
@@ -358,3 +362,21 @@ def batch_of(family: str) -> Prompts:
 def model_of(family: str, backend: str = "sdpa") -> Any:
     """The family's random model; made once."""
     return SMALL[family].model(backend)
+
+
+def small_llama(layers: int) -> LlamaModel:
+    """A random language model without images."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=32, intermediate_size=32, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+    return LlamaModel(config).eval()
+
+
+def save_untrained(folder: Path, layers: int) -> Path:
+    """The packaged model's architecture with random weights, saved as a folder."""
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    save(folder, build_model(tokenizer, layers=layers), tokenizer)
+    return folder

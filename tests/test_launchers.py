@@ -10,21 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
-
-from experiments.tiny.build import build_model, build_tokenizer, save
+from small import save_untrained
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("launch") / "model"
-    tokenizer = build_tokenizer()
-    torch.manual_seed(0)
-    save(folder, build_model(tokenizer, layers=4), tokenizer)
-    return folder
+    return save_untrained(tmp_path_factory.mktemp("launch") / "model", layers=4)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-
-from experiments.tiny.build import build_model, build_tokenizer, save
+from small import save_untrained
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("trainer=cpu", "logger=none", "workers=0", "limit=2", "generation.max_new_tokens=3")
@@ -15,10 +13,7 @@ QUICK = ("trainer=cpu", "logger=none", "workers=0", "limit=2", "generation.max_n
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("run") / "model"
-    tokenizer = build_tokenizer()
-    torch.manual_seed(0)
-    save(folder, build_model(tokenizer, layers=6), tokenizer)
+    folder = save_untrained(tmp_path_factory.mktemp("run") / "model", layers=6)
     return f"model.path={folder}"
 
 

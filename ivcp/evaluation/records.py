@@ -151,21 +151,17 @@ def on_original(image: ImageLayout, shown: Box) -> ImageLayout:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a file; lists come back as tuples, as `Record` has them."""
-    with path.open(encoding="utf-8") as lines:
-        return [_record(json.loads(line)) for line in lines]
+    """The records of a file; lists come back as tuples, as `Record` has them.
 
-
-def parse_records(path: Path) -> Iterator[Record]:
-    """The records of a file that may end in the middle of a line; such a line is left out."""
+    Lines that a kill, a full disk or a loss of power has torn are left out.
+    """
+    records = []
     with path.open("rb") as lines:
         for line in lines:
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield _record(json.loads(line))
-            except (ValueError, TypeError, KeyError):
-                continue  # a disk that was full, or a machine that lost power
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                if line.endswith(b"\n"):
+                    records.append(_record(json.loads(line)))
+    return records
 
 
 def _record(told: dict[str, Any]) -> Record:

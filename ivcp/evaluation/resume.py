@@ -14,7 +14,7 @@ from ivcp.core.lock import alone
 from ivcp.evaluation.baseline import ROOTS
 from ivcp.evaluation.identity import Identity, differing
 from ivcp.evaluation.plan import Numbers, unfinished
-from ivcp.evaluation.records import Record, parse_records, told_if_full, write_atomically
+from ivcp.evaluation.records import Record, read_records, told_if_full, write_atomically
 
 RUN = "run.json"
 """What the run is that a folder's answers belong to."""
@@ -33,7 +33,7 @@ def answers(folder: Path) -> list[Record]:
     """
     found: dict[int, Record] = {}
     for path in sorted(folder.glob("predictions*.jsonl")):
-        for record in parse_records(path):
+        for record in read_records(path):
             found.setdefault(record.index, record)
     return [found[index] for index in sorted(found)]
 

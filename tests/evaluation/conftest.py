@@ -8,9 +8,8 @@ from typing import Any
 
 import lightning
 import pytest
-import torch
+from small import save_untrained
 
-from experiments.tiny.build import build_model, build_tokenizer, save
 from ivcp.datasets.shapes import Shapes
 from ivcp.metrics.grounding import GroundingMetrics
 from ivcp.models.qwen25vl import Qwen25VL
@@ -23,11 +22,7 @@ LAYERS = 4
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained Qwen2.5-VL with four layers."""
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    save(folder, build_model(tokenizer, layers=LAYERS), tokenizer)
-    return folder
+    return save_untrained(tmp_path_factory.mktemp("tiny") / "model", LAYERS)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from families import LlamaWindow
-from transformers import LlamaConfig, LlamaModel
+from small import small_llama
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
@@ -35,12 +35,7 @@ BASES = [
 
 def prefill(pruner: Pruner, image: ImageLayout = ONE) -> tuple[list[int], list[str], Session]:
     """Kept tokens as indices into the image, their roles, and the session."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=8, hidden_size=32, intermediate_size=32, num_hidden_layers=6,
-        num_attention_heads=4, num_key_value_heads=2,
-    )  # fmt: skip
-    model = LlamaModel(config).eval()
+    model = small_llama(layers=6)
     prompt = torch.randn(1, image.stop + 6, 32)
     with torch.no_grad(), pruned(model, pruner, family=LlamaWindow(image)) as session:
         model(inputs_embeds=prompt, use_cache=True)

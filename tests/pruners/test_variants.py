@@ -8,8 +8,8 @@ import pytest
 import torch
 from families import LlamaWindow
 from recorded import RecordedView
-from small import batch_of, model_of, single
-from transformers import DynamicCache, LlamaConfig, LlamaModel
+from small import batch_of, model_of, single, small_llama
+from transformers import DynamicCache
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
@@ -27,15 +27,10 @@ every_method = pytest.mark.parametrize("method", METHODS, ids=lambda one: type(o
 @pytest.mark.parametrize("renumber", [True, False])
 def test_gapless_positions_are_those_of_a_shorter_prompt(renumber: bool) -> None:
     """Pruned before layer 0, the model is as if it had never been given the dropped tokens."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=8, hidden_size=32, intermediate_size=32, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2,
-    )  # fmt: skip
-    model = LlamaModel(config).eval()
+    model = small_llama(layers=3)
     prompt, more = torch.randn(1, 45, 32), torch.randn(1, 1, 32)
     pruner = IVCOnly(keep_ratio=0.5, layer=0, renumber=renumber)
-    caches = [DynamicCache(config=config) for _ in range(2)]
+    caches = [DynamicCache(config=model.config) for _ in range(2)]
     with torch.no_grad():
         with pruned(model, pruner, family=LlamaWindow(IMAGE)) as session:
             states = [model(inputs_embeds=prompt, past_key_values=caches[0]).last_hidden_state]
