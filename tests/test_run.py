@@ -101,6 +101,6 @@ def test_a_sweep_goes_on_after_a_mistake(model, run, tmp_path) -> None:
 
 
 def test_a_defect_keeps_its_traceback(model, run, monkeypatch) -> None:
-    monkeypatch.setattr("ivcp.evaluation.evaluate.Batches", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("ivcp.evaluation.evaluate.Evaluation", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(model, *QUICK)

@@ -139,8 +139,11 @@ class ModelFamily(Anatomy):
     """A family with its prompts, processor and parser. Subclasses are frozen dataclasses."""
 
     @abstractmethod
-    def load(self) -> tuple[nn.Module, Any]:
+    def load(self, gpus: Sequence[int] | None = None) -> tuple[nn.Module, Any]:
         """The model in evaluation mode and its processor.
+
+        Args:
+            gpus: Those over which a model larger than one may be spread; None for all.
 
         Raises:
             UserError: Weights are absent or a backend is not installed.

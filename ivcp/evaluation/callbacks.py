@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ivcp.core.types import Sample
 from ivcp.evaluation.data import Batch
+from ivcp.evaluation.machine import peak_memory
 from ivcp.evaluation.records import LineFile, Record, told_if_full, write_atomically
 
 Draw = Callable[..., Image.Image]
@@ -42,12 +42,15 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.folder = folder
         self.lines: LineFile  # open while predictions are made
-        self.started = 0.0
+        self.started = self.seconds = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Open this process's file; a process without batches gets no further than here."""
         self.folder = trainer.strategy.broadcast(self.folder)
         self.lines = LineFile(shard(self.folder, trainer.global_rank, trainer.world_size))
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, now that the model is loaded."""
         self.started = time.perf_counter()
 
     def write_on_batch_end(
@@ -63,18 +66,24 @@ class PredictionWriter(BasePredictionWriter):
         """Write through to the operating system."""
         self.lines.append(record.line() for record in prediction)
 
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        extra = float(pl_module.extra_seconds)  # type: ignore[arg-type]
+        self.seconds = time.perf_counter() - self.started - extra
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave this process's own measurements for the one that sums up."""
         self.lines.close()
-        model: Any = pl_module.model
-        device = next(model.parameters()).device
+        module: Any = pl_module
+        device, model = module.device, module.model
         measured = {
-            "seconds": time.perf_counter() - self.started - float(pl_module.extra_seconds),  # type: ignore[arg-type]
-            **{name: getattr(pl_module, name) for name in MEASURED},
-            "peak_memory_bytes": peak_memory(device),
+            "seconds": self.seconds,
+            **{name: getattr(module, name) for name in MEASURED},
+            "peak_memory_bytes": peak_memory(module.devices),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "dtype": str(model.dtype).removeprefix("torch."),
             "attention": model.config._attn_implementation,
+            "rotary": rotary_of(module.family.decoder(model)),
         }
         write_atomically(self.folder / f"process-{trainer.global_rank}.json", json.dumps(measured))
         trainer.strategy.barrier()
@@ -85,14 +94,13 @@ def shard(folder: Path, rank: int, processes: int) -> Path:
     return folder / ("predictions.jsonl" if processes == 1 else f"predictions.{rank}.jsonl")
 
 
-def peak_memory(device: torch.device) -> int:
-    """Bytes at the peak: of the CUDA allocator, else of the whole process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def rotary_of(decoder: Any) -> dict[str, Any] | None:
+    """Inverse frequencies and number of position axes of a decoder; None if it does not tell."""
+    frequencies = getattr(getattr(decoder, "rotary_emb", None), "inv_freq", None)
+    if frequencies is None:
+        return None
+    sections = "mrope_section" in (getattr(decoder.config, "rope_parameters", None) or {})
+    return {"inverse_frequencies": frequencies.tolist(), "axes": 3 if sections else 1}
 
 
 class Pictures(Callback):

@@ -172,24 +172,26 @@ class SharedBatches(lightning.LightningDataModule):
     """Gives each process its share of the batches, balanced by what they are expected to cost.
 
     Args:
-        batches: All of them.
+        items: The samples.
+        plan: Indices of the samples of each batch; that of the first process holds for all.
+        family: Encodes them, with the processor of the module that the trainer runs.
         workers: Processes that load data, for each process that evaluates.
     """
 
-    def __init__(self, batches: Batches, workers: int) -> None:
+    def __init__(
+        self, items: ReadableItems, plan: Sequence[Numbers], family: ModelFamily, workers: int
+    ) -> None:
         super().__init__()
-        self.batches, self.workers = batches, workers
+        self.items, self.plan, self.family, self.workers = items, plan, family, workers
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """The share of the process that calls."""
-        if self.trainer is None:
-            raise RuntimeError("shares are known only under a trainer")
-        whole = self.batches
-        whole.plan = self.trainer.strategy.broadcast(whole.plan)  # the first knows what is done
-        costs = [sum(whole.items.cost(n, whole.family) for n in batch) for batch in whole.plan]
-        own = share(costs, self.trainer.world_size)[self.trainer.global_rank]
-        part = Batches(whole.items, whole.family, whole.processor, [whole.plan[n] for n in own])
+        trainer: Any = self.trainer
+        plan = trainer.strategy.broadcast(self.plan)  # the first knows what is done
+        costs = [sum(self.items.cost(n, self.family) for n in batch) for batch in plan]
+        own = [plan[place] for place in share(costs, trainer.world_size)[trainer.global_rank]]
+        part = Batches(self.items, self.family, trainer.lightning_module.processor, own)
         return DataLoader(part, batch_size=None, num_workers=self.workers, collate_fn=_as_it_is)
 
 

@@ -24,12 +24,13 @@ from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
 from ivcp.evaluation.baseline import differences, find_baseline
 from ivcp.evaluation.callbacks import Draw, Pictures, PredictionWriter, ProgressLine, shard
-from ivcp.evaluation.data import Batches, ReadableItems, SampleSource, SharedBatches
+from ivcp.evaluation.data import ReadableItems, SampleSource, SharedBatches
 from ivcp.evaluation.identity import identity_of
 from ivcp.evaluation.judging import judge_records
+from ivcp.evaluation.machine import first_gpus
 from ivcp.evaluation.module import Evaluation
 from ivcp.evaluation.noise import silence
-from ivcp.evaluation.outcome import outcome, resumed, rotary_of
+from ivcp.evaluation.outcome import outcome, resumed
 from ivcp.evaluation.plan import cut, unfinished
 from ivcp.evaluation.records import Record, write_atomically
 from ivcp.evaluation.resume import (
@@ -51,6 +52,9 @@ from ivcp.evaluation.tracking import track
 
 MOST_ON_GPU, MOST_ON_CPU = 64, 8
 """Samples of a batch that batch_size=auto tries first."""
+
+SHARING = ("auto", "balanced", "sequential")
+"""Values of `device_map` that can do with a part of a machine's GPUs."""
 
 
 def evaluate(
@@ -105,7 +109,8 @@ def evaluate(
     place = Path(folder)
     writer = PredictionWriter(place)
     pictures = Pictures(place / "pictures", settings.pictures, draw)
-    conductor = make_trainer(trainer, [writer, pictures, ProgressLine()], sweep)
+    callbacks = [writer, pictures, ProgressLine()]
+    conductor = make_trainer(trainer, callbacks, sweep, getattr(model, "device_map", None))
     batches = cut(len(items), samples_a_batch(settings, conductor))
     leads = conductor.is_global_zero
     with alone_in(place) if leads else nullcontext():
@@ -118,10 +123,7 @@ def evaluate(
             done = carry_over(earlier, place, batches)
             declare(place, identity)
         left = unfinished(batches, {record.index for record in done})
-        network, processor = model.load()
         module = Evaluation(
-            network,
-            processor,
             model,
             pruner,
             metric,
@@ -129,8 +131,7 @@ def evaluate(
             count=all(record.prefill_flops_counted is None for record in done),
             adaptive=settings.batch_size == "auto",
         )
-        shares = SharedBatches(Batches(items, model, processor, left), settings.workers)
-        predict(conductor, module, shares)
+        predict(conductor, module, SharedBatches(items, left, model, settings.workers))
         if not leads:
             return float("nan")
         records, processes = gather(place, conductor.world_size)
@@ -153,7 +154,6 @@ def evaluate(
             seconds=time.perf_counter() - started,
             notes=[*getattr(dataset, "notes", ()), *resumed(done, records)],
             judged=judged,
-            rotary=rotary_of(model.decoder(network)),
         )
         write_atomically(place / FINISHED, json.dumps(report, indent=2, ensure_ascii=False))
         replaced(place)
@@ -166,7 +166,12 @@ def samples_a_batch(settings: Settings, trainer: lightning.Trainer) -> int:
     """The batch size; where it is "auto", what is tried first."""
     if settings.batch_size != "auto":
         return settings.batch_size
-    return MOST_ON_GPU if isinstance(trainer.accelerator, CUDAAccelerator) else MOST_ON_CPU
+    return MOST_ON_GPU if on_gpus(trainer) else MOST_ON_CPU
+
+
+def on_gpus(trainer: lightning.Trainer) -> bool:
+    """Whether the processes have GPUs."""
+    return isinstance(trainer.accelerator, CUDAAccelerator)
 
 
 def starts_others(trainer: lightning.Trainer) -> bool:
@@ -194,21 +199,35 @@ def show(
 
 
 def make_trainer(
-    trainer: Callable[..., lightning.Trainer], callbacks: list[lightning.Callback], sweep: bool
+    trainer: Callable[..., lightning.Trainer],
+    callbacks: list[lightning.Callback],
+    sweep: bool = False,
+    device_map: str | None = None,
 ) -> lightning.Trainer:
     """The trainer, or one sentence about why it cannot be.
 
+    Where a model is spread and several processes have GPUs, each gets its share of the machine's.
+
+    Args:
+        trainer: Makes it.
+        callbacks: Its callbacks.
+        sweep: Whether this is one of several runs of a process.
+        device_map: How the model is spread over several devices, if it is.
+
     Raises:
-        UserError: The hardware is missing, or the strategy would start the sweep again.
+        UserError: The hardware is missing, the strategy would start the sweep again, or all
+            processes would put the model in one place.
     """
-    try:
-        made = trainer(callbacks=callbacks, logger=False, use_distributed_sampler=False)
-    except (MisconfigurationException, ValueError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(
-            f"The trainer cannot be used here ({reason}); choose another with trainer=cpu or "
-            "trainer=auto."
-        ) from error
+    made = build(trainer, callbacks)
+    if device_map is not None and made.num_devices > 1 and on_gpus(made):
+        if device_map not in SHARING:
+            raise UserError(
+                f"model.device_map must be {' or '.join(SHARING)} where {made.num_devices} "
+                f"processes share the GPUs of a machine; got {device_map!r}."
+            )
+        firsts = first_gpus(CUDAAccelerator.auto_device_count(), made.num_devices)
+        if made.device_ids == [*range(made.num_devices)]:  # a number was given, not a list
+            made = build(trainer, callbacks, devices=firsts)
     launcher = made.strategy.launcher
     if sweep and made.world_size > 1 and isinstance(launcher, _SubprocessScriptLauncher):
         raise UserError(
@@ -216,6 +235,24 @@ def make_trainer(
             "in every process; use trainer=ddp or trainer.strategy=ddp_spawn."
         )
     return made
+
+
+def build(
+    trainer: Callable[..., lightning.Trainer], callbacks: list[lightning.Callback], **other: Any
+) -> lightning.Trainer:
+    """The trainer.
+
+    Raises:
+        UserError: The hardware is missing.
+    """
+    try:
+        return trainer(callbacks=callbacks, logger=False, use_distributed_sampler=False, **other)
+    except (MisconfigurationException, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(
+            f"The trainer cannot be used here ({reason}); choose another with trainer=cpu or "
+            "trainer=auto."
+        ) from error
 
 
 def predict(trainer: lightning.Trainer, module: Evaluation, shares: SharedBatches) -> None:
@@ -231,6 +268,8 @@ def predict(trainer: lightning.Trainer, module: Evaluation, shares: SharedBatche
         if not found:
             raise
         raise UserError(sentence.strip()) from error
+    finally:
+        module.release()
 
 
 def gather(folder: Path, processes: int) -> tuple[list[Record], Sequence[dict[str, Any]]]:

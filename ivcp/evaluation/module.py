@@ -18,6 +18,7 @@ from ivcp.core.types import Answer, Box, Sample
 from ivcp.engine.session import Session, open_session
 from ivcp.evaluation.data import Batch
 from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
+from ivcp.evaluation.machine import forget_peak, own_gpus
 from ivcp.evaluation.noise import silence
 from ivcp.evaluation.phases import Phases, timed_phases
 from ivcp.evaluation.records import Record, on_original
@@ -31,11 +32,11 @@ class Evaluation(lightning.LightningModule):
     initialisation. Times of a sample are those of its batch divided by the batch's size, and so are
     the bytes of its cache, padding included.
 
+    Each process loads the model itself, onto its own device, or over its own GPUs where the family
+    has a `device_map`. The trainer does not know of the model and never moves it.
+
     Args:
-        model: A Hugging Face model in evaluation mode. Where `device_map` has placed it, the
-            trainer leaves it alone.
-        processor: What the family's `load` gave with it.
-        family: The model's family.
+        family: Loads the model, in evaluation mode, and its processor.
         pruner: The method.
         metric: Judges the answers; its values so far are `metric.compute()`.
         generation: Keyword arguments of `generate`.
@@ -46,8 +47,6 @@ class Evaluation(lightning.LightningModule):
 
     def __init__(
         self,
-        model: nn.Module,
-        processor: Any,
         family: ModelFamily,
         pruner: Pruner,
         metric: AnswerMetric,
@@ -56,14 +55,12 @@ class Evaluation(lightning.LightningModule):
         adaptive: bool = False,
     ) -> None:
         super().__init__()
-        if getattr(model, "hf_device_map", None):
-            self.__dict__["model"] = model  # not registered, so never moved
-        else:
-            self.model = model
         self.metric = judge_locally(metric)
-        self.processor, self.family, self.pruner = processor, family, pruner
-        self.generation = generation
-        self.sizes = DecoderSizes.of(family.decoder(model))
+        self.family, self.pruner, self.generation = family, pruner, generation
+        self.model: nn.Module  # from `setup` to `release`, like the next three
+        self.processor: Any
+        self.devices: set[torch.device]
+        self.sizes: DecoderSizes
         self.warm, self.count, self.adaptive = False, count, adaptive
         self.most: int | None = None  # samples that fit into memory together, once that is known
         self.halvings = self.generated_tokens = self.samples = 0
@@ -73,6 +70,22 @@ class Evaluation(lightning.LightningModule):
         """Arriving in a spawned process is the first chance to make that process quiet."""
         silence()
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+
+    def setup(self, stage: str) -> None:
+        """Load the model in the process that uses it."""
+        model, self.processor = self.family.load(own_gpus(self.trainer))
+        if not getattr(model, "hf_device_map", None):
+            model.to(self.trainer.strategy.root_device)
+        self.__dict__["model"] = model  # not registered
+        self.devices = {parameter.device for parameter in model.parameters()}
+        forget_peak(self.devices)
+        self.sizes = DecoderSizes.of(self.family.decoder(model))
+
+    def release(self) -> None:
+        """Free the weights, whoever still holds the model, as the error of a failed run does."""
+        if (model := self.__dict__.pop("model", None)) is not None:
+            model.to_empty(device="meta")
+            torch.cuda.empty_cache()
 
     def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
         """Inputs go where the model is."""

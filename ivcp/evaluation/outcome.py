@@ -12,6 +12,8 @@ from ivcp.evaluation.records import Record
 from ivcp.evaluation.summary import efficiency_block, tokens_block
 from ivcp.evaluation.verdict import final_metrics
 
+ABOUT_THE_MODEL = ("device", "dtype", "attention", "rotary")
+
 
 def outcome(
     records: Sequence[Record],
@@ -23,7 +25,6 @@ def outcome(
     seconds: float,
     notes: Sequence[str],
     judged: dict[str, Any],
-    rotary: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Metrics, efficiency, tokens, and what the run was.
 
@@ -36,7 +37,6 @@ def outcome(
         seconds: How long the run took.
         notes: What a reader must know.
         judged: What a judging model had to do with it.
-        rotary: The model's rotary embedding (`rotary_of`).
     """
     answered = [record for record in records if record.failed is None]
     values = final_metrics(metric, records)
@@ -51,8 +51,7 @@ def outcome(
             "config": config,
             "versions": versions(),
             "git": git_state(),
-            **{name: processes[0][name] for name in ("device", "dtype", "attention")},
-            "rotary": rotary,
+            **{name: processes[0][name] for name in ABOUT_THE_MODEL},
             "processes": len(processes),
             "batch_size": config["batch_size"],
             "samples": len(records),
@@ -73,15 +72,6 @@ def outcome(
             "judge": judged,
         },
     }
-
-
-def rotary_of(decoder: Any) -> dict[str, Any] | None:
-    """Inverse frequencies and number of position axes of a decoder; None if it does not tell."""
-    frequencies = getattr(getattr(decoder, "rotary_emb", None), "inv_freq", None)
-    if frequencies is None:
-        return None
-    sections = "mrope_section" in (getattr(decoder.config, "rope_parameters", None) or {})
-    return {"inverse_frequencies": frequencies.tolist(), "axes": 3 if sections else 1}
 
 
 def resumed(done: Sequence[Record], records: Sequence[Record]) -> list[str]:

@@ -51,8 +51,8 @@ class DeepSeekVL2(HubFamily):
 
         return DeepseekVL2Images.from_config(config)
 
-    def load(self) -> tuple[nn.Module, Processor]:
-        model, processor = super().load()
+    def load(self, gpus: Sequence[int] | None = None) -> tuple[nn.Module, Processor]:
+        model, processor = super().load(gpus)
         tokenizer: Any = processor.tokenizer
         absent = [token for token in SPECIAL if token not in tokenizer.get_vocab()]
         tokenizer.add_tokens(absent, special_tokens=True)

@@ -67,7 +67,8 @@ class HubFamily(ModelFamily):
         path: Hub id or local folder.
         dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
         attention: "sdpa", "eager" or "flash_attention_2".
-        device_map: As in `from_pretrained`; None leaves placement to the trainer.
+        device_map: As in `from_pretrained`; None leaves placement to the trainer. With several
+            processes on a machine, each spreads the model over its own share of the GPUs.
 
     A subclass sets `architecture` and `image_processor` (class names in `transformers`),
     `image_token` (the placeholder) and, where a prompt has no BOS though the tokenizer knows one,
@@ -146,11 +147,13 @@ class HubFamily(ModelFamily):
         told = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
-    def load(self) -> tuple[nn.Module, Processor]:
+    def load(self, gpus: Sequence[int] | None = None) -> tuple[nn.Module, Processor]:
         from transformers import AutoTokenizer
         from transformers.utils import logging
 
-        config = self._config
+        config, memory = self._config, None
+        if self.device_map is not None and gpus is not None:
+            memory = {gpu: torch.cuda.mem_get_info(gpu)[0] for gpu in gpus}
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # a folder loads in a moment; the run has its own bar
         try:
@@ -164,6 +167,7 @@ class HubFamily(ModelFamily):
                 dtype=self.dtype if self.dtype == "auto" else getattr(torch, self.dtype),
                 attn_implementation=self.attention,
                 device_map=self.device_map,
+                max_memory=memory,
             )
         except ImportError as error:
             reason = str(error).strip().split(".")[0]
