@@ -10,11 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ivcp.core.comparable import content
 from ivcp.core.errors import UserError
@@ -23,15 +19,21 @@ from ivcp.core.judge import Judge
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
 from ivcp.evaluation.baseline import differences, find_baseline
-from ivcp.evaluation.callbacks import Draw, Pictures, PredictionWriter, ProgressLine, shard
+from ivcp.evaluation.callbacks import (
+    Draw,
+    Pictures,
+    PredictionWriter,
+    ProgressLine,
+    shard,
+)
 from ivcp.evaluation.data import ReadableItems, SampleSource, SharedBatches
 from ivcp.evaluation.identity import identity_of
 from ivcp.evaluation.judging import judge_records
-from ivcp.evaluation.machine import first_gpus
 from ivcp.evaluation.module import Evaluation
 from ivcp.evaluation.noise import silence
 from ivcp.evaluation.outcome import outcome, resumed
 from ivcp.evaluation.plan import cut, unfinished
+from ivcp.evaluation.processes import NoOrphan, make_trainer, on_gpus, predict, starts_others
 from ivcp.evaluation.records import Record, write_atomically
 from ivcp.evaluation.resume import (
     EARLIER,
@@ -52,9 +54,6 @@ from ivcp.evaluation.tracking import track
 
 MOST_ON_GPU, MOST_ON_CPU = 64, 8
 """Samples of a batch that batch_size=auto tries first."""
-
-SHARING = ("auto", "balanced", "sequential")
-"""Values of `device_map` that can do with a part of a machine's GPUs."""
 
 
 def evaluate(
@@ -109,7 +108,7 @@ def evaluate(
     place = Path(folder)
     writer = PredictionWriter(place)
     pictures = Pictures(place / "pictures", settings.pictures, draw)
-    callbacks = [writer, pictures, ProgressLine()]
+    callbacks = [writer, pictures, NoOrphan(), ProgressLine()]
     conductor = make_trainer(trainer, callbacks, sweep, getattr(model, "device_map", None))
     batches = cut(len(items), samples_a_batch(settings, conductor))
     leads = conductor.is_global_zero
@@ -169,17 +168,6 @@ def samples_a_batch(settings: Settings, trainer: lightning.Trainer) -> int:
     return MOST_ON_GPU if on_gpus(trainer) else MOST_ON_CPU
 
 
-def on_gpus(trainer: lightning.Trainer) -> bool:
-    """Whether the processes have GPUs."""
-    return isinstance(trainer.accelerator, CUDAAccelerator)
-
-
-def starts_others(trainer: lightning.Trainer) -> bool:
-    """Whether no process waits for this one, as those do that a cluster or torchrun started."""
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    return environment is None or not environment.creates_processes_externally
-
-
 def is_final(earlier: Path, config: dict[str, Any]) -> bool:
     """Whether a run has finished, and with the judge of this one; another may grade its answers."""
     if not is_finished(earlier):
@@ -196,80 +184,6 @@ def show(
     show_result(report, baseline, differing, folder)
     headline = report["run"]["headline"]["value"]
     return float("nan") if headline is None else float(headline)
-
-
-def make_trainer(
-    trainer: Callable[..., lightning.Trainer],
-    callbacks: list[lightning.Callback],
-    sweep: bool = False,
-    device_map: str | None = None,
-) -> lightning.Trainer:
-    """The trainer, or one sentence about why it cannot be.
-
-    Where a model is spread and several processes have GPUs, each gets its share of the machine's.
-
-    Args:
-        trainer: Makes it.
-        callbacks: Its callbacks.
-        sweep: Whether this is one of several runs of a process.
-        device_map: How the model is spread over several devices, if it is.
-
-    Raises:
-        UserError: The hardware is missing, the strategy would start the sweep again, or all
-            processes would put the model in one place.
-    """
-    made = build(trainer, callbacks)
-    if device_map is not None and made.num_devices > 1 and on_gpus(made):
-        if device_map not in SHARING:
-            raise UserError(
-                f"model.device_map must be {' or '.join(SHARING)} where {made.num_devices} "
-                f"processes share the GPUs of a machine; got {device_map!r}."
-            )
-        firsts = first_gpus(CUDAAccelerator.auto_device_count(), made.num_devices)
-        if made.device_ids == [*range(made.num_devices)]:  # a number was given, not a list
-            made = build(trainer, callbacks, devices=firsts)
-    launcher = made.strategy.launcher
-    if sweep and made.world_size > 1 and isinstance(launcher, _SubprocessScriptLauncher):
-        raise UserError(
-            "A sweep (-m) cannot use trainer.strategy=ddp, which would start the whole sweep again "
-            "in every process; use trainer=ddp or trainer.strategy=ddp_spawn."
-        )
-    return made
-
-
-def build(
-    trainer: Callable[..., lightning.Trainer], callbacks: list[lightning.Callback], **other: Any
-) -> lightning.Trainer:
-    """The trainer.
-
-    Raises:
-        UserError: The hardware is missing.
-    """
-    try:
-        return trainer(callbacks=callbacks, logger=False, use_distributed_sampler=False, **other)
-    except (MisconfigurationException, ValueError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(
-            f"The trainer cannot be used here ({reason}); choose another with trainer=cpu or "
-            "trainer=auto."
-        ) from error
-
-
-def predict(trainer: lightning.Trainer, module: Evaluation, shares: SharedBatches) -> None:
-    """Run the trainer; a user's mistake in a spawned process arrives as the sentence that it is.
-
-    Raises:
-        UserError: As in the process.
-    """
-    try:
-        trainer.predict(module, datamodule=shares, return_predictions=False)
-    except ProcessRaisedException as error:
-        _, found, sentence = str(error).rpartition(f"{UserError.__module__}.UserError: ")
-        if not found:
-            raise
-        raise UserError(sentence.strip()) from error
-    finally:
-        module.release()
 
 
 def gather(folder: Path, processes: int) -> tuple[list[Record], Sequence[dict[str, Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ import torch
 from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
 from ivcp.evaluation.evaluate import evaluate
-from ivcp.models.qwen25vl import Qwen25VL
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("_ms", "_ms_per_token")
@@ -58,49 +58,69 @@ def test_fewer_samples_than_processes(parts) -> None:
         assert one == outcome(parts, f"four-{size}", **spawned(parts, 4))
 
 
-class Fails(Qwen25VL):
-    """Stops at the last sample, which the second process has."""
-
-    def encode(self, processor, samples):
-        if any(sample.id == "test-0-4" for sample in samples):
-            raise ZeroDivisionError("the second process stops here")
-        return super().encode(processor, samples)
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
-def test_a_process_that_fails_ends_the_run_with_its_own_error(parts, model_folder) -> None:
-    parts["dataset"] = Shapes(task="grounding", size=5)
-    parts["model"] = Fails(path=str(model_folder), dtype="float32")
-    parts["config"]["batch_size"] = 1
+def launched(launch: list[str], folder: Path, model_folder: Path, *words: str) -> Any:
+    """run.py with two processes: it starts the second one itself, or another program both."""
+    return subprocess.run(
+        [
+            sys.executable, *launch, ROOT / "run.py", f"model.path={model_folder}", "pruner=random",
+            "pruner.layer=2", "trainer=ddp_cpu", "logger=none", "workers=0", "batch_size=1",
+            "pictures=0", "generation.max_new_tokens=2", f"hydra.run.dir={folder}", *words,
+        ],
+        cwd=folder.parent, capture_output=True, text=True, timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("launch", [[], TORCHRUN], ids=["subprocesses", "torchrun"])
+def test_subprocesses_and_torchrun(launch, model_folder, tmp_path) -> None:
+    folder = tmp_path / "run"
+    done = launched(launch, folder, model_folder, "trainer.strategy=ddp", "limit=5")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder / "metrics.json").read_text())
+    assert report["run"]["processes"] == 2
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["index"] for line in lines] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("launch", "strategy", "killed", "told"),
+    [
+        ([], "ddp_spawn", False, "ZeroDivisionError: process 1 stops here"),
+        ([], "ddp", False, "ZeroDivisionError: process 1 stops here"),
+        (TORCHRUN, "ddp", False, "ZeroDivisionError: process 1 stops here"),
+        ([], "ddp_spawn", True, "process 1 terminated with signal SIGKILL"),
+        ([], "ddp", True, "process 1, with exit code -9"),
+    ],
+)
+def test_a_process_that_fails_ends_the_run_with_its_own_error(
+    launch, strategy, killed, told, model_folder, tmp_path
+) -> None:
+    """Within a minute, and what is finished stays."""
     started = time.monotonic()
-    with pytest.raises(Exception, match="the second process stops here"):
-        evaluate(**parts | spawned(parts, 2))
+    done = launched(
+        launch, tmp_path / "run", model_folder, f"trainer.strategy={strategy}",
+        "model._target_=failing.Failing", f"+model.killed={killed}", "limit=20",
+    )  # fmt: skip
     assert time.monotonic() - started < 60
+    assert done.returncode != 0
+    assert told in done.stderr
+    own = (tmp_path / "run" / "predictions.1.jsonl").read_text().splitlines()
+    assert len(own) == 4
 
 
-def test_subprocesses_and_torchrun(model_folder, tmp_path) -> None:
-    """run.py starts a second process of itself, and is started by another program."""
-    words = [
-        f"model.path={model_folder}", "pruner=random", "pruner.layer=2", "trainer=ddp_cpu",
-        "trainer.strategy=ddp", "logger=none", "workers=0", "limit=5", "batch_size=1", "pictures=0",
-        "generation.max_new_tokens=2",
-    ]  # fmt: skip
-    torchrun = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-    ]  # fmt: skip
-    indices = []
-    for name, launch in (("subprocesses", [sys.executable]), ("torchrun", torchrun)):
-        folder = tmp_path / name
-        done = subprocess.run(
-            [*launch, ROOT / "run.py", *words, f"hydra.run.dir={folder}"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=200,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        report = json.loads((folder / "metrics.json").read_text())
-        assert report["run"]["processes"] == 2
-        lines = (folder / "predictions.jsonl").read_text().splitlines()
-        indices.append([json.loads(line)["index"] for line in lines])
-    assert indices == [[0, 1, 2, 3, 4]] * 2
+def test_nobody_goes_on_when_the_first_process_is_killed(model_folder, tmp_path) -> None:
+    """The second one would hold its GPU until its share is done."""
+    done = launched(
+        [], tmp_path / "run", model_folder, "trainer.strategy=ddp", "limit=200",
+        "model._target_=failing.Failing", "+model.killed=true", "+model.rank=0",
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL  # and its output is closed, so the other has ended
+    assert "gone (the one that started this one)" in done.stderr
+    answers = (tmp_path / "run" / "predictions.1.jsonl").read_text().splitlines()
+    assert 0 < len(answers) < 100
 
 
 @pytest.fixture

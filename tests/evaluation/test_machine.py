@@ -12,8 +12,9 @@ from test_distributed import outcome, spawned
 
 from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
-from ivcp.evaluation.evaluate import evaluate, make_trainer
+from ivcp.evaluation.evaluate import evaluate
 from ivcp.evaluation.machine import own_gpus, peak_memory
+from ivcp.evaluation.processes import make_trainer
 
 
 @pytest.fixture

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
+import re
+import runpy
 import signal
-import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,10 @@ from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
 from ivcp.evaluation.evaluate import evaluate
 from ivcp.evaluation.module import Evaluation
-from ivcp.evaluation.resume import alone_in
+from ivcp.evaluation.resume import alone_in, answers
 from ivcp.pruners.random import RandomPruning
 
 ROOT = Path(__file__).parents[2]
-SIZE = 9
 
 
 class StopError(Exception):
@@ -227,28 +229,96 @@ def test_what_is_no_run_cannot_be_resumed(seven, tmp_path) -> None:
         evaluate(**seven | {"config": config})
 
 
-def words(folder: Path, model_folder: Path) -> list[Any]:
-    return [
-        sys.executable, ROOT / "run.py", f"model.path={model_folder}", "pruner=random",
-        "pruner.layer=2", "trainer=cpu", "logger=none", "workers=0", "pictures=0", "batch_size=2",
-        f"limit={SIZE}", "generation.max_new_tokens=3", "resume=true", f"hydra.run.dir={folder}",
-    ]  # fmt: skip
+def life(words: list[str], folder: Path) -> None:
+    """What a process does that a server has forked, the imports behind it."""
+    os.setsid()
+    os.chdir(folder)
+    said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(said, stream)
+    sys.argv = ["run.py", *words]
+    runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
 
 
-def run(command: list[Any], folder: Path, wait: float | None) -> float:
-    """Run to the end, or kill after so many seconds; gives how long it lasted."""
-    started = time.monotonic()
-    process = subprocess.Popen(
-        command, cwd=folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+@pytest.fixture(scope="module")
+def server() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            "hydra", "ivcp.evaluation.evaluate", "ivcp.report.overlay", "ivcp.metrics.grounding",
+            "ivcp.models.qwen25vl", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+        ]
     )  # fmt: skip
-    try:
-        _, err = process.communicate(timeout=wait)
-        assert process.returncode == 0, err.decode()
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return time.monotonic() - started
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # the server keeps it
+        warm = context.Process(target=int)
+        warm.start()
+        warm.join()
+    return context
+
+
+def start(server: Any, folder: Path, *words: str) -> Any:
+    process = server.Process(target=life, args=([*words, f"hydra.run.dir={folder}"], folder.parent))
+    process.start()
+    return process
+
+
+def end(process: Any, folder: Path) -> None:
+    process.join()
+    assert process.exitcode == 0, (folder.parent / "said").read_text()
+
+
+def indices(folder: Path) -> set[bytes]:
+    """Of the answers that are there; quicker than reading them."""
+    found: set[bytes] = set()
+    for file in folder.glob("predictions*.jsonl"):
+        with suppress(FileNotFoundError):  # a run that goes on moves them
+            found |= set(re.findall(rb'^{"index": (\d+)', file.read_bytes(), re.MULTILINE))
+    return found
+
+
+def wait_for_answers(process: Any, folder: Path, more: int, seconds: float = 300) -> None:
+    """Until there are so many more answers, or so much time has gone by."""
+    until, number = time.monotonic() + seconds, len(indices(folder)) + more
+    while process.is_alive() and len(indices(folder)) < number and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "kills"),
+    [(["trainer=cpu"], 20), (["trainer=ddp_cpu", "trainer.strategy=ddp_fork"], 6)],
+    ids=["one", "two"],
+)
+def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(
+    trainer, kills, server, model_folder, tmp_path
+) -> None:
+    words = [
+        f"model.path={model_folder}", "pruner=random", "pruner.layer=2", "logger=none", "workers=0",
+        "pictures=0", "batch_size=2", "dataset.size=400", "generation.max_new_tokens=3",
+        "resume=true",
+    ]  # fmt: skip
+    whole, cut, draw = tmp_path / "whole", tmp_path / "cut", random.Random(0)
+    started = time.monotonic()
+    process = start(server, whole, *words, *trainer)
+    wait_for_answers(process, whole, 1)
+    ready = time.monotonic() - started
+    end(process, whole)
+    for kill in range(kills):
+        process = start(server, cut, *words, *trainer)
+        if kill % 2:  # mostly before the first answer
+            wait_for_answers(process, cut, 1, draw.uniform(0, ready))
+        else:
+            wait_for_answers(process, cut, draw.randint(1, 10))
+        assert process.is_alive(), (tmp_path / "said").read_text()
+        with suppress(ProcessLookupError):  # not even a session yet
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join()
+    done = len(answers(cut)) // 2 * 2
+    end(start(server, cut, *words, "trainer=cpu"), cut)
+    assert without_times(cut) == without_times(whole)
+    assert f"{done} of 400 answers were there" in (tmp_path / "said").read_text()
+    assert not list(cut.glob("predictions.*.jsonl"))
 
 
 def without_times(folder: Path) -> tuple[list[Any], Any]:
@@ -256,19 +326,3 @@ def without_times(folder: Path) -> tuple[list[Any], Any]:
     kept = [{k: v for k, v in line.items() if not k.endswith(("_ms", "_token"))} for line in lines]
     report = json.loads((folder / "metrics.json").read_text())
     return kept, (report["metrics"], report["tokens"])
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-@pytest.mark.timeout(900)
-def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(
-    kills, model_folder, tmp_path
-) -> None:
-    whole = tmp_path / "whole"
-    lasted = run(words(whole, model_folder), whole, None)
-    cut, draw = tmp_path / "cut", random.Random(0)
-    for _ in range(kills):
-        run(words(cut, model_folder), cut, lasted * draw.uniform(0.3, 1.0))
-    run(words(cut, model_folder), cut, None)
-    assert without_times(cut) == without_times(whole)
-    assert {path.name for path in cut.iterdir()} >= {"metrics.json", "predictions.jsonl"}
-    assert not list(cut.glob("predictions.*.jsonl"))
