@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,6 +50,12 @@ def top(scores: Tensor, count: int) -> Tensor:
     [1, 2]
     """
     return scores.sort(descending=True, stable=True).indices[:count]
+
+
+def random_order(name: str, count: int) -> Tensor:
+    """(count,) numbers from 0 on in random order, on the CPU; another name gives another order."""
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    return torch.randperm(count, generator=generator)
 
 
 def ranks(scores: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:

@@ -47,7 +47,7 @@ def outcome(
         "run": {
             **names,
             "ratio": config["ratio"],
-            "layer": config["pruner"].get("layer"),
+            "layer": layer_of(config["pruner"]),
             "config": config,
             "versions": versions(),
             "git": git_state(),
@@ -72,6 +72,13 @@ def outcome(
             "judge": judged,
         },
     }
+
+
+def layer_of(pruner: dict[str, Any]) -> int | list[int] | None:
+    """Layer or layers at which a pruner acts, as configured, or the one in it; None for none."""
+    inner = pruner.get("base")
+    layer: int | list[int] | None = pruner.get("layer", pruner.get("layers"))
+    return layer_of(inner) if layer is None and isinstance(inner, dict) else layer
 
 
 def resumed(done: Sequence[Record], records: Sequence[Record]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +12,7 @@ from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner, Stage, View
 from ivcp.core.rope import rotation_scores
-from ivcp.core.selection import ROLES, Selection, ranks, top
+from ivcp.core.selection import ROLES, Selection, random_order, ranks, top
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,9 @@ class PlusIVC(Pruner):
     base acts at several layers, this holds at each of them; where it merges dropped tokens, an IVC
     token that stays may also be part of a merged one.
 
+    With `added="random"` random tokens take the place of IVC tokens: what IVC tokens give beyond
+    this control is theirs, and not that of any tokens spread over the image.
+
     Paper: IVC-Prune (arXiv 2602.03060), IVC tokens added to other methods.
     Differs from the reference: nothing known.
 
@@ -32,10 +36,12 @@ class PlusIVC(Pruner):
         base: The method; it must prune, and to a ratio.
         share: Part of the budget for IVC tokens, in [0, 1); 0 is the base alone (0.4: both lists of
             IVC-Prune's release).
+        added: What is added to the base's choice, "ivc" or "random".
     """
 
     base: Pruner
     share: float = 0.4
+    added: str = "ivc"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,6 +57,8 @@ class PlusIVC(Pruner):
             )
         if not 0 <= self.share < 1:
             raise UserError(f"share must lie in [0, 1); got {self.share!r}.")
+        if self.added not in RANKS:
+            raise UserError(f"added must be {' or '.join(RANKS)}; got {self.added!r}.")
         # an attribute of the class in other methods; here it follows the base
         object.__setattr__(self, "needs", self.base.needs | {"positions"})
 
@@ -69,12 +77,13 @@ class PlusIVC(Pruner):
         less = self.keep_ratio * (1 - self.share)
         found = replace(self.base, keep_ratio=less).select(view, stage)
         taken = found.keep if found.merged_at is None else torch.cat([found.keep, found.merged_at])
-        rank = _reference_rank(view).index_fill(0, taken, torch.inf)
+        rank = RANKS[self.added](view).index_fill(0, taken, torch.inf)
         added = top(-rank, room - _size(found))
         roles = found.roles
         if roles is None:
             roles = torch.full_like(found.keep, ROLES.index("kept"))
-        roles = torch.cat([roles, torch.full_like(added, ROLES.index("ivc"))])
+        role = "ivc" if self.added == "ivc" else "kept"
+        roles = torch.cat([roles, torch.full_like(added, ROLES.index(role))])
         keep, order = torch.cat([found.keep, added]).sort()
         return replace(found, keep=keep, roles=roles[order])
 
@@ -98,3 +107,14 @@ def _reference_rank(view: View) -> Tensor:
             rank = rank / to_device(sizes.repeat_interleave(sizes), rank.device)
         view.notes["reference_rank"] = rank
     return view.notes["reference_rank"][view.index]
+
+
+def _random_rank(view: View) -> Tensor:
+    """(V,) float32 place of each current token in a random order of the image's."""
+    if "random_rank" not in view.notes:
+        order = random_order(f"added/{view.sample_id}/{view.image.start}", view.image.length)
+        view.notes["random_rank"] = to_device(order.float(), view.index.device)
+    return view.notes["random_rank"][view.index]
+
+
+RANKS: dict[str, Callable[[View], Tensor]] = {"ivc": _reference_rank, "random": _random_rank}

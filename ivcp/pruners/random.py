@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
-
-import torch
 
 from ivcp.core.devices import to_device
 from ivcp.core.pruner import Pruner, Stage, View
-from ivcp.core.selection import Selection
+from ivcp.core.selection import Selection, random_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +31,5 @@ class RandomPruning(Pruner):
         return (Stage(self.layer, self.cut_cache),)
 
     def select(self, view: View, stage: int) -> Selection:
-        name = f"{self.seed}/{view.sample_id}/{view.image.start}"
-        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-        order = torch.randperm(len(view.index), generator=generator)
+        order = random_order(f"{self.seed}/{view.sample_id}/{view.image.start}", len(view.index))
         return Selection(to_device(order[: self.target(view)].sort().values, view.index.device))

@@ -16,6 +16,7 @@ from ivcp.report.page import Page, to_html
 from ivcp.report.remarks import PAIRED, remarks
 from ivcp.report.rows import Row, make_rows
 from ivcp.report.runs import Run, find_runs, merge_baselines
+from ivcp.report.variants import with_variants
 
 if TYPE_CHECKING:
     from ivcp.report.gallery import Gallery
@@ -49,6 +50,7 @@ def report(places: Sequence[Path], out: Path, paired: bool = True, drawn: bool =
             "a metrics.json, such as outputs/ or multirun/."
         )
     runs, repeated = merge_baselines(runs)
+    runs = with_variants(runs)
     rows, lines = _compare(runs, paired)
     suites = suite.suite_tables(rows)
     found = "1 run" if len(runs) == 1 else f"{len(runs)} runs"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ivcp.report.rows import Row
-from ivcp.report.table import COLUMNS, by_block
+from ivcp.report.table import COLUMNS, by_block, filled
 
 HEAD = "% \\usepackage{booktabs}\n"
 ESCAPES = str.maketrans(
@@ -43,7 +43,8 @@ def to_latex(rows: Sequence[Row]) -> str:
 
 
 def _float(title: str, rows: Sequence[Row]) -> str:
-    columns = [column for column in COLUMNS if column.paper and not column.shared]
+    printed = [column for column in COLUMNS if column.paper and not column.shared]
+    columns = filled(printed, rows)
     kinds = "".join("l" if column.text else "r" for column in columns)
     lines = []
     for number, row in enumerate(rows):

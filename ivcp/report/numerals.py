@@ -5,6 +5,7 @@ from __future__ import annotations
 from ivcp.report.runs import Unit
 
 SMALL_P = 0.001
+UNKNOWN = "-"
 
 
 def score(value: float | None, unit: Unit = "%") -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ivcp.report import suite
 from ivcp.report.markup import figure, folded, pairs, table, tag, text
-from ivcp.report.numerals import plain
+from ivcp.report.numerals import UNKNOWN, plain
 from ivcp.report.rows import Row, dataset_name
 from ivcp.report.runs import Run
 from ivcp.report.settings import settings_of
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """What a browser lets the page do: nothing but show what is in it."""
-
-UNKNOWN = "-"
 
 
 @dataclass(frozen=True)
@@ -123,12 +121,13 @@ def _rows_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
 
 def _suites(tables: Sequence[suite.SuiteTable]) -> Iterator[str]:
     for one in tables:
-        head = [*suite.METHOD, *("\n".join(column) for column in one.columns)]
+        method = suite.method_names(one)
+        head = [*method, *("\n".join(column) for column in one.columns)]
         lines = [
             ("unpruned" if row.run.unpruned else "", cells)
             for (row, _), cells in zip(one.lines, suite.shown_cells(one), strict=True)
         ]
-        words = [True, *[False] * (len(head) - 1)]
+        words = [name in suite.WORDS for name in head]
         yield text("h3", f"{one.suite} · {one.model}") + table(head, lines, words)
     if tables:
         yield text("p", suite.caption(tables), class_="faint")
@@ -182,4 +181,4 @@ def run_name(run: Run) -> str:
     """A run in a few words."""
     layer = f", layer {run.layer}" if run.layer else ""
     ratio = "" if run.unpruned else f" at {plain(run.ratio)}"
-    return f"{run.dataset} · {run.model} · {run.pruner}{ratio}{layer}"
+    return f"{run.dataset} · {run.model} · {run.method}{ratio}{layer}"

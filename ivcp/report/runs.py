@@ -39,6 +39,8 @@ class Run:
         pruner: Name of the pruner.
         ratio: Keep ratio as configured; 1 for an unpruned run.
         layer: Decoder layer before which tokens leave, as configured; "" if there is none.
+        variant: Other settings that set it apart from runs of the same pruner
+            (`ivcp.report.variants`).
         headline: Name of the metric that stands for the run.
         value: Its value: a fraction in [0, 1], or points.
         unit: Of the value.
@@ -68,6 +70,7 @@ class Run:
     pruner: str
     ratio: float | None
     layer: str
+    variant: str = ""
     headline: str
     value: float | None
     unit: Unit = "%"
@@ -94,6 +97,16 @@ class Run:
     def unpruned(self) -> bool:
         """Whether the run is a baseline."""
         return self.pruner == UNPRUNED
+
+    @property
+    def method(self) -> str:
+        """Pruner and variant."""
+        return f"{self.pruner} {self.variant}".strip()
+
+    @property
+    def pruner_config(self) -> dict[str, Any]:
+        """Settings of the pruner, where the record holds them."""
+        return _part(_part(self.record, "config"), "pruner")
 
 
 def read_run(path: Path) -> Run:
@@ -231,7 +244,7 @@ def baseline_of(run: Run, runs: Iterable[Run]) -> Run | None:
 
 
 def _part(content: Any, key: str) -> dict[str, Any]:
-    part = content.get(key) if isinstance(content, dict) else None
+    part = content.get(key) if isinstance(content, Mapping) else None
     return part if isinstance(part, dict) else {}
 
 

@@ -19,8 +19,8 @@ LineStyle: TypeAlias = Literal["-", "--", ":", "-.", ""] | tuple[int, tuple[int,
 LINES: tuple[LineStyle, ...] = (
     "-", "--", ":", "-.", (0, (9, 2)), (0, (1, 4)), (0, (6, 2, 1, 2, 1, 2)), (0, (3, 5)),
 )  # fmt: skip
-Key: TypeAlias = tuple[str, str, str]
-"""Pruner, variant (a layer, or a ratio) and model of a line."""
+Key: TypeAlias = tuple[str, str, str, str]
+"""Pruner, variant, layer (or ratio) and model of a line."""
 Measure: TypeAlias = Callable[[Run], float | None]
 Point: TypeAlias = tuple[float, float, float, float]
 
@@ -32,7 +32,7 @@ class Series:
     Attributes:
         label: Name in the legend.
         pruner: Name of the pruner alone.
-        variant: Name of the variant and model alone; "" if there is one.
+        variant: What the label has beside the pruner; "" if that is nothing.
         color: Colour of line and marker.
         marker: Shape of the marker.
         line: Style of the line; variants differ in it, and the most frequent is solid.
@@ -50,12 +50,12 @@ class Series:
 
 def by_layer(run: Run) -> Key:
     """The line of a run where layers are apart."""
-    return run.pruner, run.layer, run.model
+    return run.pruner, run.variant, run.layer, run.model
 
 
 def by_ratio(run: Run) -> Key:
     """The line of a run where ratios are apart."""
-    return run.pruner, "" if run.ratio is None else f"{run.ratio:g}", run.model
+    return run.pruner, run.variant, "" if run.ratio is None else f"{run.ratio:g}", run.model
 
 
 def make_series(
@@ -63,28 +63,29 @@ def make_series(
 ) -> dict[Key, Series]:
     """Each line of the runs that prune.
 
-    The same pruner has the same colour and marker everywhere. Variant and model are in the label
-    where the runs differ in them.
+    The same pruner has the same colour and marker everywhere. Layer (or ratio) and model are in the
+    label where the runs differ in them.
 
     Args:
         runs: All runs of the report, so that looks agree between plots.
         key_of: The line of a run.
-        word: What stands before the variant in a label.
+        word: What stands before the layer (or ratio) in a label.
     """
     keys = sorted({key_of(run) for run in runs if not run.unpruned})
-    pruners = sorted({pruner for pruner, _, _ in keys} - CONTROLS.keys())
-    several_variants = len({variant for _, variant, _ in keys}) > 1
+    pruners = sorted({pruner for pruner, *_ in keys} - CONTROLS.keys())
+    several_places = len({place for _, _, place, _ in keys}) > 1
     several_models = len({run.model for run in runs}) > 1
     counts = Counter(key[1:] for key in keys)
     styles = sorted(counts, key=lambda kind: (-counts[kind], kind))
     series = {}
     for key in keys:
-        pruner, variant, model = key
+        pruner, variant, place, model = key
         number = pruners.index(pruner) if pruner in pruners else 0
         color, marker = CONTROLS.get(
             pruner, (COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)])
         )
-        parts = [f"{word} {variant}"] if several_variants and variant else []
+        parts = [variant] if variant else []
+        parts += [f"{word} {place}"] if several_places and place else []
         parts += [f"({model})"] if several_models else []
         series[key] = Series(
             label=" ".join([pruner, *parts]),

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich import box
 from rich.console import Group
@@ -21,7 +22,8 @@ MARKED = (
     f"{MARK}: the 95 % interval of the difference leaves out 0 and p is below 0.05, as happens "
     "up to once in twenty times where nothing differs."
 )
-METHOD = ("pruner", "ratio", "layer")
+WORDS = ("pruner", "variant")
+METHOD = (*WORDS, "ratio", "layer")
 AVERAGE = "average"
 GAP = 3  # characters between columns on screen
 
@@ -73,8 +75,14 @@ def _metric(row: Row) -> str:
     return row.run.headline if row.run.unit else f"{row.run.headline} (points)"
 
 
-def _method(row: Row) -> list[str]:
-    return [row.run.pruner, plain(row.run.ratio), plain(row.run.layer)]
+def method_names(table: SuiteTable) -> tuple[str, ...]:
+    """What tells the methods of a table apart; the variant where there is one."""
+    varied = any(row.run.variant for row, _ in table.lines)
+    return tuple(name for name in METHOD if varied or name != "variant")
+
+
+def _method(row: Row, names: Sequence[str]) -> list[str]:
+    return [plain(getattr(row.run, name)) for name in names]
 
 
 def _cell(row: Row | None) -> str:
@@ -97,7 +105,7 @@ def to_csv(tables: Sequence[SuiteTable]) -> str:
     for table in tables:
         for row, cells in table.lines:
             run = row.run
-            told = [table.model, table.suite, run.pruner, run.ratio, run.layer]
+            told = [table.model, table.suite, *(getattr(run, name) for name in METHOD)]
             line: dict[str, object] = dict(zip(head, told, strict=False))
             for (name, _), cell in zip(table.columns, cells, strict=True):
                 line |= _raw(name, cell) if cell else {}
@@ -118,8 +126,8 @@ def to_markdown(tables: Sequence[SuiteTable]) -> str:
     """Tables in GitHub's Markdown under headings, then the caption."""
     parts = []
     for table in tables:
-        head = [*METHOD, *("<br>".join(column) for column in table.columns)]
-        rule = ["---", *["---:"] * (len(head) - 1)]
+        head = [*method_names(table), *("<br>".join(column) for column in table.columns)]
+        rule = ["---" if name in WORDS else "---:" for name in head]
         shown = markdown_table([head, rule, *shown_cells(table)])
         parts.append(f"## {table.suite} · {table.model}\n\n{shown}\n")
     return ("".join(parts) + caption(tables)).replace(MARK, f"\\{MARK}") + "\n"
@@ -137,13 +145,15 @@ def to_screen(tables: Sequence[SuiteTable], width: int) -> Group:
 
 def shown_cells(table: SuiteTable) -> list[list[str]]:
     """Method and scores of each line."""
-    return [[*_method(row), *map(_cell, cells)] for row, cells in table.lines]
+    names = method_names(table)
+    return [[*_method(row, names), *map(_cell, cells)] for row, cells in table.lines]
 
 
 def _parts(table: SuiteTable, width: int) -> list[Table]:
-    lines = [[*METHOD, *("\n".join(column) for column in table.columns)], *shown_cells(table)]
+    method = method_names(table)
+    lines = [[*method, *("\n".join(column) for column in table.columns)], *shown_cells(table)]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
-    first = len(METHOD)
+    first = len(method)
     parts: list[list[int]] = []
     room = 0
     for place in range(first, len(widths)):
@@ -162,8 +172,9 @@ def _width(cell: str) -> int:
 def _drawn(table: SuiteTable, lines: Sequence[Sequence[str]]) -> Table:
     title = escape(f"{table.suite} · {table.model} · by set")
     drawn = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for number, head in enumerate(lines[0]):
-        drawn.add_column(escape(head), justify="right" if number else "left", no_wrap=True)
+    for head in lines[0]:
+        justify: Literal["left", "right"] = "left" if head in WORDS else "right"
+        drawn.add_column(escape(head), justify=justify, no_wrap=True)
     for (row, _), line in zip(table.lines, lines[1:], strict=True):
         drawn.add_row(*map(escape, line), style="bold" if row.run.unpruned else None)
     return drawn

@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from ivcp.report.numerals import change, megabytes, milliseconds, p_value, plain, score
+from ivcp.report.numerals import UNKNOWN, change, megabytes, milliseconds, p_value, plain, score
 from ivcp.report.rows import Row, dataset_name, with_members
 from ivcp.report.runs import Run
 
@@ -33,6 +33,7 @@ class Column:
         shared: Whether cells are equal in a block on screen; its title holds them.
         screen: Whether there is room for it on screen.
         paper: Whether there is room for it on paper.
+        optional: Whether it is left out where no row has something in it; its words may be broken.
     """
 
     heading: str
@@ -42,6 +43,7 @@ class Column:
     shared: bool = False
     screen: bool = True
     paper: bool = True
+    optional: bool = False
 
 
 def metric_name(run: Run) -> str:
@@ -66,6 +68,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "pruner": lambda row: row.run.pruner,
         "ratio": lambda row: row.run.ratio,
         "layer": lambda row: row.run.layer,
+        "variant": lambda row: row.run.variant,
         "headline": lambda row: row.run.headline,
         "unit": lambda row: "fraction" if row.run.unit == "%" else "points",
         "value": lambda row: row.run.value,
@@ -104,6 +107,7 @@ COLUMNS = (
     Column("model", lambda row: row.run.model, text=True, shared=True),
     Column("dataset", lambda row: dataset_name(row.run), text=True, shared=True),
     Column("pruner", lambda row: row.run.pruner, text=True),
+    Column("variant", lambda row: plain(row.run.variant), text=True, optional=True),
     Column("ratio", lambda row: plain(row.run.ratio)),
     Column("layer", lambda row: plain(row.run.layer)),
     Column("metric", lambda row: metric_name(row.run), text=True, shared=True),
@@ -142,10 +146,20 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A table in GitHub's Markdown; times are medians, FLOPs and prefill the language model's."""
-    head = [column.heading.replace("\n", " ") for column in COLUMNS]
-    rule = ["---" if column.text else "---:" for column in COLUMNS]
-    cells = [[column.show(row) for column in COLUMNS] for row in with_members(rows)]
+    columns = filled(COLUMNS, rows)
+    head = [column.heading.replace("\n", " ") for column in columns]
+    rule = ["---" if column.text else "---:" for column in columns]
+    cells = [[column.show(row) for column in columns] for row in with_members(rows)]
     return markdown_table([head, rule, *cells])
+
+
+def filled(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    """The columns without those that may be left out and are empty."""
+    return [
+        column
+        for column in columns
+        if not column.optional or any(column.show(row) != UNKNOWN for row in rows)
+    ]
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
@@ -170,7 +184,8 @@ def to_screen(rows: Sequence[Row]) -> Group:
 
 
 def _block(title: str, rows: Sequence[Row]) -> Table:
-    columns = [column for column in COLUMNS if column.screen and not column.shared]
+    shown = [column for column in COLUMNS if column.screen and not column.shared]
+    columns = filled(shown, rows)
     table = Table(
         title=escape(title),
         title_justify="left",
@@ -180,7 +195,8 @@ def _block(title: str, rows: Sequence[Row]) -> Table:
     )
     for column in columns:
         justify: Literal["left", "right"] = "left" if column.text else "right"
-        table.add_column(column.heading, justify=justify, no_wrap=column.text or column.whole)
+        whole = column.whole or (column.text and not column.optional)
+        table.add_column(column.heading, justify=justify, no_wrap=whole)
     for number, row in enumerate(rows):
         if number and row.run.ratio != rows[number - 1].run.ratio:
             table.add_section()

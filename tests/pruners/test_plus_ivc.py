@@ -77,6 +77,26 @@ def test_the_best_free_ivc_tokens_are_added(base: Pruner) -> None:
     assert set(kept) == set(alone) | set(free[: 40 - len(alone)])
 
 
+@pytest.mark.parametrize("base", BASES, ids=lambda base: type(base).__name__)
+def test_random_tokens_take_the_place_of_ivc_tokens(base: Pruner) -> None:
+    pruner = PlusIVC(base=base, keep_ratio=0.5, share=0.4, added="random")
+    kept, roles, _ = prefill(pruner)
+    alone, _, _ = prefill(replace(base, keep_ratio=0.3))
+    with_ivc, _, _ = prefill(replace(pruner, added="ivc"))
+    assert set(alone) <= set(kept)
+    assert len(kept) == 40
+    assert "ivc" not in roles
+    assert 3 < len(set(kept) - set(with_ivc)) < 16  # 16 of 56 are added; chance has 11 others
+
+
+def test_random_tokens_of_an_early_stage_stay_to_the_end() -> None:
+    base = SparseVLM(keep_ratio=0.3, layers=(1, 3, 5), recycle=False)
+    pruner = PlusIVC(base=base, keep_ratio=0.3, added="random")
+    first = PlusIVC(base=replace(base, layers=(1,)), keep_ratio=0.3, added="random")
+    late, early = set(prefill(pruner)[0]), set(prefill(first)[0])
+    assert len(late & early) >= 8  # the eight best of the random order are among both
+
+
 def test_every_grid_gives_the_same_part() -> None:
     kept, _, _ = prefill(PlusIVC(base=IVCOnly(layer=2), keep_ratio=0.5), TILES)
     shares = [sum(first <= n < first + count for n in kept) / count for first, count in TILES.spans]
@@ -124,6 +144,7 @@ def test_signals_stages_and_numbering_are_the_base_s() -> None:
         ({"base": "fastv"}, "base must be a method that prunes, .* got 'fastv'"),
         ({"base": SparseVLM(budget="table")}, "must prune to a ratio, .* got 'table'"),
         ({"base": FastV(), "share": 1}, r"share must lie in \[0, 1\); got 1"),
+        ({"base": FastV(), "added": "uniform"}, "added must be ivc or random; got 'uniform'"),
         ({"base": FastV(), "keep_ratio": 0}, "keep_ratio must be a number"),
     ],
 )
