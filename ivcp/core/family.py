@@ -166,13 +166,14 @@ class ModelFamily(Anatomy):
     def decode(self, processor: Any, tokens: Tensor) -> list[str]:
         """Answer texts of (B, N) generated token ids, the prompt left out."""
 
-    def expected_tokens(self, pixels: float) -> float:
-        """About how many visual tokens images of a size have; balances work between processes.
+    def expected_tokens(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> float:
+        """Visual tokens of a sample's images; balances work between processes.
 
         Args:
-            pixels: Width times height, over all images of a sample.
+            processor: What `load` returned beside the model.
+            sizes: Width and height of each image.
         """
-        return 1.0 + pixels / TOKEN_PIXELS
+        return sum(width * height for width, height in sizes) / TOKEN_PIXELS
 
     def identity(self) -> str:
         """A text that changes with the weights, without reading all of them."""

@@ -118,12 +118,12 @@ class RefCOCO:
         told = "\n".join(repr(self._source[number]) for number in range(len(self)))
         return hashlib.sha256(told.encode()).hexdigest()
 
-    def pixels(self, index: int) -> float:
-        """Of the photo as annotated, or by the length of the release's row."""
+    def sizes(self, index: int) -> tuple[tuple[int, int], ...]:
+        """Width and height of the photo as annotated; empty if they are not."""
         if isinstance(self._source, release.ReleaseRows):
-            return 3.0 * self._source.file.size(index)
+            return self._source.file.sizes(index)
         size = self._source[index].size
-        return float(size[0] * size[1]) if size else 640.0 * 480
+        return (size,) if size else ()
 
     def __len__(self) -> int:
         return len(self._source)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -17,8 +17,9 @@ from rich import progress
 from rich.console import Console
 
 from ivcp.core.errors import UserError
+from ivcp.datasets.cells import sizes_of
 
-FORMAT = 1
+FORMAT = 2
 """Of the index; one of another format is made again."""
 
 CELL_LIMIT = 1 << 27
@@ -41,6 +42,7 @@ class Place(NamedTuple):
         name: Its cell `index`; empty if there is none.
         image: Its cell `image`, empty if there is none; None if longer than `REFERENCE`.
         whole: Whether it has the header's cells.
+        sizes: Width and height of each image in its cell `image`; empty if unknown.
     """
 
     start: int
@@ -48,6 +50,7 @@ class Place(NamedTuple):
     name: str
     image: str | None
     whole: bool
+    sizes: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +146,9 @@ def scan(path: Path) -> Index:
             named = dict(zip(columns, cells, strict=True)) if whole else {}
             image = named.get("image", "")
             short = image if len(image) <= REFERENCE else None
-            rows.append(Place(start, lines.position - start, named.get("index", ""), short, whole))
+            sizes = sizes_of(image) if short is None else ()
+            length, name = lines.position - start, named.get("index", "")
+            rows.append(Place(start, length, name, short, whole, sizes))
     return Index(
         size=stat.st_size,
         mtime_ns=stat.st_mtime_ns,

@@ -91,9 +91,15 @@ class RowFile:
         """A row's cell `image`, empty if there is none; None if it is longer than `REFERENCE`."""
         return self._index.rows[number].image
 
-    def size(self, number: int) -> int:
-        """Bytes of a row."""
-        return self._index.rows[number].length
+    def sizes(self, number: int) -> tuple[tuple[int, int], ...]:
+        """Width and height of each image of a row, or of the row to which it refers.
+
+        Empty if they are unknown, as of images that are in files of their own.
+        """
+        row = self._index.rows[number]
+        if row.image and row.image in self._numbers:
+            row = self._index.rows[self._numbers[row.image]]
+        return tuple((width, height) for width, height in row.sizes)
 
     @property
     def identity(self) -> str:

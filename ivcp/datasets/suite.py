@@ -64,11 +64,11 @@ class Suite:
             for name, member in self.members.items()
         )
 
-    def pixels(self, index: int) -> float:
-        """As the member says; that of an ordinary photo if it does not."""
+    def sizes(self, index: int) -> tuple[tuple[int, int], ...]:
+        """As the member says; empty if it does not."""
         name, place = self._find(index)
-        pixels = getattr(self.members[name]["dataset"], "pixels", None)
-        return 640.0 * 480 if pixels is None else float(pixels(place))
+        sizes = getattr(self.members[name]["dataset"], "sizes", None)
+        return () if sizes is None else tuple(sizes(place))
 
     def _find(self, index: int) -> tuple[str, int]:
         """The member's name and the index into it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import binascii
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from PIL import Image
 
 from ivcp.core.errors import UserError
 from ivcp.core.types import Answer, BrokenSample, Sample, Task
+from ivcp.datasets.cells import listed
 from ivcp.datasets.download import fetch
 from ivcp.datasets.pixels import decode
 from ivcp.datasets.places import data_root
@@ -95,9 +95,9 @@ class TsvBenchmark:
         """The file's md5 sum."""
         return self._file.identity
 
-    def pixels(self, index: int) -> float:
-        """By the length of its row: a photo takes about a quarter of a byte for a pixel."""
-        return 3.0 * self._file.size(self._numbers[index])
+    def sizes(self, index: int) -> tuple[tuple[int, int], ...]:
+        """Width and height of each photo in the file; empty if they are elsewhere."""
+        return self._file.sizes(self._numbers[index])
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -269,18 +269,3 @@ def check_answer(sample: Sample, where: str) -> None:
             )
     elif not sample.answer:
         raise UserError(f"Expected an answer in {where}; its cell is empty.")
-
-
-def listed(cell: str) -> tuple[str, ...] | None:
-    """The texts of a cell that is a list as Python writes it; None for any other.
-
-    >>> listed("['left', 'right']"), listed("[left or right"), listed("left")
-    (('left', 'right'), None, None)
-    """
-    if not (cell.startswith("[") and cell.endswith("]")):
-        return None
-    try:
-        value = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-    return tuple(map(str, value)) if isinstance(value, list) else None

@@ -16,6 +16,12 @@ from ivcp.core.family import Encoded, ModelFamily
 from ivcp.core.types import BrokenSample, Sample
 from ivcp.evaluation.plan import Numbers, share
 
+TEXT_TOKENS = 50
+"""Tokens that a question and its answer are expected to have."""
+
+ORDINARY = (640, 480)
+"""Width and height that an image is expected to have of which nothing is known."""
+
 UNREADABLE = (OSError, UserError, Image.DecompressionBombError)
 
 
@@ -23,7 +29,8 @@ class SampleSource(Protocol):
     """What a dataset must offer.
 
     It may also have `notes` (sentences for the run's record), `identity` (a text that changes with
-    its content) and `pixels(index)` (expected size of a sample's images, without reading them).
+    its content) and `sizes(index)` (width and height of each of a sample's images, without decoding
+    them; empty if unknown).
     """
 
     def __len__(self) -> int: ...
@@ -107,13 +114,17 @@ class ReadableItems(Dataset[Item]):
     def __len__(self) -> int:
         return self.length
 
-    def cost(self, index: int, family: ModelFamily) -> float:
-        """Visual tokens that a sample is expected to have, without reading it; 1 if unknown.
+    def cost(self, index: int, family: ModelFamily, processor: Any) -> float:
+        """Tokens that a sample is expected to have, without decoding its images.
 
-        Datasets may offer `pixels(index)`, the size of a sample's images.
+        Args:
+            index: Index into the dataset.
+            family: Counts visual tokens.
+            processor: What the family's `load` gave.
         """
-        pixels = getattr(self.source, "pixels", None)
-        return 1.0 if pixels is None else family.expected_tokens(pixels(index))
+        sizes = getattr(self.source, "sizes", None)
+        known = sizes(index) if sizes is not None else ()
+        return TEXT_TOKENS + family.expected_tokens(processor, known or (ORDINARY,))
 
     def __getitem__(self, index: int) -> Item:
         sample = None
@@ -189,9 +200,10 @@ class SharedBatches(lightning.LightningDataModule):
         """The share of the process that calls."""
         trainer: Any = self.trainer
         plan = trainer.strategy.broadcast(self.plan)  # the first knows what is done
-        costs = [sum(self.items.cost(n, self.family) for n in batch) for batch in plan]
+        processor = trainer.lightning_module.processor
+        costs = [sum(self.items.cost(n, self.family, processor) for n in batch) for batch in plan]
         own = [plan[place] for place in share(costs, trainer.world_size)[trainer.global_rank]]
-        part = Batches(self.items, self.family, trainer.lightning_module.processor, own)
+        part = Batches(self.items, self.family, processor, own)
         return DataLoader(part, batch_size=None, num_workers=self.workers, collate_fn=_as_it_is)
 
 

@@ -37,9 +37,8 @@ class DeepSeekVL(HubFamily):
     image_processor: ClassVar[str] = "DeepseekVLImageProcessorPil"
     image_token: ClassVar[str] = "<image_placeholder>"
 
-    def expected_tokens(self, pixels: float) -> float:
-        """The same for every image."""
-        return 1.0
+    def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
+        return len(sizes) * tokens_along(processor.config) ** 2
 
     def ask(self, sample: Sample) -> str:
         return wording.deepseek(sample)

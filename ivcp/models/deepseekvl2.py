@@ -70,6 +70,10 @@ class DeepSeekVL2(HubFamily):
             images = f"{self.image_token * len(sample.images)}\n"
         return f"<|User|>: {(images + self.asked(sample)).strip()}\n\n<|Assistant|>:"
 
+    def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
+        images = processor.images
+        return sum(images.token_count(images.crop(size, len(sizes))) for size in sizes)
+
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
         tiles = processor.images([magnified(sample) for sample in samples])
         return Seen(

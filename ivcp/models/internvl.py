@@ -82,6 +82,15 @@ class InternVL(HubFamily):
         told = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
         return f"{told}<|im_start|>assistant\n"
 
+    def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
+        """Those of the usual number of tiles; a few sets are given more."""
+        images, most = processor.images, self._most(self.max_tiles, len(sizes))
+        tiles = sum(
+            images.get_number_of_image_patches(height, width, {"max_patches": most})
+            for width, height in sizes
+        )
+        return tiles * _side(processor.config) ** 2
+
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
         images = pictures(samples)
         shown = [
@@ -103,7 +112,10 @@ class InternVL(HubFamily):
     def _limit(self, sample: Sample) -> int:
         """Most tiles of one image of a sample; together they have at most `ALL_TILES`."""
         more = TILES.get(sample.benchmark, 0) if self.more_tiles else 0
-        return max(self.min_tiles, min(max(self.max_tiles, more), ALL_TILES // len(sample.images)))
+        return self._most(max(self.max_tiles, more), len(sample.images))
+
+    def _most(self, tiles: int, images: int) -> int:
+        return max(self.min_tiles, min(tiles, ALL_TILES // images))
 
     def parse_box(self, text: str) -> Box | None:
         """The first bracketed list of four numbers; numbers that sum to less than 4 are fractions.

@@ -72,9 +72,8 @@ class Llava15(HubFamily):
         images.do_pad = self.square == "pad"
         return images
 
-    def expected_tokens(self, pixels: float) -> float:
-        """The same for every image."""
-        return 1.0
+    def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
+        return len(sizes) * tokens_along(processor.config) ** 2
 
     def ask(self, sample: Sample) -> str:
         return wording.llava(sample)

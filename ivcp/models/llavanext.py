@@ -53,6 +53,9 @@ class LlavaNext(HubFamily):
             return f"[INST] {question} [/INST]"
         return f"{VICUNA} USER: {question} ASSISTANT:"
 
+    def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
+        return sum(_tokens(processor.config, (height, width)) for width, height in sizes)
+
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
         images = pictures(samples)
         pixels = processor.images(images, return_tensors="pt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -68,6 +69,14 @@ class QwenFamily(HubFamily):
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
         return prompt
+
+    def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
+        """An image that is too thin to be resized has none."""
+        images, patches = processor.images, 0
+        for width, height in sizes:
+            with suppress(ValueError):
+                patches += images.get_number_of_image_patches(height, width)
+        return patches / images.merge_size**2
 
     def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
         images = pictures(samples)

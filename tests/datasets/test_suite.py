@@ -42,6 +42,13 @@ def test_members_follow_each_other_under_their_names() -> None:
     assert both[1] == replace(SAMPLE, id="two/7", labels={"a": "b", "member": "two"})
 
 
+def test_sizes_are_the_member_s() -> None:
+    sized = Source(SAMPLE)
+    sized.sizes = lambda index: ((7, 8 + index),)
+    both = suite(one=Source(SAMPLE), two=sized)
+    assert [both.sizes(index) for index in range(2)] == [(), ((7, 8),)]
+
+
 def test_an_empty_member_and_a_limit_of_each() -> None:
     several = [replace(SAMPLE, id=str(number)) for number in range(4)]
     cut = suite(2, one=Source(*several), none=Source(), two=Source(*several[:1]))

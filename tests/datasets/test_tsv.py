@@ -97,6 +97,27 @@ def test_a_row_becomes_a_sample(make) -> None:
     assert all(type(value) is str for value in sample.labels.values())
 
 
+def test_sizes_of_photos_are_known_without_decoding_them(make, monkeypatch) -> None:
+    monkeypatch.setattr(tsv, "decode", lambda _: pytest.fail("a photo was decoded"))
+    file = make(
+        row(0), row(1, image=str([encoded(1), encoded(2)])), row(2, image="0"),
+        row(3, image="x" * 100), row(4, image=str([encoded(4), "x" * 100])),
+        row(5, image="there.png"),
+    )  # fmt: skip
+    sizes = [file.sizes(number) for number in range(6)]
+    assert sizes == [((9, 7),), ((10, 7), (11, 7)), ((9, 7),), (), (), ()]
+
+
+def test_a_size_behind_much_else_is_found(make) -> None:
+    """As in a JPEG file that begins with a thumbnail."""
+    content = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x010E] = "t" * 20_000
+    Image.new("RGB", (300, 200)).save(content, "JPEG", exif=exif)
+    file = make(row(0, image=base64.b64encode(content.getvalue()).decode()))
+    assert file.sizes(0) == ((300, 200),)
+
+
 def test_empty_cells_make_no_labels_hints_or_prompts(make) -> None:
     sample = make(row(3, category="", hint="", split=None), row(4, prompt="P", hint="H"))[0]
     assert (sample.labels, sample.hint, sample.prompt) == ({"index": "3"}, "", "")

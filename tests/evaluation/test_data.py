@@ -105,3 +105,17 @@ def test_a_batch_of_nothing_but_failures_has_no_inputs() -> None:
     assert batch.encoded is None
     assert batch.samples == ()
     assert batch.to("cpu") is batch
+
+
+def test_a_sample_costs_its_text_and_the_visual_tokens_of_its_images() -> None:
+    class Area:
+        def expected_tokens(self, processor, sizes) -> float:
+            return sum(width * height for width, height in sizes)
+
+    def cost(**sizes) -> float:
+        source = Source(SAMPLE)
+        vars(source).update(sizes)
+        return ReadableItems(source, None).cost(0, Area(), None)
+
+    assert cost(sizes=lambda index: ((2, 3), (4, 5))) - cost(sizes=lambda index: ((1, 1),)) == 25
+    assert cost() == cost(sizes=lambda index: ()) == cost(sizes=lambda index: ((640, 480),))

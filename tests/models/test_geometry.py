@@ -131,6 +131,9 @@ def test_counts_agree_with_the_library_and_the_layout(name, fields, tmp_path):
             [library_counts(name, processor, i.size, len(s.images)) for i in s.images]
             for s in samples
         ]
+        for sample, counts in zip(samples, expected, strict=True):
+            shown = [image.size for image in sample.images]
+            assert not shown or family.expected_tokens(processor, shown) == sum(counts)
         for layout, counts, row in zip(layouts, expected, inputs["input_ids"], strict=True):
             row = row[-layout.length :]
             assert len(layout.images) == len(counts)
