@@ -60,7 +60,8 @@ def make_trainer(
         if made.device_ids == [*range(made.num_devices)]:  # a number was given, not a list
             made = build(trainer, callbacks, devices=firsts)
     launcher = made.strategy.launcher
-    if sweep and made.world_size > 1 and isinstance(launcher, _SubprocessScriptLauncher):
+    subprocesses = isinstance(launcher, _SubprocessScriptLauncher) and starts_others(made)
+    if sweep and made.world_size > 1 and subprocesses:
         raise UserError(
             "A sweep (-m) cannot use trainer.strategy=ddp, which would start the whole sweep again "
             "in every process; use trainer=ddp or trainer.strategy=ddp_spawn."
@@ -71,11 +72,20 @@ def make_trainer(
 def build(
     trainer: Callable[..., lightning.Trainer], callbacks: list[lightning.Callback], **other: Any
 ) -> lightning.Trainer:
-    """The trainer.
+    """The trainer; one that spawns its processes does so within a cluster's job of one task, too.
 
     Raises:
-        UserError: The hardware is missing.
+        UserError: The hardware is missing, or processes are there that would each spawn others.
     """
+    told = getattr(trainer, "keywords", {})
+    if str(told.get("strategy")).endswith(("_spawn", "_fork")):
+        for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+            if (tasks := int(os.environ.get(name) or 1)) > 1:
+                raise UserError(
+                    f"trainer.strategy={told['strategy']} starts its processes itself, but {name} "
+                    f"says that {tasks} were started; use trainer.strategy=ddp, or start one."
+                )
+        other["plugins"] = [*(told.get("plugins") or ()), LightningEnvironment()]
     try:
         return trainer(callbacks=callbacks, logger=False, use_distributed_sampler=False, **other)
     except (MisconfigurationException, ValueError) as error:

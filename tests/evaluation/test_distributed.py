@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,12 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
 import torch
 
 from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
 from ivcp.evaluation.evaluate import evaluate
+from ivcp.evaluation.processes import make_trainer
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("_ms", "_ms_per_token")
@@ -61,28 +64,87 @@ def test_fewer_samples_than_processes(parts) -> None:
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
-def launched(launch: list[str], folder: Path, model_folder: Path, *words: str) -> Any:
+def node(number: int, port: int) -> list[str]:
+    """How torchrun is started on one of two nodes with a process each."""
+    return [
+        "-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={number}", "--nproc_per_node=1",
+        "--master_addr=127.0.0.1", f"--master_port={port}",
+    ]  # fmt: skip
+
+
+def task(number: int, port: int) -> dict[str, str]:
+    """What srun tells one of two tasks on a node."""
+    return {
+        "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1",
+        "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_NODEID": "0",
+        "SLURM_JOB_ID": "4123", "SLURM_JOB_NAME": "run", "MASTER_PORT": str(port),
+    }  # fmt: skip
+
+
+def start(
+    launch: list[str], folder: Path, model_folder: Path, *words: str, **environment: str
+) -> subprocess.Popen[str]:
     """run.py with two processes: it starts the second one itself, or another program both."""
-    return subprocess.run(
+    return subprocess.Popen(
         [
             sys.executable, *launch, ROOT / "run.py", f"model.path={model_folder}", "pruner=random",
             "pruner.layer=2", "trainer=ddp_cpu", "logger=none", "workers=0", "batch_size=1",
-            "pictures=0", "generation.max_new_tokens=2", f"hydra.run.dir={folder}", *words,
+            "pictures=0", "generation.max_new_tokens=2", f"hydra.run.dir={folder}",
+            f"hydra.sweep.dir={folder}", *words,
         ],
-        cwd=folder.parent, capture_output=True, text=True, timeout=200,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")},
+        cwd=folder.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={
+            **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests"), **environment
+        },
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("launch", [[], TORCHRUN], ids=["subprocesses", "torchrun"])
-def test_subprocesses_and_torchrun(launch, model_folder, tmp_path) -> None:
-    folder = tmp_path / "run"
-    done = launched(launch, folder, model_folder, "trainer.strategy=ddp", "limit=5")
-    assert done.returncode == 0, done.stderr
-    report = json.loads((folder / "metrics.json").read_text())
-    assert report["run"]["processes"] == 2
-    lines = (folder / "predictions.jsonl").read_text().splitlines()
-    assert [json.loads(line)["index"] for line in lines] == [0, 1, 2, 3, 4]
+def launched(launch: list[str], folder: Path, model_folder: Path, *words: str) -> Any:
+    """A run that has ended."""
+    process = start(launch, folder, model_folder, *words)
+    out, err = process.communicate(timeout=200)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.mark.parametrize("how", ["subprocesses", "two nodes of torchrun", "two tasks of srun"])
+def test_whoever_starts_the_processes(how, model_folder, tmp_path, unused_port) -> None:
+    folder, words = tmp_path / "run", ["trainer.strategy=ddp", "limit=5"]
+    starts: list[tuple[list[str], dict[str, str]]] = [([], {})]
+    if how == "two nodes of torchrun":
+        words += ["trainer.devices=1", "trainer.num_nodes=2"]
+        starts = [(node(number, unused_port), {}) for number in range(2)]
+    elif how == "two tasks of srun":  # which may go through a sweep together
+        words += ["ratio=0.5,0.3", "hydra.sweep.subdir=${ratio}", "-m"]
+        starts = [([], task(number, unused_port)) for number in range(2)]
+    processes = [
+        start(launch, folder, model_folder, *words, **environment) for launch, environment in starts
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+    for place in (folder / "0.5", folder / "0.3") if "-m" in words else (folder,):
+        report = json.loads((place / "metrics.json").read_text())
+        assert report["run"]["processes"] == 2
+        lines = (place / "predictions.jsonl").read_text().splitlines()
+        assert [json.loads(line)["index"] for line in lines] == [0, 1, 2, 3, 4]
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def test_a_job_of_one_task_may_spawn_its_processes(monkeypatch) -> None:
+    """As a sweep's job on a cluster does with trainer=ddp; each of several tasks must not."""
+    trainer = partial(lightning.Trainer, accelerator="cpu", devices=2, strategy="ddp_spawn")
+    for name, value in task(0, 1).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="SLURM_NTASKS says that 2 were started"):
+        make_trainer(trainer, [])
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert make_trainer(trainer, []).world_size == 2
 
 
 @pytest.mark.parametrize(
