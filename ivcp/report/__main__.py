@@ -21,7 +21,7 @@ from ivcp.report.variants import with_variants
 if TYPE_CHECKING:
     from ivcp.report.gallery import Gallery
 
-PIPE_WIDTH = 140  # columns, where no terminal tells its own
+PIPE_WIDTH = 160  # columns, where no terminal tells its own
 PAGE = "report.html"
 
 

@@ -18,6 +18,7 @@ CONTROLS = {"random": ("#9A9A9A", "x"), "uniform": ("#5F5F5F", "+")}
 LineStyle: TypeAlias = Literal["-", "--", ":", "-.", ""] | tuple[int, tuple[int, ...]]
 LINES: tuple[LineStyle, ...] = (
     "-", "--", ":", "-.", (0, (9, 2)), (0, (1, 4)), (0, (6, 2, 1, 2, 1, 2)), (0, (3, 5)),
+    (0, (9, 2, 3, 2)), (0, (3, 2, 1, 2, 1, 2, 1, 2)), (0, (2, 2)), (0, (6, 5)),
 )  # fmt: skip
 Key: TypeAlias = tuple[str, str, str, str]
 """Pruner, variant, layer (or ratio) and model of a line."""

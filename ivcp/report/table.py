@@ -196,7 +196,9 @@ def _block(title: str, rows: Sequence[Row]) -> Table:
     for column in columns:
         justify: Literal["left", "right"] = "left" if column.text else "right"
         whole = column.whole or (column.text and not column.optional)
-        table.add_column(column.heading, justify=justify, no_wrap=whole)
+        words = [word for row in rows for word in column.show(row).split()] if not whole else []
+        widest = max(map(len, words), default=None)
+        table.add_column(column.heading, justify=justify, no_wrap=whole, min_width=widest)
     for number, row in enumerate(rows):
         if number and row.run.ratio != rows[number - 1].run.ratio:
             table.add_section()
