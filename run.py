@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, errors
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import check_pair
 from ivcp.evaluation.evaluate import evaluate
+from ivcp.evaluation.processes import started_together
 
 PARTS = ("pruner", "model", "dataset", "metric", "judge", "trainer", "logger", "draw")
 
@@ -20,6 +22,7 @@ def tell(error: Exception, go_on: bool = False) -> None:
     """Print a user's mistake as one sentence and exit with 2; a defect is raised again."""
     cause = error.__cause__ if isinstance(error, InstantiationException) else error
     known = isinstance(cause, UserError | HydraException | errors.OmegaConfBaseException)
+    known |= isinstance(error, InstantiationException) and "unexpected keyword" in str(cause)
     if not known and not str(cause).startswith("Config group override"):
         raise error
     sentence = " ".join(str(cause).split("Config search path")[0].split()).replace(" Ava", "; ava")
@@ -33,14 +36,17 @@ def main(cfg: DictConfig) -> float:
     """Build the parts, check that they fit, evaluate; returns the headline metric."""
     job = HydraConfig.get()
     names = {name: job.runtime.choices[name] for name in ("model", "pruner", "dataset")}
-    sweep = "MULTIRUN" in str(job.mode)
+    sweep, together = "MULTIRUN" in str(job.mode), started_together() > 1
     try:
         parts = {name: instantiate(cfg[name]) for name in PARTS}
         check_pair(parts["pruner"], parts["model"].provides, names["model"], parts["model"].depth())
         parts["config"] = OmegaConf.to_container(cfg, resolve=True)
         return evaluate(**parts, names=names, folder=job.runtime.output_dir, sweep=sweep)
     except Exception as error:
-        tell(error, go_on=sweep)
+        tell(error, go_on=sweep and not together)
+        if together:  # the others are in this run still, and must not meet the next one
+            traceback.print_exc()
+            sys.exit(1)
         raise  # Hydra goes on with the next run of the sweep and fails at the end
 
 

@@ -99,7 +99,7 @@ class Prefill:
         elif self.deepstack is not None:
             hidden = self.deepstack.added(index - 1, hidden, self.source)
         if (number := self.stages.get(index)) is not None:
-            with self.clock.running():
+            with self.clock.running(hidden.device):
                 hidden = self._stage(number, index, hidden)
         self.layer_tokens.append([len(row) for row in self.rows])
         self.before.append(_slots(cache, index))
@@ -118,7 +118,7 @@ class Prefill:
         """Set up the books when the prompt enters layer 0."""
         rows, width = hidden.shape[:2]
         device = hidden.device
-        self.clock = Stopwatch(device)
+        self.clock = Stopwatch()
         self.cache, self.width = cache, width
         self.past = 0 if cache is None else cache.get_seq_length()
         columns = [torch.arange(width, device=device)] * rows

@@ -10,29 +10,29 @@ import torch
 
 
 class Stopwatch:
-    """Adds up time without waiting for the device.
+    """Adds up time without waiting for the device."""
 
-    Args:
-        device: Where the work runs.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
+    def __init__(self) -> None:
         self.total = 0.0
         self.spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Time the block."""
-        if not self.cuda:
+    def running(self, device: torch.device) -> Iterator[None]:
+        """Time the block.
+
+        Args:
+            device: Where its work runs.
+        """
+        if device.type != "cuda":
             start = time.perf_counter()
             yield
             self.total += time.perf_counter() - start
             return
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        first.record()
+        stream = torch.cuda.current_stream(device)
+        first.record(stream)
         yield
-        last.record()
+        last.record(stream)
         self.spans.append((first, last))
 
     def seconds(self) -> float:

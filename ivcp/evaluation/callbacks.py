@@ -75,7 +75,8 @@ class PredictionWriter(BasePredictionWriter):
         """Leave this process's own measurements for the one that sums up."""
         self.lines.close()
         module: Any = pl_module
-        device, model = module.device, module.model
+        model = module.model
+        device = next(model.parameters()).device  # the module's own has gone to the CPU by now
         measured = {
             "seconds": self.seconds,
             **{name: getattr(module, name) for name in MEASURED},
@@ -201,18 +202,14 @@ class ProgressLine(Callback):
         """Advance by the batch's samples."""
         if self.progress is None or self.task is None:
             return
-        metric: Any = pl_module.metric
         self.progress.advance(self.task, len(outputs))
         now = time.perf_counter()
-        if now >= self.due:  # a break-down of thousands of answers takes a while
-            value = float(metric.compute()[metric.headline])
-            percent = metric.unit(metric.headline) == "%"
-            self.note = (
-                f"{metric.headline} {value:.3f}" if percent else f"{metric.headline} {value:.1f}"
-            )
+        task = self.progress.tasks[0]
+        if now >= self.due or task.finished:  # a break-down of thousands of answers takes a while
+            self.note = _headline(pl_module.metric)
             self.due = now + PATIENCE * (time.perf_counter() - now)
         seconds = now - self.started - float(pl_module.extra_seconds)  # type: ignore[arg-type]
-        rate = self.progress.tasks[0].completed / max(seconds, 1e-9)
+        rate = task.completed / max(seconds, 1e-9)
         self.progress.update(self.task, note=f"{rate:.1f} samples/s  {self.note}")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -229,3 +226,9 @@ class ProgressLine(Callback):
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+def _headline(metric: Any) -> str:
+    value = float(metric.compute()[metric.headline])
+    digits = 3 if metric.unit(metric.headline) == "%" else 1
+    return f"{metric.headline} {value:.{digits}f}"

@@ -114,14 +114,18 @@ def evaluate(
     leads = conductor.is_global_zero
     with alone_in(place) if leads else nullcontext():
         done: list[Record] = []
+        finished: dict[str, Any] | None = None
         if leads:
             identity = identity_of(config, model, dataset)
             earlier = earlier_run(settings.resume, place, identity)
-            if earlier and is_final(earlier, config) and starts_others(conductor):
-                return show(copied(earlier, place), baseline, config, place)
+            if earlier and is_finished(earlier):
+                finished = read_report(earlier)
+                if same_judge(finished, config) and starts_others(conductor):
+                    return show(copied(earlier, place), baseline, config, place)
             done = carry_over(earlier, place, batches)
             declare(place, identity)
         left = unfinished(batches, {record.index for record in done})
+        finished = None if left else finished
         module = Evaluation(
             model,
             pruner,
@@ -129,11 +133,14 @@ def evaluate(
             settings.generation,
             count=all(record.prefill_flops_counted is None for record in done),
             adaptive=settings.batch_size == "auto",
+            seed=settings.seed,
         )
-        predict(conductor, module, SharedBatches(items, left, model, settings.workers))
+        asked = finished is None or not starts_others(conductor)  # those that wait take part
+        if asked:
+            predict(conductor, module, SharedBatches(items, left, model, settings.workers))
         if not leads:
             return float("nan")
-        records, processes = gather(place, conductor.world_size)
+        records, processes = gather(place, conductor.world_size if asked else 0)
         if missing := len(items) - len(records):
             raise UserError(
                 f"Expected {len(items)} answers in {folder}; {missing} are missing (was a file "
@@ -151,8 +158,12 @@ def evaluate(
             names=names,
             config=config,
             seconds=time.perf_counter() - started,
-            notes=[*getattr(dataset, "notes", ()), *resumed(done, records)],
+            notes=[
+                *getattr(dataset, "notes", ()),
+                *(resumed(done, records) if finished is None else ()),
+            ],
             judged=judged,
+            finished=finished,
         )
         write_atomically(place / FINISHED, json.dumps(report, indent=2, ensure_ascii=False))
         replaced(place)
@@ -168,11 +179,9 @@ def samples_a_batch(settings: Settings, trainer: lightning.Trainer) -> int:
     return MOST_ON_GPU if on_gpus(trainer) else MOST_ON_CPU
 
 
-def is_final(earlier: Path, config: dict[str, Any]) -> bool:
-    """Whether a run has finished, and with the judge of this one; another may grade its answers."""
-    if not is_finished(earlier):
-        return False
-    judge = read_report(earlier)["run"]["config"].get("judge")
+def same_judge(finished: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether a finished run had the judge of this one; another may grade its answers."""
+    judge = finished["run"]["config"].get("judge")
     return content(judge) == content(config.get("judge"))
 
 

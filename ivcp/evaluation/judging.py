@@ -51,11 +51,12 @@ def judge_records(
         return graded, {**info, "account": judge.account()}
     for (place, (sample, _)), reply in zip(asked.items(), replies, strict=True):
         heard = None if reply is None else metric.hear(reply, sample)
-        graded[place] = replace(graded[place], judged=reply)
+        record = replace(graded[place], judged=reply)
         if heard is not None:
-            parsed, score = heard
-            graded[place] = replace(graded[place], parsed=parsed, score=score)
+            rule = record.parsed, record.score
+            record = replace(record, parsed=heard[0], score=heard[1], by_rule=rule)
             info["judged"] += 1
+        graded[place] = record
     unreadable = len(asked) - info["judged"]
     if unreadable:
         info["reason"] = (

@@ -19,15 +19,18 @@ def first_gpus(gpus: int, processes: int) -> list[int]:
 
 
 def own_gpus(trainer: lightning.Trainer) -> Sequence[int] | None:
-    """The GPUs of this process, from its first one up to the next process's.
+    """The GPUs of this process: its share of the machine's, or its own one of a list.
 
     None for a single process, which has them all, and on a CPU.
     """
-    first = trainer.strategy.root_device.index
-    if first is None or trainer.num_devices == 1:
+    first, number = trainer.strategy.root_device.index, trainer.num_devices
+    if first is None:
         return None
-    after = [other for other in trainer.device_ids if other > first]
-    return range(first, min(after, default=torch.cuda.device_count()))
+    firsts = first_gpus(gpus := torch.cuda.device_count(), number)
+    if trainer.device_ids != firsts:
+        return [first]
+    after = [other for other in firsts if other > first]
+    return None if number == 1 else range(first, min(after, default=gpus))
 
 
 def forget_peak(devices: Iterable[torch.device]) -> None:

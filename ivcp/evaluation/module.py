@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +42,7 @@ class Evaluation(lightning.LightningModule):
         metric: Judges the answers; its values so far are `metric.compute()`.
         generation: Keyword arguments of `generate`.
         count: Whether the first process counts the operations of its first sample's prefill.
+        seed: Of what is sampled; each batch begins anew, whoever evaluates it.
         adaptive: Whether a batch that does not fit into memory is halved; all later batches are
             then no larger than what fitted.
     """
@@ -53,6 +55,7 @@ class Evaluation(lightning.LightningModule):
         generation: dict[str, Any],
         count: bool = True,
         adaptive: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.metric = judge_locally(metric)
@@ -61,7 +64,7 @@ class Evaluation(lightning.LightningModule):
         self.processor: Any
         self.devices: set[torch.device]
         self.sizes: DecoderSizes
-        self.warm, self.count, self.adaptive = False, count, adaptive
+        self.warm, self.count, self.adaptive, self.seed = False, count, adaptive, seed
         self.most: int | None = None  # samples that fit into memory together, once that is known
         self.halvings = self.generated_tokens = self.samples = 0
         self.generating_seconds = self.extra_seconds = 0.0
@@ -74,7 +77,7 @@ class Evaluation(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         """Load the model in the process that uses it."""
         model, self.processor = self.family.load(own_gpus(self.trainer))
-        if not getattr(model, "hf_device_map", None):
+        if getattr(self.family, "device_map", None) is None:
             model.to(self.trainer.strategy.root_device)
         self.__dict__["model"] = model  # not registered
         self.devices = {parameter.device for parameter in model.parameters()}
@@ -151,6 +154,7 @@ class Evaluation(lightning.LightningModule):
     def _generate(self, batch: Batch, **options: Any) -> tuple[Tensor, Session, Phases]:
         """(B, N) answer tokens, what the pruner did, and how long it took."""
         inputs = batch.ready.inputs
+        torch.manual_seed(zlib.crc32(f"{self.seed}/{batch.indices[0]}".encode()))
         with open_session(self.model, self.family, self.pruner) as session:
             session.sample_ids = [sample.id for sample in batch.samples]
             vision, decoder = self.family.vision(self.model), self.family.decoder(self.model)

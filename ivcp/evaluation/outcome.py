@@ -25,6 +25,7 @@ def outcome(
     seconds: float,
     notes: Sequence[str],
     judged: dict[str, Any],
+    finished: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Metrics, efficiency, tokens, and what the run was.
 
@@ -37,12 +38,21 @@ def outcome(
         seconds: How long the run took.
         notes: What a reader must know.
         judged: What a judging model had to do with it.
+        finished: The report of the same run that had finished, if no sample was asked anew; what it
+            measured stands.
     """
     answered = [record for record in records if record.failed is None]
     values = final_metrics(metric, records)
+    if finished is None:
+        efficiency = efficiency_block(answered, processes)
+        measured = {name: processes[0][name] for name in ABOUT_THE_MODEL}
+        measured |= {"processes": len(processes), "seconds": seconds}
+    else:
+        efficiency = finished["efficiency"]
+        measured = {n: finished["run"][n] for n in (*ABOUT_THE_MODEL, "processes", "seconds")}
     return {
         "metrics": values,
-        "efficiency": efficiency_block(answered, processes),
+        "efficiency": efficiency,
         "tokens": tokens_block(answered),
         "run": {
             **names,
@@ -51,13 +61,11 @@ def outcome(
             "config": config,
             "versions": versions(),
             "git": git_state(),
-            **{name: processes[0][name] for name in ABOUT_THE_MODEL},
-            "processes": len(processes),
+            **measured,
             "batch_size": config["batch_size"],
             "samples": len(records),
             "failed_samples": len(records) - len(answered),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "seconds": seconds,
             "headline": {
                 "name": metric.headline,
                 "value": values[metric.headline],

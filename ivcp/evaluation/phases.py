@@ -38,16 +38,17 @@ class Phases:
 def timed_phases(model: nn.Module, vision: nn.Module, decoder: nn.Module) -> Iterator[Phases]:
     """Time one generation that runs inside the block; all values are there at its end.
 
-    On CUDA the device is waited for at the borders of each phase, in prefill and at the end only,
-    so that decoding keeps its pace.
+    On CUDA the model's devices are waited for at the borders of each phase, in prefill and at the
+    end only, so that decoding keeps its pace.
     """
-    device = next(model.parameters()).device
+    devices = {parameter.device for parameter in model.parameters()}
     phases = Phases()
     begun: dict[str, float] = {}
 
     def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        for device in devices:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
         return time.perf_counter()
 
     def begin(*_: Any, name: str) -> None:

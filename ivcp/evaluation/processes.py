@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import lightning
@@ -12,7 +16,12 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import (
+    _MultiProcessingLauncher,
+    _SubprocessScriptLauncher,
+)
+from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from ivcp.core.errors import UserError
@@ -22,6 +31,9 @@ from ivcp.evaluation.module import Evaluation
 
 SHARING = ("auto", "balanced", "sequential")
 """Values of `device_map` that can do with a part of a machine's GPUs."""
+
+PATIENCE = timedelta(days=30)
+"""How long a process that has done its share waits for the others; by default half an hour."""
 
 GONE = (
     "A process of the evaluation is gone ({}); its own error stands above, unless it was killed, "
@@ -49,16 +61,24 @@ def make_trainer(
         UserError: The hardware is missing, the strategy would start the sweep again, or all
             processes would put the model in one place.
     """
+    told = getattr(trainer, "keywords", {})
     made = build(trainer, callbacks)
+    if made.precision != "32-true":
+        raise UserError(
+            f"trainer.precision must be 32-true, which leaves the model as it was loaded; got "
+            f"{made.precision}: choose model.dtype instead."
+        )
     if device_map is not None and made.num_devices > 1 and on_gpus(made):
         if device_map not in SHARING:
             raise UserError(
                 f"model.device_map must be {' or '.join(SHARING)} where {made.num_devices} "
                 f"processes share the GPUs of a machine; got {device_map!r}."
             )
-        firsts = first_gpus(CUDAAccelerator.auto_device_count(), made.num_devices)
-        if made.device_ids == [*range(made.num_devices)]:  # a number was given, not a list
+        if not isinstance(told.get("devices"), Sequence):  # a number was given, not a list
+            firsts = first_gpus(CUDAAccelerator.auto_device_count(), made.num_devices)
             made = build(trainer, callbacks, devices=firsts)
+    if isinstance(made.strategy, DDPStrategy):
+        made.strategy._timeout = PATIENCE
     launcher = made.strategy.launcher
     subprocesses = isinstance(launcher, _SubprocessScriptLauncher) and starts_others(made)
     if sweep and made.world_size > 1 and subprocesses:
@@ -79,12 +99,11 @@ def build(
     """
     told = getattr(trainer, "keywords", {})
     if str(told.get("strategy")).endswith(("_spawn", "_fork")):
-        for name in ("WORLD_SIZE", "SLURM_NTASKS"):
-            if (tasks := int(os.environ.get(name) or 1)) > 1:
-                raise UserError(
-                    f"trainer.strategy={told['strategy']} starts its processes itself, but {name} "
-                    f"says that {tasks} were started; use trainer.strategy=ddp, or start one."
-                )
+        if (tasks := started_together()) > 1:
+            raise UserError(
+                f"trainer.strategy={told['strategy']} starts its processes itself, but torchrun or "
+                f"a cluster says that {tasks} were started; use trainer.strategy=ddp, or start one."
+            )
         other["plugins"] = [*(told.get("plugins") or ()), LightningEnvironment()]
     try:
         return trainer(callbacks=callbacks, logger=False, use_distributed_sampler=False, **other)
@@ -94,6 +113,11 @@ def build(
             f"The trainer cannot be used here ({reason}); choose another with trainer=cpu or "
             "trainer=auto."
         ) from error
+
+
+def started_together() -> int:
+    """How many processes torchrun or a cluster has started of which this is one."""
+    return max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_NTASKS"))
 
 
 def starts_others(trainer: lightning.Trainer) -> bool:
@@ -113,6 +137,8 @@ def predict(trainer: lightning.Trainer, module: Evaluation, shares: SharedBatche
     Raises:
         UserError: As in the process, or a process was killed.
     """
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(trainer.strategy.launcher, ended), daemon=True).start()
     try:
         trainer.predict(module, datamodule=shares, return_predictions=False)
     except ProcessRaisedException as error:
@@ -127,6 +153,8 @@ def predict(trainer: lightning.Trainer, module: Evaluation, shares: SharedBatche
             raise UserError(GONE.format(lost)) from error
         raise
     finally:
+        ended.set()
+        _forget(sys.exc_info()[1])
         module.release()
 
 
@@ -138,7 +166,7 @@ def lost_process(launcher: Any, seconds: float = 3.0) -> str:
         seconds: How long to wait for one that is just about to end.
     """
     until = time.monotonic() + seconds
-    started = getattr(launcher, "procs", [])
+    started = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
     while started:
         for rank, process in enumerate(started, start=1):
             if code := process.poll():
@@ -147,6 +175,27 @@ def lost_process(launcher: Any, seconds: float = 3.0) -> str:
             break
         time.sleep(0.1)
     return ""
+
+
+def _watch(launcher: Any, ended: threading.Event) -> None:
+    """End this process when one that it has started is lost, wherever it stands.
+
+    Lightning's own observer would do so every five seconds, without a word.
+    """
+    while not ended.wait(0.5):
+        if lost := lost_process(launcher, seconds=0):
+            Console(stderr=True).show_cursor()
+            print(GONE.format(lost), file=sys.stderr, flush=True)
+            for process in launcher.procs:
+                process.kill()
+            os._exit(2)
+
+
+def _forget(error: BaseException | None) -> None:
+    """Free what the frames of a failed run hold, such as a cache, as a sweep keeps the error."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class NoOrphan(Callback):
@@ -160,7 +209,8 @@ class NoOrphan(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Note who started this process; a cluster's and torchrun's look after their own."""
         environment = getattr(trainer.strategy, "cluster_environment", None)
-        if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
+        spawned = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+        if isinstance(environment, LightningEnvironment) and (spawned or trainer.local_rank > 0):
             self.parent = os.getppid()
 
     def on_predict_batch_end(self, *args: Any) -> None:

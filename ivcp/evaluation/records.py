@@ -46,6 +46,7 @@ class Record:
         parsed: What the metric read from it; a box is in pixels of the original image.
         score: How right it is, in [0, 1].
         judged: What a judging model replied about it; None if none was asked.
+        by_rule: Parsed and score as the metric's rule has them, where a judge's stand above.
         failed: Why the sample could not be evaluated, or None.
         image_size: Width and height in pixels of the last original image.
         prompt_tokens: `S`, padding not counted.
@@ -82,6 +83,7 @@ class Record:
     parsed: Answer | None = None
     score: float = 0.0
     judged: str | None = None
+    by_rule: tuple[Answer | None, float] | None = None
     failed: str | None = None
     image_size: tuple[int, int] | None = None
     prompt_tokens: int = 0
@@ -127,6 +129,11 @@ class Record:
     def verdict(self) -> Judged:
         """What counts for the metric."""
         return Judged(self.parsed, self.answer, self.score, self.labels)
+
+    def unjudged(self) -> Record:
+        """The record as it was before a judge graded it."""
+        parsed, score = self.by_rule or (self.parsed, self.score)
+        return replace(self, parsed=parsed, score=score, judged=None, by_rule=None)
 
     def line(self) -> str:
         """The record as one line of JSON."""

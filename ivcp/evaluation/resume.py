@@ -44,8 +44,8 @@ def earlier_run(
     """The folder whose answers may be used.
 
     Args:
-        wanted: False for none; True for this run's folder, else the newest below the roots whose
-            run is the same; or a folder.
+        wanted: False for none; True for this run's folder, else of those below the roots whose run
+            is the same a finished one, or the one with most answers; or a folder.
         folder: This run's.
         identity: This run's.
         roots: Where True looks.
@@ -55,12 +55,14 @@ def earlier_run(
             overwritten.
     """
     own = _told(folder)
+    elsewhere = isinstance(wanted, str) and Path(wanted).resolve() != folder.resolve()
+    unfinished_here = own is not None and not (folder / FINISHED).exists()
+    if (not wanted or elsewhere) and unfinished_here and answers(folder):
+        raise UserError(
+            f"{folder} holds answers of a run that did not finish; go on with resume=true, or "
+            "choose another folder with hydra.run.dir=FOLDER."
+        )
     if not wanted:
-        if own is not None and not (folder / FINISHED).exists() and answers(folder):
-            raise UserError(
-                f"{folder} holds answers of a run that did not finish; go on with resume=true, or "
-                "choose another folder with hydra.run.dir=FOLDER."
-            )
         return None
     if isinstance(wanted, str):
         told = _told(Path(wanted))
@@ -71,27 +73,32 @@ def earlier_run(
         return _same(own, identity, folder)
     found = [path.parent for root in roots for path in root.glob(f"**/{RUN}")]
     same = [path for path in found if path != folder and _told(path) == identity]
-    return max(same, key=lambda path: (path / RUN).stat().st_mtime, default=None)
+    return max(same, key=_progress, default=None)
+
+
+def _progress(folder: Path) -> tuple[bool, int, float]:
+    return is_finished(folder), len(answers(folder)), (folder / RUN).stat().st_mtime
 
 
 def carry_over(earlier: Path | None, folder: Path, batches: Sequence[Numbers]) -> list[Record]:
     """Put the finished batches of an earlier run into this run's folder, and give their records.
 
-    Until that is on disk, nothing of the earlier run is removed. Results that this run replaces
-    stay in a folder beside its own until it has finished (`replaced`).
+    They come with the verdicts of the metric's rule, whoever has graded them since. Until that is
+    on disk, nothing of the earlier run is removed. Results that this run replaces stay in a folder
+    beside its own until it has finished (`replaced`).
     """
-    if earlier is None and is_finished(folder):
-        _keep_results(folder)
     records: list[Record] = []
     if earlier is not None:
         known = answers(earlier)
         open_ones = {n for batch in unfinished(batches, {r.index for r in known}) for n in batch}
         planned = {number for batch in batches for number in batch}
-        records = [r for r in known if r.index in planned - open_ones]
+        records = [r.unjudged() for r in known if r.index in planned - open_ones]
         _copy_pictures(earlier, folder)
     kept = folder / EARLIER
     if records:
         write_atomically(kept, "".join(map(Record.line, records)))
+    if is_finished(folder):
+        _keep_results(folder)
     for path in folder.glob("predictions*.jsonl"):
         if path != kept or not records:
             path.unlink()
@@ -158,9 +165,10 @@ def alone_in(folder: Path) -> Iterator[None]:
 def _keep_results(folder: Path) -> None:
     before = folder / BEFORE
     before.mkdir(exist_ok=True)
-    for name in (RUN, *RESULTS):
-        if (folder / name).exists():
-            (folder / name).replace(before / name)
+    if (folder / RUN).exists():
+        shutil.copy2(folder / RUN, before / RUN)
+    for name in RESULTS:
+        (folder / name).replace(before / name)
 
 
 def _copy_pictures(earlier: Path, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,11 +36,13 @@ class PlusIVC(Pruner):
         share: Part of the budget for IVC tokens, in [0, 1); 0 is the base alone (0.4: both lists of
             IVC-Prune's release).
         added: What is added to the base's choice, "ivc" or "random".
+        seed: Another seed adds other random tokens.
     """
 
     base: Pruner
     share: float = 0.4
     added: str = "ivc"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,8 +58,8 @@ class PlusIVC(Pruner):
             )
         if not 0 <= self.share < 1:
             raise UserError(f"share must lie in [0, 1); got {self.share!r}.")
-        if self.added not in RANKS:
-            raise UserError(f"added must be {' or '.join(RANKS)}; got {self.added!r}.")
+        if self.added not in ("ivc", "random"):
+            raise UserError(f"added must be ivc or random; got {self.added!r}.")
         # an attribute of the class in other methods; here it follows the base
         object.__setattr__(self, "needs", self.base.needs | {"positions"})
 
@@ -77,7 +78,8 @@ class PlusIVC(Pruner):
         less = self.keep_ratio * (1 - self.share)
         found = replace(self.base, keep_ratio=less).select(view, stage)
         taken = found.keep if found.merged_at is None else torch.cat([found.keep, found.merged_at])
-        rank = RANKS[self.added](view).index_fill(0, taken, torch.inf)
+        rank = _reference_rank(view) if self.added == "ivc" else _random_rank(view, self.seed)
+        rank = rank.index_fill(0, taken, torch.inf)
         added = top(-rank, room - _size(found))
         roles = found.roles
         if roles is None:
@@ -109,12 +111,10 @@ def _reference_rank(view: View) -> Tensor:
     return view.notes["reference_rank"][view.index]
 
 
-def _random_rank(view: View) -> Tensor:
+def _random_rank(view: View, seed: int) -> Tensor:
     """(V,) float32 place of each current token in a random order of the image's."""
     if "random_rank" not in view.notes:
-        order = random_order(f"added/{view.sample_id}/{view.image.start}", view.image.length)
+        name = f"added/{seed}/{view.sample_id}/{view.image.start}"
+        order = random_order(name, view.image.length)
         view.notes["random_rank"] = to_device(order.float(), view.index.device)
     return view.notes["random_rank"][view.index]
-
-
-RANKS: dict[str, Callable[[View], Tensor]] = {"ivc": _reference_rank, "random": _random_rank}

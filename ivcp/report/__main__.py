@@ -15,7 +15,7 @@ from ivcp.report import latex, suite, table
 from ivcp.report.page import Page, to_html
 from ivcp.report.remarks import PAIRED, remarks
 from ivcp.report.rows import Row, make_rows
-from ivcp.report.runs import Run, find_runs, merge_baselines
+from ivcp.report.runs import Run, find_runs, merge_repeats
 from ivcp.report.variants import with_variants
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def report(places: Sequence[Path], out: Path, paired: bool = True, drawn: bool =
             f"No finished run was found in {', '.join(map(str, places))}; give folders that hold "
             "a metrics.json, such as outputs/ or multirun/."
         )
-    runs, repeated = merge_baselines(runs)
+    runs, repeated = merge_repeats(runs)
     runs = with_variants(runs)
     rows, lines = _compare(runs, paired)
     suites = suite.suite_tables(rows)
     found = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    left_out = f", {repeated} repeated unpruned left out" if repeated else ""
+    left_out = f", {repeated} repeated left out" if repeated else ""
     skipped = f", {len(problems)} skipped" if problems else ""
     summary = f"{found}{left_out}{skipped}"
     files = _tables(rows, suites, lines)

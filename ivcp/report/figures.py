@@ -20,8 +20,8 @@ WIDTH, HIGH, SYMBOL, LETTER = 9.5, 3.1, 0.9, 0.075
 TOP, BOTTOM, LEFT, RIGHT, ENTRY = 0.4, 0.62, 0.8, 0.15, 0.24
 """Inches: around the panels, and of a line of the legend."""
 COLUMNS = 2
-MOST_ENTRIES, VARIANT = 24, "#707070"
-"""Lines that have an entry each, and the colour of a variant's entry where they have not."""
+MOST_ENTRIES, PLACE = 24, "#707070"
+"""Lines that have an entry each, and the colour of a place's entry where they have not."""
 DPI = 130
 COMPRESSION = 4  # of PNG files: speed before size, for reports of many plots
 TALLEST = 60_000  # pixels of a picture
@@ -85,14 +85,14 @@ def percent(panel: Axes, x: bool = False, y: bool = False) -> None:
 
 
 def entries(series: Iterable[Series], unpruned: bool = False) -> list[Line2D]:
-    """The legend of these lines; of many, pruners and variants apart."""
+    """The legend of these lines; of many, methods and places apart."""
     told = list(series)
     looks: dict[str, tuple[str, str, LineStyle]]
     if len(told) <= MOST_ENTRIES:
         looks = {one.label: (one.color, one.marker, one.line) for one in told}
     else:
-        looks = {one.pruner: (one.color, one.marker, "") for one in told}
-        looks |= {one.variant: (VARIANT, "", one.line) for one in told if one.variant}
+        looks = {one.method: (one.color, one.marker, "") for one in told}
+        looks |= {one.place: (PLACE, "", one.line) for one in told if one.place}
     handles = [
         Line2D([], [], color=color, marker=marker, linestyle=line, label=literal(label))
         for label, (color, marker, line) in looks.items()

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from ivcp.report.rows import Row
 from ivcp.report.table import COLUMNS, by_block, filled
 
-HEAD = "% \\usepackage{booktabs}\n"
+HEAD = "% \\usepackage{booktabs,graphicx}\n"
+FIT = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"
+"""Makes a table smaller that is wider than the page."""
 ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -56,8 +58,8 @@ def _float(title: str, rows: Sequence[Row]) -> str:
     caption = escape(title.replace(" · ", ", "))
     return (
         f"\n\\begin{{table*}}\n\\caption{{{caption}}}\n\\centering\\scriptsize\n"
-        f"\\setlength{{\\tabcolsep}}{{3pt}}\n\\begin{{tabular}}{{{kinds}}}\n{body}\n"
-        "\\end{tabular}\n\\end{table*}\n"
+        f"\\setlength{{\\tabcolsep}}{{3pt}}\n{FIT}\n\\begin{{tabular}}{{{kinds}}}\n{body}\n"
+        "\\end{tabular}}\n\\end{table*}\n"
     )
 
 

@@ -181,4 +181,5 @@ def run_name(run: Run) -> str:
     """A run in a few words."""
     layer = f", layer {run.layer}" if run.layer else ""
     ratio = "" if run.unpruned else f" at {plain(run.ratio)}"
-    return f"{run.dataset} · {run.model} · {run.method}{ratio}{layer}"
+    apart = f" {run.apart}" if run.apart else ""
+    return f"{run.dataset} · {run.model} · {run.pruner}{apart}{ratio}{layer}"

@@ -111,7 +111,7 @@ def draw_positions(chosen: Chosen) -> Figure:
     handles.append(Line2D([], [], color=DROPPED, marker="s", linestyle="", label="dropped"))
     run = chosen.run
     ratio = "" if run.ratio is None else f" at {run.ratio:g}"
-    title = f"{run.method}{ratio} · {run.model} · first image of sample {chosen.sample}"
+    title = f"{run.pruner}{ratio} · {run.model} · first image of sample {chosen.sample}"
     figure, (panel,) = draw_figure(title, 1, handles)
     panel.set_xlabel("prompt index of the visual token")
     panel.set_xlim(tokens[0] - 1, tokens[-1] + 1)

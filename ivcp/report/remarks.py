@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ivcp.report.comparison import Unpaired
 from ivcp.report.rows import dataset_name
-from ivcp.report.runs import Run
+from ivcp.report.runs import Run, baseline_of
 
 PAIRED = (
     "difference: run minus unpruned, with the 95 % interval of a paired bootstrap; p: McNemar's "
@@ -28,6 +28,17 @@ def remarks(runs: Sequence[Run], unpaired: Sequence[Unpaired] = ()) -> list[str]
         f"{dataset}{_share(count, totals[dataset])}: {sentence}"
         for (dataset, sentence), count in told.items()
     ]
+    unpruned = [run for run in runs if run.unpruned]
+    for dataset, total in totals.items():
+        alone = sum(
+            run.dataset == dataset and not run.unpruned and baseline_of(run, unpruned) is None
+            for run in runs
+        )
+        if alone:
+            lines.append(
+                f"{dataset}{_share(alone, total)}: no unpruned run of the same model, data and "
+                "settings is there to hold them against; report one of pruner=none with them."
+            )
     groups: dict[tuple[str, str], list[Run]] = {}
     for one in unpaired:
         groups.setdefault((dataset_name(one.run), one.reason), []).append(one.run)

@@ -41,6 +41,7 @@ class Run:
         layer: Decoder layer before which tokens leave, as configured; "" if there is none.
         variant: Other settings that set it apart from runs of the same pruner
             (`ivcp.report.variants`).
+        repeat: Seeds that do.
         headline: Name of the metric that stands for the run.
         value: Its value: a fraction in [0, 1], or points.
         unit: Of the value.
@@ -71,6 +72,7 @@ class Run:
     ratio: float | None
     layer: str
     variant: str = ""
+    repeat: str = ""
     headline: str
     value: float | None
     unit: Unit = "%"
@@ -99,14 +101,14 @@ class Run:
         return self.pruner == UNPRUNED
 
     @property
-    def method(self) -> str:
-        """Pruner and variant."""
-        return f"{self.pruner} {self.variant}".strip()
+    def apart(self) -> str:
+        """Variant and repeat."""
+        return f"{self.variant} {self.repeat}".strip()
 
     @property
-    def pruner_config(self) -> dict[str, Any]:
-        """Settings of the pruner, where the record holds them."""
-        return _part(_part(self.record, "config"), "pruner")
+    def config(self) -> dict[str, Any]:
+        """The configuration; empty where the record does not hold it."""
+        return _part(self.record, "config")
 
 
 def read_run(path: Path) -> Run:
@@ -215,19 +217,23 @@ def find_runs(places: Iterable[Path]) -> tuple[list[Run], list[str]]:
     return runs, problems
 
 
-def merge_baselines(runs: Sequence[Run]) -> tuple[list[Run], int]:
-    """Runs in which unpruned ones of the same setting and result appear once, as the latest.
+def merge_repeats(runs: Sequence[Run]) -> tuple[list[Run], int]:
+    """Runs in which those of the same configuration and result appear once, as the latest.
 
-    A sweep over ratios repeats the unpruned run at each of them.
+    A sweep over ratios repeats the unpruned run at each of them, and two studies may share an arm.
 
     Returns:
         The runs, and how many were left out.
     """
-    latest: dict[tuple[str, str, str, float | None], Run] = {}
-    for run in sorted((run for run in runs if run.unpruned), key=lambda run: run.date):
-        latest[run.model, run.dataset, run.setting, run.value] = run
+    latest: dict[object, Run] = {}
+    for run in sorted(runs, key=lambda run: run.date):
+        key: tuple[object, ...] = run.model, run.dataset, run.setting, run.value, run.pruner
+        if not run.unpruned:  # one that does not tell its configuration is no repeat
+            pruner = run.config.get("pruner")
+            key += (run.ratio, json.dumps(pruner, sort_keys=True) if pruner else id(run))
+        latest[key] = run
     kept = {id(run) for run in latest.values()}
-    merged = [run for run in runs if not run.unpruned or id(run) in kept]
+    merged = [run for run in runs if id(run) in kept]
     return merged, len(runs) - len(merged)
 
 

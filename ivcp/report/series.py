@@ -32,17 +32,17 @@ class Series:
 
     Attributes:
         label: Name in the legend.
-        pruner: Name of the pruner alone.
-        variant: What the label has beside the pruner; "" if that is nothing.
-        color: Colour of line and marker.
+        method: Pruner and variant alone.
+        place: Layer (or ratio) and model alone; "" if they are not told.
+        color: Colour of line and marker; methods differ in both.
         marker: Shape of the marker.
-        line: Style of the line; variants differ in it, and the most frequent is solid.
+        line: Style of the line; places differ in it, and the most frequent is solid.
         control: Whether it is a control, which stands behind the others.
     """
 
     label: str
-    pruner: str
-    variant: str
+    method: str
+    place: str
     color: str
     marker: str
     line: LineStyle
@@ -64,8 +64,8 @@ def make_series(
 ) -> dict[Key, Series]:
     """Each line of the runs that prune.
 
-    The same pruner has the same colour and marker everywhere. Layer (or ratio) and model are in the
-    label where the runs differ in them.
+    The same method has the same colour and marker everywhere, and a control is grey unless it has
+    variants. Layer (or ratio) and model are in the label where the runs differ in them.
 
     Args:
         runs: All runs of the report, so that looks agree between plots.
@@ -73,54 +73,56 @@ def make_series(
         word: What stands before the layer (or ratio) in a label.
     """
     keys = sorted({key_of(run) for run in runs if not run.unpruned})
-    pruners = sorted({pruner for pruner, *_ in keys} - CONTROLS.keys())
+    methods = sorted({key[:2] for key in keys})
+    variants = Counter(pruner for pruner, _ in methods)
+    colored = [m for m in methods if m[0] not in CONTROLS or variants[m[0]] > 1]
     several_places = len({place for _, _, place, _ in keys}) > 1
     several_models = len({run.model for run in runs}) > 1
-    counts = Counter(key[1:] for key in keys)
+    counts = Counter(key[2:] for key in keys)
     styles = sorted(counts, key=lambda kind: (-counts[kind], kind))
     series = {}
     for key in keys:
         pruner, variant, place, model = key
-        number = pruners.index(pruner) if pruner in pruners else 0
-        color, marker = CONTROLS.get(
-            pruner, (COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)])
-        )
-        parts = [variant] if variant else []
-        parts += [f"{word} {place}"] if several_places and place else []
+        if key[:2] in colored:
+            number = colored.index(key[:2])
+            color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+        else:
+            color, marker = CONTROLS[pruner]
+        parts = [f"{word} {place}"] if several_places and place else []
         parts += [f"({model})"] if several_models else []
+        method = f"{pruner} {variant}".strip()
         series[key] = Series(
-            label=" ".join([pruner, *parts]),
-            pruner=pruner,
-            variant=" ".join(parts),
+            label=" ".join([method, *parts]),
+            method=method,
+            place=" ".join(parts),
             color=color,
             marker=marker,
-            line=LINES[styles.index(key[1:]) % len(LINES)],
+            line=LINES[styles.index(key[2:]) % len(LINES)],
             control=pruner in CONTROLS,
         )
     return series
 
 
-def points(
-    runs: Sequence[Run], x: Measure, y: Measure, together: Callable[[Run], object]
-) -> list[Point]:
-    """Ascending (x, mean of y, lowest, highest) of the runs of which both are known.
+def points(runs: Sequence[Run], x: Measure, y: Measure, together: Measure) -> list[Point]:
+    """(x, mean of y, lowest, highest) of the runs of which both are known.
 
     Args:
         runs: The runs of a line.
         x: Place on the axis.
         y: Height.
-        together: Runs of which this is equal are one point, as several seeds of one ratio.
+        together: Runs of which this is equal are one point, as several seeds of one ratio; the
+            points are in its order.
     """
-    groups: dict[object, list[tuple[float, float]]] = {}
+    groups: dict[float, list[tuple[float, float]]] = {}
     for run in runs:
         place, height = x(run), y(run)
         if place is not None and height is not None:
-            groups.setdefault(together(run), []).append((place, height))
+            groups.setdefault(together(run) or 0.0, []).append((place, height))
     found = []
-    for pairs in groups.values():
+    for _, pairs in sorted(groups.items()):
         heights = [height for _, height in pairs]
         found.append((fmean(p for p, _ in pairs), fmean(heights), min(heights), max(heights)))
-    return sorted(found)
+    return found
 
 
 def height(run: Run) -> float | None:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Group
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ivcp.report.numerals import plain, score
 from ivcp.report.rows import Row
+from ivcp.report.runs import Run
 from ivcp.report.table import markdown_table
 
 MARK = "*"
@@ -77,12 +78,16 @@ def _metric(row: Row) -> str:
 
 def method_names(table: SuiteTable) -> tuple[str, ...]:
     """What tells the methods of a table apart; the variant where there is one."""
-    varied = any(row.run.variant for row, _ in table.lines)
+    varied = any(row.run.apart for row, _ in table.lines)
     return tuple(name for name in METHOD if varied or name != "variant")
 
 
 def _method(row: Row, names: Sequence[str]) -> list[str]:
-    return [plain(getattr(row.run, name)) for name in names]
+    return [plain(_told(row.run, name)) for name in names]
+
+
+def _told(run: Run, name: str) -> Any:
+    return run.apart if name == "variant" else getattr(run, name)
 
 
 def _cell(row: Row | None) -> str:
@@ -105,7 +110,7 @@ def to_csv(tables: Sequence[SuiteTable]) -> str:
     for table in tables:
         for row, cells in table.lines:
             run = row.run
-            told = [table.model, table.suite, *(getattr(run, name) for name in METHOD)]
+            told = [table.model, table.suite, *(_told(run, name) for name in METHOD)]
             line: dict[str, object] = dict(zip(head, told, strict=False))
             for (name, _), cell in zip(table.columns, cells, strict=True):
                 line |= _raw(name, cell) if cell else {}

@@ -21,6 +21,7 @@ from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
 from ivcp.evaluation.evaluate import evaluate
 from ivcp.evaluation.processes import make_trainer
+from ivcp.evaluation.records import Record
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("_ms", "_ms_per_token")
@@ -53,6 +54,16 @@ def test_processes_change_nothing_but_times(parts, processes) -> None:
     assert outcome(parts, "one") == outcome(parts, "many", **spawned(parts, processes))
 
 
+def test_what_is_sampled_does_not_depend_on_the_processes(parts) -> None:
+    parts["dataset"] = Shapes(task="grounding", size=5)
+    parts["config"]["batch_size"] = 1
+    parts["config"]["generation"] = {"max_new_tokens": 4, "do_sample": True}
+    one, _ = outcome(parts, "one")
+    assert one == outcome(parts, "many", **spawned(parts, 2))[0]
+    parts["config"]["seed"] = 1
+    assert one != outcome(parts, "other")[0]
+
+
 def test_fewer_samples_than_processes(parts) -> None:
     parts["config"]["batch_size"] = 1
     for size in (1, 3):
@@ -60,6 +71,9 @@ def test_fewer_samples_than_processes(parts) -> None:
         one = outcome(parts, f"one-{size}")
         assert one == outcome(parts, f"four-{size}", **spawned(parts, 4))
 
+
+LONG = ("limit=4000", "dataset.size=4000")
+"""So many samples that no process is near the end of its share when another one fails."""
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
@@ -141,7 +155,7 @@ def test_a_job_of_one_task_may_spawn_its_processes(monkeypatch) -> None:
     trainer = partial(lightning.Trainer, accelerator="cpu", devices=2, strategy="ddp_spawn")
     for name, value in task(0, 1).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="SLURM_NTASKS says that 2 were started"):
+    with pytest.raises(UserError, match="a cluster says that 2 were started"):
         make_trainer(trainer, [])
     monkeypatch.setenv("SLURM_NTASKS", "1")
     assert make_trainer(trainer, []).world_size == 2
@@ -161,28 +175,67 @@ def test_a_process_that_fails_ends_the_run_with_its_own_error(
     launch, strategy, killed, told, model_folder, tmp_path
 ) -> None:
     """Within a minute, and what is finished stays."""
-    started = time.monotonic()
     done = launched(
         launch, tmp_path / "run", model_folder, f"trainer.strategy={strategy}",
-        "model._target_=failing.Failing", f"+model.killed={killed}", "limit=20",
+        "model._target_=failing.Failing", f"+model.killed={killed}", *LONG,
     )  # fmt: skip
-    assert time.monotonic() - started < 60
-    assert done.returncode != 0
+    own = tmp_path / "run" / "predictions.1.jsonl"
+    assert time.time() - own.stat().st_mtime < 60
+    assert done.returncode in (1, 2)
     assert told in done.stderr
-    own = (tmp_path / "run" / "predictions.1.jsonl").read_text().splitlines()
-    assert len(own) == 4
+    assert len(own.read_text().splitlines()) == 4
+    other = (tmp_path / "run" / "predictions.0.jsonl").read_text().splitlines()
+    assert len(other) < 2000  # not at the end of its share
 
 
 def test_nobody_goes_on_when_the_first_process_is_killed(model_folder, tmp_path) -> None:
     """The second one would hold its GPU until its share is done."""
     done = launched(
-        [], tmp_path / "run", model_folder, "trainer.strategy=ddp", "limit=200",
+        [], tmp_path / "run", model_folder, "trainer.strategy=ddp", *LONG,
         "model._target_=failing.Failing", "+model.killed=true", "+model.rank=0",
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL  # and its output is closed, so the other has ended
     assert "gone (the one that started this one)" in done.stderr
     answers = (tmp_path / "run" / "predictions.1.jsonl").read_text().splitlines()
-    assert 0 < len(answers) < 100
+    assert 0 < len(answers) < 2000
+
+
+def test_no_spawned_process_goes_on_when_the_one_that_spawned_it_is_killed(
+    model_folder, tmp_path
+) -> None:
+    """Not even where an interrupt, which the system would send them, is ignored."""
+    ignore = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    ignore += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    process = start(["-c", ignore], tmp_path / "run", model_folder, *LONG)
+    shards = [tmp_path / "run" / f"predictions.{rank}.jsonl" for rank in range(2)]
+    while process.poll() is None and not all(s.exists() and s.stat().st_size for s in shards):
+        time.sleep(0.1)
+    process.kill()
+    process.communicate(timeout=60)  # its output is closed when the others have ended
+    assert all(len(shard.read_text().splitlines()) < 2000 for shard in shards)
+
+
+def test_tasks_that_go_through_a_sweep_do_not_part_when_one_fails(
+    model_folder, tmp_path, unused_port
+) -> None:
+    """The one that fails ends, and does not meet the other's run in its own next one."""
+    folder = tmp_path / "run"
+    words = [
+        "trainer.strategy=ddp", "limit=5", "ratio=0.7,0.5", "hydra.sweep.subdir=${ratio}", "-m",
+    ]  # fmt: skip
+    (folder / "0.7").mkdir(parents=True)
+    (folder / "0.7" / "run.json").write_text("{}")
+    record = Record.of(0, Shapes(task="grounding", size=1)[0])
+    (folder / "0.7" / "predictions.jsonl").write_text(record.line())
+    first, second = (
+        start([], folder, model_folder, *words, **task(number, unused_port)) for number in range(2)
+    )
+    _, err = first.communicate(timeout=200)
+    second.kill()  # as srun --kill-on-bad-exit does
+    second.communicate()
+    assert first.returncode == 2
+    assert "holds answers of a run that did not finish" in err
+    assert not (folder / "0.5").exists()
 
 
 @pytest.fixture

@@ -41,7 +41,9 @@ def groups(trainer, processes, device_map, monkeypatch) -> list[list[int] | None
         (2, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
         (3, 3, [[0, 1], [2, 3], [4, 5, 6, 7]]),
         (-1, 8, [[gpu] for gpu in range(8)]),
-        ([1, 4, 6], 3, [[1, 2, 3], [4, 5], [6, 7]]),
+        ([0, 1], 2, [[0], [1]]),
+        ([1, 4, 6], 3, [[1], [4], [6]]),
+        ([2], 1, [[2]]),
         (1, 1, [None]),
     ],
 )
@@ -52,6 +54,11 @@ def test_processes_share_the_gpus(eight_gpus, devices, processes, own, monkeypat
 
 def test_without_a_device_map_the_trainer_is_as_it_was_asked_for(eight_gpus) -> None:
     assert make_trainer(partial(eight_gpus, devices=4), []).device_ids == [0, 1, 2, 3]
+
+
+def test_the_model_keeps_its_own_precision(eight_gpus) -> None:
+    with pytest.raises(UserError, match=r"got bf16-mixed: choose model\.dtype"):
+        make_trainer(partial(eight_gpus, devices=1, precision="bf16-mixed"), [])
 
 
 def test_processes_cannot_all_take_the_same_gpu(eight_gpus) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from test_distributed import outcome
+from test_judging import Grades, Script
 
 from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
@@ -104,18 +105,61 @@ def test_true_finds_the_same_run_elsewhere(seven, monkeypatch, tmp_path) -> None
 
 def test_a_finished_run_is_not_run_again(seven, monkeypatch) -> None:
     value = evaluate(**seven)
-    monkeypatch.setattr(type(seven["model"]), "load", lambda self: pytest.fail("loaded"))
+    monkeypatch.setattr(type(seven["model"]), "load", lambda *_: pytest.fail("loaded"))
     assert evaluate(**seven | {"config": {**seven["config"], "resume": True}}) == value
 
 
-def test_another_judge_grades_answers_that_are_there(seven, monkeypatch) -> None:
+def test_another_judge_grades_what_the_rule_had_left(seven, monkeypatch) -> None:
+    """No earlier judge's verdict stands, and what the run measured stays."""
+    folder = Path(seven["folder"])
+    seven["metric"], seven["dataset"] = Grades(), Shapes(task="yes_no", size=7)
+
+    def graded(*replies: str | None, name: str, **changed: Any) -> dict[str, Any]:
+        config = {**seven["config"], "resume": True, "judge": {"model": name}}
+        evaluate(**seven | {"judge": Script(*replies), "config": config, **changed})
+        return json.loads((folder / "metrics.json").read_text())
+
     evaluate(**seven)
-    monkeypatch.setattr(Evaluation, "predict_step", lambda *_: pytest.fail("asked again"))
-    config = {**seven["config"], "resume": True, "judge": {"model": "grader"}}
-    evaluate(**seven | {"config": config})
-    report = json.loads((Path(seven["folder"]) / "metrics.json").read_text())
-    assert report["run"]["config"]["judge"] == {"model": "grader"}
-    assert report["run"]["samples"] == 7
+    rule = json.loads((folder / "metrics.json").read_text())
+    monkeypatch.setattr(type(seven["model"]), "load", lambda *_: pytest.fail("loaded"))
+    assert graded(*["1"] * 7, name="generous")["metrics"]["mean"] == 1
+    dumb = graded(*[None] * 7, name="dumb")
+    assert dumb["metrics"]["mean"] == rule["metrics"]["mean"] < 1
+    assert dumb["run"]["judge"]["by"] == "rule"
+    half = graded(*["0.5"] * 7, name="half")
+    assert half["metrics"]["mean"] == 0.5
+    assert half["run"]["config"]["judge"] == {"model": "half"}
+    assert half["efficiency"] == rule["efficiency"]
+    for name in ("device", "dtype", "processes", "seconds", "rotary", "notes"):
+        assert half["run"][name] == rule["run"][name], name
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"metrics.json", "predictions.jsonl", "run.json", "pictures"}
+
+
+def test_the_fullest_of_several_runs_goes_on(seven, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("outputs").mkdir()
+    interrupt(seven, monkeypatch, "outputs/full", batches=3)
+    interrupt(seven, monkeypatch, "outputs/newer", batches=1)
+    stop_after(monkeypatch, 1)  # more than the last batch would stop it
+    evaluate(**seven | {"config": {**seven["config"], "resume": True}})
+
+
+def test_going_on_elsewhere_overwrites_no_answers(seven, monkeypatch) -> None:
+    source = interrupt(seven, monkeypatch, "source", batches=2)
+    target = interrupt(seven, monkeypatch, "target", batches=1)
+    config = {**seven["config"], "resume": str(source)}
+    with pytest.raises(UserError, match="target holds answers of a run that did not finish"):
+        evaluate(**seven | {"folder": str(target), "config": config})
+    assert len(answers(target)) == 2
+    (target / "run.json").unlink()
+    (target / "predictions.jsonl").unlink()
+    evaluate(**seven | {"folder": str(target)})
+    finished = (target / "metrics.json").read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(StopError):
+        stop_after(patch, 0)
+        evaluate(**seven | {"folder": str(target), "config": config})
+    assert (target / "before" / "metrics.json").read_bytes() == finished
 
 
 def test_results_stay_until_new_ones_are_there(seven, monkeypatch) -> None:

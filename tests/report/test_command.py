@@ -31,7 +31,7 @@ def test_files_are_written_and_skipped_ones_counted(
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1
     assert "not complete JSON" in printed.err
-    assert "2 runs, 1 repeated unpruned left out, 1 skipped" in printed.out
+    assert "2 runs, 1 repeated left out, 1 skipped" in printed.out
     assert "fastv" in printed.out
     assert "50.0" in printed.out
     assert "predictions.jsonl is missing" in printed.out

@@ -45,7 +45,7 @@ def test_it_compiles(told: str, tmp_path: Path) -> None:
     if shutil.which("pdflatex") is None:
         pytest.skip("pdflatex is not installed")
     (tmp_path / "table.tex").write_text(told, encoding="utf-8")
-    head = "\\documentclass{article}\\usepackage{booktabs}"
+    head = "\\documentclass{article}\\usepackage{booktabs,graphicx}"
     (tmp_path / "all.tex").write_text(f"{head}\\begin{{document}}\\input{{table}}\\end{{document}}")
     command = ["pdflatex", "-interaction=nonstopmode", "-draftmode", "-halt-on-error", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -9,6 +9,11 @@ from ivcp.report.comparison import Unpaired
 from ivcp.report.remarks import remarks
 from ivcp.report.runs import find_runs
 
+ALONE = (
+    "no unpruned run of the same model, data and settings is there to hold them against; report "
+    "one of pruner=none with them."
+)
+
 
 def test_a_thing_is_said_once_for_all_runs(make_run: Any, tmp_path: Path) -> None:
     judge = {"reason": "Rules stood in."}
@@ -20,6 +25,7 @@ def test_a_thing_is_said_once_for_all_runs(make_run: Any, tmp_path: Path) -> Non
         "shapes: One photo is absent.",
         "shapes (1 of 2 runs): Rules stood in.",
         "shapes (1 of 2 runs): 3 of 200 samples failed and count as wrong.",
+        f"pope: {ALONE}",
     ]
 
 
@@ -30,6 +36,7 @@ def test_missing_statistics_are_told_by_reason(make_run: Any, tmp_path: Path) ->
     reasons = ("it is torn", "it is torn", "it is missing")
     unpaired = [Unpaired(run, reason) for run, reason in zip(runs, reasons, strict=True)]
     assert remarks(runs, unpaired) == [
+        f"shapes: {ALONE}",
         f"shapes: no interval, no test: it is torn ({tmp_path / 'a'} and 1 more).",
         f"shapes: no interval, no test: it is missing ({tmp_path / 'c'}).",
     ]

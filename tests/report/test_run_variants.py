@@ -31,11 +31,31 @@ def test_settings_that_differ_are_told(make_run, tmp_path) -> None:
     ]
 
 
-def test_what_a_column_shows_or_a_seed_is_no_variant(make_run, tmp_path) -> None:
+def test_what_a_column_shows_is_no_variant_and_a_seed_is_a_repeat(make_run, tmp_path) -> None:
     for number, layer in enumerate((2, 4)):
-        config = pruner(layer=layer, seed=number, cut_cache=layer == 4)
+        config = pruner(layer=layer, seed=number)
         make_run(str(number), pruner="random", value=0.5, layer=layer, config=config)
-    assert variants(tmp_path) == ["", ""]
+    runs = with_variants(find_runs([tmp_path])[0])
+    assert [(run.variant, run.repeat) for run in runs] == [("", "seed=0"), ("", "seed=1")]
+    assert runs[1].apart == "seed=1"
+
+
+def test_a_setting_that_only_some_runs_have_sets_them_apart(make_run, tmp_path) -> None:
+    make_run("old", pruner="ivcp", value=0.5, config=pruner(layer=4))
+    make_run("new", pruner="ivcp", value=0.1, config=pruner(layer=4, renumber=True))
+    assert sorted(variants(tmp_path)) == ["", "renumber=true"]
+
+
+def test_other_settings_set_all_runs_of_a_set_apart(make_run, tmp_path) -> None:
+    """Else they would be one point of a plot, though none is held against the other."""
+    for name, size in (("none", 20), ("ivcp", 20), ("none", 40), ("ivcp", 40)):
+        config = pruner() | {"dataset": {"size": size, "root": f"/{size}"}, "workers": size}
+        make_run(f"{name}{size}", pruner=name, value=0.5, config=config)
+    make_run("other", pruner="ivcp", value=0.5, dataset="pope", config=pruner())
+    found = {run.folder.name: run.variant for run in with_variants(find_runs([tmp_path])[0])}
+    assert found["none20"] == found["ivcp20"] == "dataset.size=20"
+    assert found["ivcp40"] == "dataset.size=40"
+    assert found["other"] == ""
 
 
 def test_a_method_in_a_method_goes_by_its_name(make_run, tmp_path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ivcp.core.errors import UserError
-from ivcp.report.runs import Spread, baseline_of, find_runs, merge_baselines, read_run
+from ivcp.report.runs import Spread, baseline_of, find_runs, merge_repeats, read_run
 
 
 def test_a_run_is_read_with_every_number(make_run: Any) -> None:
@@ -114,16 +114,19 @@ def test_runs_are_found_below_once_and_problems_counted(make_run: Any, tmp_path:
     assert all(sentence.endswith((".", "?")) for sentence in problems)
 
 
-def test_repeated_unpruned_runs_become_the_latest(make_run: Any, tmp_path: Path) -> None:
+def test_repeated_runs_become_the_latest(make_run: Any, tmp_path: Path) -> None:
     make_run("a", pruner="none", value=0.9, ratio=0.5, date="2026-01-01")
     make_run("b", pruner="none", value=0.9, ratio=0.3, date="2026-01-02")
     make_run("c", pruner="none", value=0.8, ratio=0.3, date="2026-01-01")
     make_run("d", pruner="random", value=0.5, ratio=0.3)
     make_run("e", pruner="random", value=0.5, ratio=0.3)
+    for name, seed in (("f", 0), ("g", 0), ("h", 1)):
+        config = {"pruner": {"seed": seed}}
+        make_run(name, pruner="random", value=0.5, ratio=0.3, config=config, date=f"2026-{name}")
     runs, _ = find_runs([tmp_path])
-    merged, left_out = merge_baselines(runs)
-    assert left_out == 1
-    assert sorted(run.folder.name for run in merged) == ["b", "c", "d", "e"]
+    merged, left_out = merge_repeats(runs)
+    assert left_out == 2
+    assert sorted(run.folder.name for run in merged) == ["b", "c", "d", "e", "g", "h"]
 
 
 def test_a_baseline_shares_model_dataset_and_setting(make_run: Any, tmp_path: Path) -> None:

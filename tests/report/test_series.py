@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,27 @@ def test_layers_are_separate_lines_in_one_colour(runs: list[Run]) -> None:
     assert first.color == second.color
     assert (first.line, second.line, control.line) == ("--", "-", "-")  # the frequent one is solid
     assert (control.color, control.marker, control.control) == (*CONTROLS["random"], True)
+
+
+def test_variants_look_different_and_a_control_with_some_is_not_grey(
+    make_run: Any, tmp_path: Path
+) -> None:
+    for number in range(20):
+        for pruner in ("ivcp", "random"):
+            make_run(f"{pruner}{number:02}", pruner=pruner, value=0.5)
+    runs = find_runs([tmp_path])[0]
+    runs = [replace(run, variant=f"share={place % 20}") for place, run in enumerate(runs)]
+    series = make_series(runs).values()
+    assert len({(s.color, s.marker) for s in series}) == len(series) == 40
+    assert {s.line for s in series} == {"-"}
+
+
+def test_points_are_joined_by_ratio_whatever_they_cost(make_run: Any, tmp_path: Path) -> None:
+    for ratio, value in ((0.5, 0.9), (0.1, 0.2), (0.3, 0.6)):
+        make_run(f"{ratio}", pruner="random", value=value, ratio=ratio)
+    cost = {0.1: 3.0, 0.3: 1.0, 0.5: 2.0}
+    found = points(find_runs([tmp_path])[0], lambda r: cost[r.ratio], height, lambda r: r.ratio)
+    assert [point[:2] for point in found] == [(3.0, 20.0), (1.0, 60.0), (2.0, 90.0)]
 
 
 def test_ratios_are_lines_where_layers_are_places(runs: list[Run]) -> None:
