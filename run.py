@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +17,8 @@ from ivcp.evaluation.evaluate import evaluate
 from ivcp.evaluation.processes import started_together
 
 PARTS = ("pruner", "model", "dataset", "metric", "judge", "trainer", "logger", "draw")
+
+TOLD = ("keep_ratio", "layer", "layers", "seed")
 
 
 def tell(error: Exception, go_on: bool = False) -> None:
@@ -31,11 +34,19 @@ def tell(error: Exception, go_on: bool = False) -> None:
         sys.exit(2)
 
 
+def variant(overrides: Sequence[str]) -> str:
+    """What was chosen of the pruner beside what has a place of its own in the record."""
+    own = (o.lstrip("+") for o in overrides)
+    told = (o.partition("pruner.")[2] for o in own if o.startswith(("pruner.", "pruner@pruner.")))
+    return " ".join(o for o in told if o.partition("=")[0].split(".")[-1] not in TOLD)
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """Build the parts, check that they fit, evaluate; returns the headline metric."""
     job = HydraConfig.get()
     names = {name: job.runtime.choices[name] for name in ("model", "pruner", "dataset")}
+    names["variant"] = variant(job.overrides.task)
     sweep, together = "MULTIRUN" in str(job.mode), started_together() > 1
     try:
         parts = {name: instantiate(cfg[name]) for name in PARTS}

@@ -104,3 +104,17 @@ def test_a_defect_keeps_its_traceback(model, run, monkeypatch) -> None:
     monkeypatch.setattr("ivcp.evaluation.evaluate.Evaluation", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(model, *QUICK)
+
+
+def test_what_is_chosen_of_a_pruner_names_its_variant() -> None:
+    from run import variant
+
+    chosen = ["ratio=0.3", "pruner=plus_ivc", "pruner@pruner.base=fastv", "pruner.base.layer=4"]
+    chosen += ["pruner.seed=1", "+pruner.cut_cache=false", "pruner.share=0.2", "model.dtype=x"]
+    assert variant(chosen) == "base=fastv cut_cache=false share=0.2"
+
+
+def test_a_setting_that_a_pruner_lacks_is_one_sentence(model, run) -> None:
+    code, _, err = run("pruner=none", "+pruner.cut_cache=true", model, *QUICK)
+    assert code == 2
+    assert err.strip() == "NoPruning.__init__() got an unexpected keyword argument 'cut_cache'"

@@ -81,7 +81,7 @@ def evaluate(
         trainer: Makes the trainer when given `callbacks` and `logger`.
         logger: Makes the experiment logger when given `save_dir`; None or empty logs nowhere.
         draw: Paints the kept tokens of a sample.
-        names: Names of "model", "pruner" and "dataset" for the record.
+        names: Names of "model", "pruner" and "dataset" for the record, and perhaps a "variant".
         config: The whole resolved configuration, for the record; evaluation itself follows the
             keys that `Settings` has.
         folder: The run's folder, which exists.

@@ -77,8 +77,9 @@ def configuration(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def names_of(run: dict[str, Any]) -> dict[str, str]:
-    """What tells a run from others; `series` is shared by runs that differ in ratio alone."""
-    before = [] if run["layer"] is None else [f"before layer {run['layer']}"]
+    """What tells a run from others; runs that differ in ratio or seed alone share `series`."""
+    before = [run["variant"]] if run.get("variant") else []
+    before += [] if run["layer"] is None else [f"before layer {run['layer']}"]
     return {
         **{name: run[name] for name in ("model", "pruner", "dataset")},
         "metric": run["headline"]["name"],

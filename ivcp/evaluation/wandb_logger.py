@@ -19,7 +19,7 @@ from ivcp.core.errors import UserError
 
 HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")  # machines of the public service, for netrc
 PATIENCE = 30  # seconds until an unreachable server counts as absent
-PLACEHOLDERS = ("model", "pruner", "dataset", "ratio", "layer", "sweep")
+PLACEHOLDERS = ("model", "pruner", "dataset", "ratio", "layer", "variant", "sweep")
 SWITCHES = {
     "entity": "WANDB_ENTITY",
     "name": "WANDB_NAME",
@@ -36,9 +36,9 @@ class WandbRuns:
     """Makes the logger of each run of a sweep when given the run's `save_dir`.
 
     `name`, `group` and `tags` may hold `{model}`, `{pruner}`, `{dataset}`, `{layer}`, `{ratio}`
-    (1 for an unpruned run) and `{sweep}` (the last two folders of the sweep's path, empty outside
-    of a sweep). What comes out empty is left to Weights & Biases, and its own variables, such as
-    WANDB_RUN_GROUP, stay in force.
+    (1 for an unpruned run), `{variant}` (other settings of the pruner, as given) and `{sweep}` (the
+    last two folders of the sweep's path, empty outside of a sweep). What comes out empty is left to
+    Weights & Biases, and its own variables, such as WANDB_RUN_GROUP, stay in force.
 
     Attributes:
         project: Project of Weights & Biases.
@@ -56,7 +56,7 @@ class WandbRuns:
     project: str = "ivcp"
     entity: str | None = None
     mode: str = "online"
-    name: str | None = "{model} {pruner} {ratio} {dataset}"
+    name: str | None = "{model} {pruner} {variant} {ratio} {dataset}"
     group: str | None = "{sweep}"
     job_type: str | None = "evaluation"
     tags: Sequence[str] | None = ("{model}", "{pruner}", "{dataset}", "ratio {ratio}")
@@ -77,7 +77,7 @@ class WandbRuns:
         tags = [str(tag).format_map(known)[:LONGEST_TAG] for tag in self.tags or ()]
         options = {
             "entity": self.entity,
-            "name": (self.name or "").format_map(known),
+            "name": " ".join((self.name or "").format_map(known).split()),
             "group": (self.group or "").format_map(known),
             "job_type": self.job_type,
             "tags": list(dict.fromkeys(filter(None, tags))),
@@ -184,6 +184,7 @@ def placeholders(run: Mapping[str, Any], folder: Path) -> dict[str, str]:
         **{name: run[name] for name in ("model", "pruner", "dataset")},
         "ratio": f"{ratio:g}",
         "layer": "" if run["layer"] is None else str(run["layer"]),
+        "variant": run.get("variant", ""),
         "sweep": sweep_name(folder),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,9 +68,9 @@ def report(places: Sequence[Path], out: Path, paired: bool = True, drawn: bool =
     except OSError as error:
         raise UserError(f"The report cannot be written to {out}: {error}.") from error
     console = Console()
-    if not console.is_terminal:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=PIPE_WIDTH)
-    console.print(table.to_screen(rows))
+    console.print(table.to_screen(rows, console.width))
     if suites:
         console.print(suite.to_screen(suites, console.width))
         lines = [suite.caption(suites), *lines]

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from ivcp.report.fitting import fitting
 from ivcp.report.numerals import plain, score
 from ivcp.report.rows import Row
 from ivcp.report.runs import Run
@@ -158,15 +159,7 @@ def _parts(table: SuiteTable, width: int) -> list[Table]:
     method = method_names(table)
     lines = [[*method, *("\n".join(column) for column in table.columns)], *shown_cells(table)]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
-    first = len(method)
-    parts: list[list[int]] = []
-    room = 0
-    for place in range(first, len(widths)):
-        if room < widths[place]:
-            parts.append([*range(first)])
-            room = width - sum(widths[:first])
-        parts[-1].append(place)
-        room -= widths[place]
+    parts = fitting(widths, len(method), width)
     return [_drawn(table, [[line[place] for place in part] for line in lines]) for part in parts]
 
 

@@ -14,9 +14,14 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from ivcp.report.fitting import fitting
 from ivcp.report.numerals import UNKNOWN, change, megabytes, milliseconds, p_value, plain, score
 from ivcp.report.rows import Row, dataset_name, with_members
 from ivcp.report.runs import Run
+
+METHOD = ("pruner", "variant", "ratio", "layer")
+"""Headings of the columns that say what a row is; every part of a wide table has them."""
+GAP = 2  # characters between columns on screen
 
 Field: TypeAlias = Callable[[Row], str | float | None]
 
@@ -29,7 +34,6 @@ class Column:
         heading: With its unit.
         show: The cell.
         text: Whether the cells are words.
-        whole: Whether cells must not be broken on a narrow screen, as words are not.
         shared: Whether cells are equal in a block on screen; its title holds them.
         screen: Whether there is room for it on screen.
         paper: Whether there is room for it on paper.
@@ -39,7 +43,6 @@ class Column:
     heading: str
     show: Callable[[Row], str]
     text: bool = False
-    whole: bool = False
     shared: bool = False
     screen: bool = True
     paper: bool = True
@@ -113,7 +116,7 @@ COLUMNS = (
     Column("metric", lambda row: metric_name(row.run), text=True, shared=True),
     Column("score", lambda row: score(row.run.value, row.run.unit)),
     Column("of\nunpruned %", lambda row: score(row.relative)),
-    Column("difference\n[95 %]", difference, whole=True),
+    Column("difference\n[95 %]", difference),
     Column("p", lambda row: p_value(row.paired.p), paper=False),
     Column("mended", lambda row: plain(row.paired.mended), screen=False, paper=False),
     Column("broken", lambda row: plain(row.paired.broken), screen=False, paper=False),
@@ -178,14 +181,36 @@ def by_block(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return blocks
 
 
-def to_screen(rows: Sequence[Row]) -> Group:
-    """One table a block."""
-    return Group(*(_block(title, block) for title, block in by_block(rows).items()))
+def to_screen(rows: Sequence[Row], width: int) -> Group:
+    """One table a block, in parts no wider than the screen.
+
+    Args:
+        rows: The rows.
+        width: Characters of a line.
+    """
+    blocks = by_block(rows).items()
+    return Group(*(part for title, block in blocks for part in _parts(title, block, width)))
 
 
-def _block(title: str, rows: Sequence[Row]) -> Table:
+def _parts(title: str, rows: Sequence[Row], width: int) -> list[Table]:
     shown = [column for column in COLUMNS if column.screen and not column.shared]
     columns = filled(shown, rows)
+    first = 1 + max(place for place, column in enumerate(columns) if column.heading in METHOD)
+    widths = [GAP + _width(column, rows) for column in columns]
+    return [
+        _drawn(title, rows, [columns[place] for place in part])
+        for part in fitting(widths, first, width)
+    ]
+
+
+def _width(column: Column, rows: Sequence[Row]) -> int:
+    """Characters of the longest line of a column, or word where it may be broken."""
+    texts = [column.heading, *(column.show(row) for row in rows)]
+    lines = (text.split() if column.optional else text.split("\n") for text in texts)
+    return max(len(line) for text in lines for line in text)
+
+
+def _drawn(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     table = Table(
         title=escape(title),
         title_justify="left",
@@ -195,10 +220,10 @@ def _block(title: str, rows: Sequence[Row]) -> Table:
     )
     for column in columns:
         justify: Literal["left", "right"] = "left" if column.text else "right"
-        whole = column.whole or (column.text and not column.optional)
-        words = [word for row in rows for word in column.show(row).split()] if not whole else []
-        widest = max(map(len, words), default=None)
-        table.add_column(column.heading, justify=justify, no_wrap=whole, min_width=widest)
+        least = _width(column, rows) if column.optional else None
+        table.add_column(
+            column.heading, justify=justify, no_wrap=not column.optional, min_width=least
+        )
     for number, row in enumerate(rows):
         if number and row.run.ratio != rows[number - 1].run.ratio:
             table.add_section()

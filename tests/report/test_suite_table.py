@@ -122,7 +122,7 @@ def test_members_are_rows_of_the_whole_table_but_not_of_screen_and_plot(rows: li
     assert (member["keep_ratio"], member["prefill_ms"], member["samples"]) == ("", "", "")
     assert told[4]["mended"] == "1"
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(whole_screen(rows))
+    console.print(whole_screen(rows, 140))
     assert "a_second" not in console.export_text()
     captions = [plot.caption.partition(":")[0] for plot in draw_plots(rows).plots]
     assert captions == ["general", "single"]

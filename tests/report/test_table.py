@@ -74,8 +74,17 @@ def test_markdown_is_a_table_with_equal_columns(rows: list[Row]) -> None:
 
 def printed(rows: list[Row], width: int = 140) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(to_screen(rows))
+    console.print(to_screen(rows, width))
     return console.export_text()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_narrow_screen_gets_the_table_in_parts(rows: list[Row], width: int) -> None:
+    text = printed(rows, width)
+    assert "…" not in text
+    assert text.count("unpruned %") == text.count("samples") == 2  # once a block
+    assert (text.count("shapes · tiny") > 1) == (width < 200)
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_screen_shows_names_as_they_are(rows: list[Row]) -> None:
