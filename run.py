@@ -4,15 +4,19 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, errors
 
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import check_pair
+from ivcp.core.family import ModelFamily, fit_pair
+from ivcp.core.plugins import FAMILIES, PRUNERS, default_config, plugged
+from ivcp.core.pruner import Pruner
 from ivcp.evaluation.evaluate import evaluate
 from ivcp.evaluation.processes import started_together
 
@@ -41,6 +45,17 @@ def variant(overrides: Sequence[str]) -> str:
     return " ".join(o for o in told if o.partition("=")[0].split(".")[-1] not in TOLD)
 
 
+def fitted(config: dict[str, Any], pruner: Any) -> dict[str, Any]:
+    """A pruner's configuration with the layers that "auto" stands for."""
+    filled = {key: getattr(pruner, key) for key, value in config.items() if value == "auto"}
+    nested = {
+        key: fitted(value, getattr(pruner, key))
+        for key, value in config.items()
+        if isinstance(value, dict)
+    }
+    return {**config, **filled, **nested}
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """Build the parts, check that they fit, evaluate; returns the headline metric."""
@@ -50,8 +65,9 @@ def main(cfg: DictConfig) -> float:
     sweep, together = "MULTIRUN" in str(job.mode), started_together() > 1
     try:
         parts = {name: instantiate(cfg[name]) for name in PARTS}
-        check_pair(parts["pruner"], parts["model"].provides, names["model"], parts["model"].depth())
+        parts["pruner"] = fit_pair(parts["pruner"], parts["model"], names["model"])
         parts["config"] = OmegaConf.to_container(cfg, resolve=True)
+        parts["config"]["pruner"] = fitted(parts["config"]["pruner"], parts["pruner"])
         return evaluate(**parts, names=names, folder=job.runtime.output_dir, sweep=sweep)
     except Exception as error:
         tell(error, go_on=sweep and not together)
@@ -61,9 +77,19 @@ def main(cfg: DictConfig) -> float:
         raise  # Hydra goes on with the next run of the sweep and fails at the end
 
 
+def add_plugged() -> None:
+    """Let `pruner=` and `model=` name what other packages bring."""
+    store = ConfigStore.instance().store
+    for name, kind in plugged(PRUNERS, Pruner).items():
+        store(group="pruner", name=name, node=default_config(kind, keep_ratio="${ratio}"))
+    for name, family in plugged(FAMILIES, ModelFamily).items():
+        store(group="model", name=name, node=default_config(family))
+
+
 if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets errors through to here
     try:
+        add_plugged()
         main()
     except Exception as error:
         tell(error)

@@ -9,31 +9,59 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-    from ivcp.core.family import Anatomy
+    from ivcp.core.family import ModelAdapter
     from ivcp.core.pruner import Pruner
     from ivcp.engine.session import Session
 
-__all__ = ["pruned"]
+__all__ = ["attach", "pruned"]
 __version__ = "0.1.0"
 
 
+def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = None) -> Session:
+    """Prune visual tokens in every forward pass of `model` until `session.close()`.
+
+    For notebooks, where a block cannot span cells; elsewhere `pruned` closes by itself.
+
+    Args:
+        model: A Hugging Face model of a supported family, unmodified; with or without its head,
+            alone or inside another module (PEFT, DistributedDataParallel, one of your own).
+        pruner: A method, such as `ivcp.pruners.ivcp.IVCPrune(keep_ratio=0.5)`.
+        family: How to look inside the model; found by `model.config.model_type` if not given.
+
+    Returns:
+        The session, with the results of the last prefill.
+
+    Raises:
+        UserError: The model cannot serve the pruner, or is being pruned already.
+    """
+    from ivcp.engine.attach import attach as attach_hooks
+    from ivcp.models import find_family, find_model
+
+    if family is None:
+        model = find_model(model)
+        family = find_family(model)
+    return attach_hooks(model, family, pruner)
+
+
 @contextmanager
-def pruned(model: nn.Module, pruner: Pruner, *, family: Anatomy | None = None) -> Iterator[Session]:
+def pruned(
+    model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = None
+) -> Iterator[Session]:
     """Prune visual tokens in every forward pass of `model` inside the block.
 
     Args:
-        model: A Hugging Face model of a supported family, unmodified.
-        pruner: A method, such as `ivcp.pruners.ivcp.IVCPrune(keep_ratio=0.5, layer=16)`.
-        family: How to look inside the model; found by `model.config.model_type` if not given.
+        model: As in `attach`.
+        pruner: Likewise.
+        family: Likewise.
 
     Yields:
         The session, with the results of the last prefill.
 
     Raises:
-        UserError: The model cannot serve the pruner.
+        UserError: The model cannot serve the pruner, or is being pruned already.
     """
-    from ivcp.engine.session import open_session
-    from ivcp.models import find_family
-
-    with open_session(model, family or find_family(model), pruner) as session:
+    session = attach(model, pruner, family=family)
+    try:
         yield session
+    finally:
+        session.close()

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from ivcp.core.family import Anatomy
+from ivcp.core.family import ModelAdapter
 from ivcp.core.layout import ImageLayout, PromptLayout
+from ivcp.core.pruner import LAYER_SIGNALS
+from ivcp.models.decoders import PLAIN
 from ivcp.models.deepseekvl2 import DeepSeekVL2
+from ivcp.models.hub import HubFamily
 
 
 @dataclass(frozen=True)
-class LlamaWindow(Anatomy):
+class LlamaWindow(ModelAdapter):
     """A Llama called with embeddings; the same image stands in every sample."""
 
     image: ImageLayout
@@ -23,7 +25,9 @@ class LlamaWindow(Anatomy):
 
     model_types = ("llama",)
     needs_ids = False
-    provides = frozenset({"positions", "embeddings", "hidden", "values", "keys", "attention"})
+
+    def provides(self, config: Any) -> frozenset[str]:
+        return PLAIN | LAYER_SIGNALS
 
     def entry(self, model: nn.Module) -> nn.Module:
         return getattr(model, "model", model)
@@ -45,10 +49,8 @@ class LlamaWindow(Anatomy):
             PromptLayout(len(row), (self.image,), query_offset=self.query_offset) for row in rows
         ]
 
-    def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
-        query = layer.self_attn.q_proj(layer.input_layernorm(hidden))
-        query = query.unflatten(-1, (-1, layer.self_attn.head_dim)).transpose(1, 2)
-        return apply_rotary_pos_emb(query, query[:, :1], *rotary)[0]
+    query_states = HubFamily.query_states
+    stored_states = HubFamily.stored_states
 
 
 class DeepseekWindow(LlamaWindow):
@@ -56,3 +58,4 @@ class DeepseekWindow(LlamaWindow):
 
     cached_states = DeepSeekVL2.cached_states
     query_states = DeepSeekVL2.query_states
+    stored_states = DeepSeekVL2.stored_states

@@ -85,11 +85,11 @@ def test_top_level_ratio_reaches_the_pruner() -> None:
 
 
 def test_tuned_values_follow_the_pair_and_the_command_line_wins() -> None:
-    (pair,) = CONF.glob("tuned/ivcp__tiny.yaml")
-    tuned = OmegaConf.load(pair).pruner.layer
-    assert OmegaConf.load(CONF / "pruner" / "ivcp.yaml").layer != tuned
-    assert composed("pruner=ivcp", "model=tiny").pruner.layer == tuned
-    assert composed("pruner=ivcp", "model=tiny", "pruner.layer=1").pruner.layer == 1
+    (pair,) = CONF.glob("tuned/sparsevlm__tiny.yaml")
+    tuned = OmegaConf.load(pair).pruner.layers
+    assert OmegaConf.load(CONF / "pruner" / "sparsevlm.yaml").layers != tuned
+    assert composed("pruner=sparsevlm", "model=tiny").pruner.layers == tuned
+    assert composed("pruner=sparsevlm", "model=tiny", "pruner.layers=[1]").pruner.layers == [1]
 
 
 def test_an_overlay_can_choose_other_parts(tmp_path) -> None:

@@ -18,7 +18,8 @@ FILES = [path for group in FREE for path in sorted((CONF / group).glob("*.yaml")
 def test_yaml_and_class_agree(path: Path) -> None:
     config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     base = config.pop("defaults", None)
-    wraps = [key.partition("@")[2] for part in base or () if isinstance(part, dict) for key in part]
+    inner = [key for part in base or () if isinstance(part, dict) for key in part]
+    wraps = [key.partition("@")[2].split(".")[0] for key in inner]
     if wraps:  # which method it wraps is a choice, like that of the method itself
         base, config = None, {**config, **dict.fromkeys(wraps)}
     if base:

@@ -75,7 +75,7 @@ def test_stages_ascend_within_any_depth(depth):
     assert layers[0] >= 1
 
 
-def test_uncut_caches_should_hold_what_each_layer_processed():
+def test_unprune_earlier_kvs_should_hold_what_each_layer_processed():
     tokens = [[10, 10], [10, 10], [4, 4], [4, 4]]
     assert bench.kept_fraction(tokens, FastV(keep_ratio=0.5)) == pytest.approx(0.7)
     assert bench.kept_fraction(tokens, IVCPrune(keep_ratio=0.5, layer=2)) == pytest.approx(0.4)

@@ -110,7 +110,7 @@ def kept_fraction(layer_tokens: list[list[int]], pruner: Pruner) -> float:
         layer_tokens: [layer][sample] tokens processed.
         pruner: Says whether dropped tokens also leave the caches of earlier layers.
     """
-    if all(stage.cut_cache for stage in pruner.stages()):
+    if all(stage.prune_earlier_kv for stage in pruner.stages()):
         return sum(layer_tokens[-1]) / sum(layer_tokens[0])
     return sum(map(sum, layer_tokens)) / (len(layer_tokens) * sum(layer_tokens[0]))
 

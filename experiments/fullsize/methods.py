@@ -44,7 +44,9 @@ def methods_for(names: list[str], ratios: list[float], layers: int, share: float
         "ivcp": [lambda r: Method("ivcp", IVCPrune(keep_ratio=r, layer=layer))],
         "fastv": [
             lambda r: Method("fastv as published", FastV(keep_ratio=r, layer=2)),
-            lambda r: Method("fastv matched", FastV(keep_ratio=r, layer=layer, cut_cache=True)),
+            lambda r: Method(
+                "fastv matched", FastV(keep_ratio=r, layer=layer, prune_earlier_kv=True)
+            ),
         ],
         "sparsevlm": [lambda r: Method("sparsevlm", SparseVLM(keep_ratio=r, layers=tuple(stages)))],
         "random": [lambda r: Method("random", RandomPruning(keep_ratio=r, layer=layer))],

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ivcp import pruned
 from ivcp.core.layout import ImageLayout
-from ivcp.core.selection import ROLES
 from ivcp.core.types import Sample
 from ivcp.datasets.scenes import make_scene
 from ivcp.evaluation.records import on_original
@@ -178,8 +177,8 @@ def photo() -> Image.Image:
     return scene.resize((640, 640), Image.Resampling.BICUBIC).crop((0, 120, 640, 520))
 
 
-def keep(geometry: Geometry, image: Image.Image) -> tuple[ImageLayout, Tensor, Tensor]:
-    """Layout of an image, areas in fractions of it, and (K,) kept tokens and their roles."""
+def keep(geometry: Geometry, image: Image.Image) -> tuple[ImageLayout, Tensor, list[str]]:
+    """Layout of an image, areas in fractions of it, and (K,) kept tokens and why."""
     family = geometry.family
     model = random_model(family, geometry.config)
     if geometry.images is None:
@@ -199,7 +198,7 @@ def keep(geometry: Geometry, image: Image.Image) -> tuple[ImageLayout, Tensor, T
         model.generate(**inputs, max_new_tokens=1, do_sample=False)
     (layout,) = run.layouts[0].images
     shown = seen.shown[0] if seen.shown else WHOLE
-    return on_original(layout, shown), run.kept[0], run.roles[0]
+    return on_original(layout, shown), run.kept[0], run.reasons[0]
 
 
 def random_model(family: HubFamily, settings: dict[str, Any]) -> Any:
@@ -218,13 +217,13 @@ def main(arguments: list[str] | None = None) -> None:
     told = parser.parse_args(arguments)
     image = photo()
     for name in told.families or GEOMETRIES:
-        layout, kept, roles = keep(GEOMETRIES[name], image)
+        layout, kept, reasons = keep(GEOMETRIES[name], image)
         picture = draw_overlay(
-            image, layout=layout, kept=kept.tolist(), roles=roles.tolist(),
+            image, layout=layout, kept=kept.tolist(), reasons=reasons,
             title=f"{GEOMETRIES[name].title}: {layout.length} visual tokens, {KEEP} kept",
         )  # fmt: skip
         picture.save(told.out / f"{name}.png", optimize=True)
-        ivc = torch.isin(layout.tokens, kept[roles == ROLES.index("ivc")])
+        ivc = torch.isin(layout.tokens, kept[torch.tensor([one == "ivc" for one in reasons])])
         print(
             f"{name}: kept {len(kept)} of {layout.length}; "
             f"{int(ivc.sum())} IVC tokens, {int((ivc & layout.on_padding).sum())} on padding"

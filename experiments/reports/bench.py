@@ -136,7 +136,7 @@ def record(rng: random.Random, index: int, pruner: str, ratio: float) -> dict[st
     """A made-up line of `predictions.jsonl`, with the fields that a report looks at."""
     tokens = SIDE**2
     kept = sorted(rng.sample(range(tokens), round(ratio * tokens)))
-    role = {"ivcp": 1, "ivc": 1, "foreground": 3}.get(pruner, 0)
+    reason = {"ivcp": "ivc", "ivc": "ivc", "foreground": "foreground"}.get(pruner, "kept")
     return {
         "index": index,
         "id": f"sample-{index}",
@@ -148,7 +148,7 @@ def record(rng: random.Random, index: int, pruner: str, ratio: float) -> dict[st
         "image_size": [672, 672],
         "images": [{"grids": [{"start": 15, "rows": SIDE, "columns": SIDE}]}],
         "kept": [15 + token for token in kept],
-        "roles": [role] * len(kept),
+        "reasons": {reason: kept},
     }
 
 

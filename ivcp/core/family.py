@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from ivcp.core.layout import PromptLayout
-from ivcp.core.pruner import Signal
+from ivcp.core.pruner import Pruner, Signal, check_pair
+from ivcp.core.text_encoder import TextEncoder
+from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 
 TOKEN_PIXELS = 28 * 28
@@ -64,20 +66,22 @@ class Encoded:
     shown: list[list[Box]]
 
 
-class Anatomy(ABC):
-    """What the engine must know about a Hugging Face model; it never loads or asks anything.
+class ModelAdapter(ABC):
+    """What the engine must know about a Hugging Face model; it never loads or prompts anything.
 
     Attributes:
         model_types: Values of `model.config.model_type` that this family serves.
-        provides: Signals that it can show a pruner.
         takes_videos: Whether the model takes videos beside images.
         needs_ids: Whether visual tokens are found by token ids.
     """
 
     model_types: ClassVar[tuple[str, ...]]
-    provides: ClassVar[frozenset[Signal]]
     takes_videos: ClassVar[bool] = False
     needs_ids: ClassVar[bool] = True
+
+    @abstractmethod
+    def provides(self, config: Any) -> frozenset[Signal]:
+        """Signals that a model of this configuration can show a pruner."""
 
     @abstractmethod
     def entry(self, model: nn.Module) -> nn.Module:
@@ -91,38 +95,76 @@ class Anatomy(ABC):
     def vision(self, model: nn.Module) -> nn.Module:
         """The vision tower, timed as the vision phase; a projector beside it is not."""
 
+    def tower(self, model: nn.Module) -> VisionTower:
+        """How to read the vision tower's blocks; only for families that provide its signals."""
+        raise NotImplementedError(f"{type(self).__name__} does not show its vision tower")
+
+    def text_encoder(self, model: nn.Module) -> Callable[[], TextEncoder] | None:
+        """Gives the text encoder that was trained with the vision tower; None without one."""
+        return None
+
+    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Small tensors, on any device, that `layouts` reads in place of the inputs' own.
+
+        The engine fetches them together with the token ids, so that the host waits once.
+
+        Args:
+            model: The Hugging Face model.
+            inputs: Keyword arguments of the forward pass and of the image encoder.
+        """
+        return {}
+
     @abstractmethod
     def layouts(
         self,
         model: nn.Module,
         rows: Sequence[Tensor],
         positions: Sequence[Tensor] | None,
-        inputs: dict[str, Any],
+        inputs: Mapping[str, Any],
     ) -> list[PromptLayout]:
         """Layout of each sample.
 
         Args:
             model: The Hugging Face model.
             rows: (S,) token ids of each sample on the CPU, padding removed.
-            positions: (A, S) position ids likewise, if the caller gave any. `generate` encodes
-                images first and passes position ids but no grids.
-            inputs: Keyword arguments of the forward pass.
+            positions: (A, S) position ids likewise, where the caller gave some with several axes.
+            inputs: Keyword arguments of the forward pass and of the image encoder, those of
+                `layout_facts` in their place.
 
         Raises:
             UserError: An image is only partly in this forward pass.
         """
 
+    def inverse_frequencies(self, model: nn.Module) -> Tensor:
+        """(D / 2,) float32 rotary frequencies on the CPU, as the configuration defines them."""
+        rotary: Any = self.decoder(model).rotary_emb
+        return rotary.inv_freq.float().cpu()
+
+    def position_axes(self, model: nn.Module) -> int:
+        """Axes of the language model's position ids: 1, or 3 for M-RoPE."""
+        return 1
+
     def cached_states(
         self, layer: nn.Module, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(G, N, D) key states after the rotation and value states, from what a cache stores.
+        """(B, G, N, D) key states after the rotation and value states, from what a cache stores.
 
         Args:
             layer: The decoder layer.
-            keys: (G, N, D) slots of one sample as the cache stores them.
+            keys: (B, G, N, D) slots as the cache stores them.
             values: Likewise.
         """
         return keys, values
+
+    @abstractmethod
+    def stored_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> tuple[Tensor, Tensor]:
+        """What a layer would store in its cache as keys and values.
+
+        Args:
+            layer: A decoder layer.
+            hidden: (B, R, C) rows of its input.
+            rotary: Its position embeddings for these rows.
+        """
 
     @abstractmethod
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
@@ -134,8 +176,30 @@ class Anatomy(ABC):
             rotary: The layer's position embeddings for these rows.
         """
 
+    def attention_scale(self, layer: nn.Module) -> float:
+        """What a layer multiplies the products of queries and keys by."""
+        return float(layer.self_attn.scaling)  # type: ignore[union-attr,arg-type]
 
-class ModelFamily(Anatomy):
+
+def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
+    """The pruner with layers that fit the family's model, before any weights are read.
+
+    Args:
+        pruner: The method.
+        family: The model's family.
+        name: Name of the model, for messages.
+
+    Raises:
+        UserError: The model cannot serve the pruner.
+    """
+    layers = family.depth()
+    if isinstance(pruner, Pruner):
+        pruner = pruner.fitted(family.model_types[0], layers)
+    check_pair(pruner, family.signals(), name, layers)
+    return pruner
+
+
+class ModelFamily(ModelAdapter):
     """A family with its prompts, processor and parser. Subclasses are frozen dataclasses."""
 
     @abstractmethod
@@ -152,6 +216,10 @@ class ModelFamily(Anatomy):
     @abstractmethod
     def depth(self) -> int:
         """Number of decoder layers, from the configuration alone (no weights are read)."""
+
+    @abstractmethod
+    def signals(self) -> frozenset[Signal]:
+        """Signals that the model can show a pruner, likewise."""
 
     @abstractmethod
     def encode(self, processor: Any, samples: Sequence[Sample]) -> Encoded:

@@ -65,9 +65,12 @@ class ImageLayout:
 
     Attributes:
         grids: Its grids, in prompt order; at most one is a thumbnail.
+        number: Which of the images (or videos) in the model's inputs it is; where the vision tower
+            takes tiles for images, its first tile.
     """
 
     grids: tuple[Grid, ...]
+    number: int = field(default=0, compare=False)
 
     @property
     def length(self) -> int:
@@ -99,35 +102,35 @@ class ImageLayout:
         return tuple(spans)
 
     @cached_property
-    def windows(self) -> tuple[tuple[int, int], ...]:
+    def reference_groups(self) -> tuple[tuple[int, int], ...]:
         """First own index and number of tokens of what has its own reference points."""
-        windows = []
+        groups = []
         for grid, (first, count) in zip(self.grids, self.spans, strict=True):
             width = grid.columns if grid.by_row else count
-            windows += [(place, width) for place in range(first, first + count, width)]
-        return tuple(windows)
+            groups += [(start, width) for start in range(first, first + count, width)]
+        return tuple(groups)
 
     @cached_property
-    def overview(self) -> tuple[int, int]:
+    def global_view(self) -> tuple[int, int]:
         """First own index and number of the tokens that show everything once: the thumbnail's."""
         kinds = [grid.kind for grid in self.grids]
         return self.spans[kinds.index("thumbnail")] if "thumbnail" in kinds else (0, self.length)
 
     @cached_property
-    def parents(self) -> Tensor:
-        """(V,) for each token, which token of the overview shows its centre; on the CPU."""
-        first, count = self.overview
+    def thumbnail_index(self) -> Tensor:
+        """(V,) for each token, which token of the global view shows its centre; on the CPU."""
+        first, count = self.global_view
         if count == self.length:
             return torch.arange(count)
-        whole = self.grids[self.spans.index(self.overview)]
+        whole = self.grids[self.spans.index(self.global_view)]
         corner, far = torch.tensor(whole.area[:2]), torch.tensor(whole.area[2:])
         size = torch.tensor([whole.columns, whole.rows])
         places = torch.cat([grid.centers for grid in self.grids])
         cell = ((places - corner) / (far - corner) * size).floor().long()
         cell = cell.clamp(torch.zeros_like(size), size - 1)
-        parents = cell[:, 1] * whole.columns + cell[:, 0]
-        parents[first : first + count] = torch.arange(count)
-        return parents
+        index = cell[:, 1] * whole.columns + cell[:, 0]
+        index[first : first + count] = torch.arange(count)
+        return index
 
     @cached_property
     def on_padding(self) -> Tensor:
@@ -167,11 +170,12 @@ class PromptLayout:
         """(T,) ascending prompt indices, on the CPU, of the text tokens that ask about `image`.
 
         All text behind the image but its first `query_offset` tokens; other images and markers are
-        no text. A prompt that ends sooner is asked about by its last token.
+        no text. In a prompt that ends sooner, its last token that is no visual token asks; a
+        prompt of visual tokens alone has none.
         """
         asks = torch.zeros(self.length, dtype=torch.bool)
         asks[self.text] = True
         asks[: image.stop + self.query_offset] = False
         asks[self.markers] = False
         queries = asks.nonzero()[:, 0]
-        return queries if len(queries) else torch.tensor([self.length - 1])
+        return queries if len(queries) else self.text[-1:]

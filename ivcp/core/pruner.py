@@ -1,34 +1,55 @@
-"""The contract of a pruning method: where it acts, what it looks at, what it keeps."""
+"""The contract of a pruning method: where it acts, what it looks at, what it keeps.
+
+A method is a frozen record of hyperparameters. It names its stages; at each of them the engine
+shows it every image and applies what it selects:
+
+    pixels -> vision tower -> projector -> layer 0 -> ... -> layer k-1 | layer k -> ...
+                 tower_*      embeddings                     previous  ^ next
+                                                              select() is asked here
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from ivcp.core.depths import Auto, ivc_prune_layer
 from ivcp.core.errors import UserError
+from ivcp.core.fields import check_fields
 from ivcp.core.layout import ImageLayout
-from ivcp.core.selection import Selection, budget
+from ivcp.core.selection import Selection, budget, top
 
-Signal = Literal["positions", "embeddings", "hidden", "values", "keys", "attention"]
-"""What a model family can show a pruner. `values`, `keys` and `attention` come from a decoder layer
-that has run, so they exist only before layer 1 and later."""
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Signal = Literal[
+    "positions", "embeddings", "hidden", "values", "keys", "attention",
+    "tower_attention", "tower_keys", "tower_features", "question", "text_encoder",
+]  # fmt: skip
+"""What a model can show a pruner. `values`, `keys` and `attention` are a decoder layer's, the
+`tower_` signals the vision tower's; `question` is the user's text, and `text_encoder` the text
+tower that was trained with the vision tower."""
 
 LAYER_SIGNALS: frozenset[Signal] = frozenset({"values", "keys", "attention"})
+TOWER_SIGNALS: frozenset[Signal] = frozenset({"tower_attention", "tower_keys", "tower_features"})
 
 
 class View(Protocol):
     """One image of one sample, as it stands before the stage's layer.
 
     The `V` current visual tokens are those that earlier stages left. Tensors are on the model's
-    device; `values`, `keys`, `embeddings` and `hidden` have the model's dtype.
+    device; `values`, `keys`, `embeddings`, `hidden` and tower states have the model's dtype. A
+    signal that the stage did not declare in its `needs` is refused. All of them are copies.
 
     Attributes:
         image: The image's grids and their places in the prompt.
         index: (V,) indices of the current visual tokens into the image's own tokens; ascending but
-            for merged tokens, which stand last at the index of their centre.
+            for merged tokens, which stand last at the index of the token whose place they took.
         sample_id: Stable id of the sample (given by the caller, else a digest of its prompt).
         layers: Number of decoder layers, `L`.
         notes: What earlier stages of this forward pass left for later ones.
@@ -50,25 +71,38 @@ class View(Protocol):
     def layers(self) -> int: ...
 
     def positions(self) -> Tensor:
-        """(A, V) position ids of the visual tokens, one row an axis."""
+        """(A, V) position ids of the visual tokens, one row an axis; padding is not counted."""
 
     def inverse_frequencies(self) -> Tensor:
-        """(D / 2,) rotary frequencies of the language model."""
+        """(D / 2,) float32 rotary frequencies of the language model, from its configuration."""
 
     def values(self) -> tuple[Tensor, Tensor]:
-        """Value states of the previous layer: (G, T, D) of the text queries, (G, V, D) visual."""
+        """Value states of the stage's signal layer: (G, T, D) of the text queries, (G, V, D)."""
 
     def other_values(self) -> Tensor:
-        """(G, O, D) value states of the previous layer, of the sample's tokens but this image's."""
+        """(G, O, D) value states of that layer, of the sample's tokens but this image's."""
 
     def keys(self) -> Tensor:
-        """(G, V, D) key states of the previous layer, after the rotation."""
+        """(G, V, D) key states of that layer, after the rotation."""
+
+    def last_attention(self) -> Tensor:
+        """(V,) attention that the last prompt token pays in that layer, mean over heads, float32.
+
+        Computed once a stage for the whole batch.
+        """
 
     def attention(self, rows: Tensor) -> Tensor:
-        """(R, V) attention of the previous layer, mean over heads, float32.
+        """(R, V) attention of that layer, mean over heads, float32.
 
         Args:
             rows: (R,) indices into the text queries.
+        """
+
+    def mean_attention(self, weights: Tensor) -> Tensor:
+        """(V,) mean of the text queries' attention, weighted; rows are never held all at once.
+
+        Args:
+            weights: (T,) a weight for each text query; zeros leave a query out.
         """
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
@@ -77,6 +111,43 @@ class View(Protocol):
     def hidden(self) -> Tensor:
         """(V, C) hidden states that enter the stage's layer."""
 
+    def tower_attention(
+        self, layer: int = -2, queries: Literal["auto", "cls", "all"] = "auto"
+    ) -> Tensor:
+        """(V,) attention that each token receives in a layer of the vision tower, float32.
+
+        Mean over heads, and over the patches that make up a token.
+
+        Args:
+            layer: Index of the tower's layer, negative from its end; declared by the stage.
+            queries: Who pays it: [CLS], all patches (and [CLS]) in the mean, or [CLS] where the
+                tower has one.
+        """
+
+    def tower_keys(self, layer: int = -2) -> Tensor:
+        """(H, V, D) key states of a layer of the vision tower, mean over a token's patches."""
+
+    def tower_features(self) -> Tensor:
+        """(V, F) what the projector makes embeddings of, a token's patches side by side."""
+
+    def tower_cls(self) -> Tensor | None:
+        """(N, F) features of the [CLS] tokens of the image's `N` tiles.
+
+        None where the tower has none, or where the projector could not take them.
+        """
+
+    def project(self, features: Tensor) -> Tensor:
+        """(N, C) embeddings that the projector makes of (N, F) features."""
+
+    def question(self) -> str:
+        """The user's question."""
+
+    def text_relevance(self) -> Tensor:
+        """(V,) cosine between token and question in the space of the tower's own text encoder.
+
+        The mean over the segments of a long question, float32.
+        """
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -84,11 +155,22 @@ class Stage:
 
     Attributes:
         layer: Index of the decoder layer before which they leave; 0 is before the language model.
-        cut_cache: Whether they also leave the KV cache of the layers that have run.
+        needs: What the method looks at there.
+        prune_earlier_kv: Whether tokens also leave the KV cache of the layers that have run.
+        signals_from: Which decoder layer shows its values, keys and attention: the "previous" one,
+            which has run, or the "next" one, which is about to run.
+        tower_layers: Layers of the vision tower whose attention and keys are looked at, negative
+            from its end.
     """
 
     layer: int
-    cut_cache: bool = True
+    needs: frozenset[Signal] = frozenset()
+    prune_earlier_kv: bool = True
+    signals_from: Literal["previous", "next"] = "previous"
+    tower_layers: tuple[int, ...] = (-2,)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +183,17 @@ class Pruner(ABC):
 
     keep_ratio: float = 0.5
 
-    needs: ClassVar[frozenset[Signal]] = frozenset()
+    whole_images: ClassVar[bool] = False
+    """Whether the method asks for all tokens of an image, so that nothing may prune before it."""
 
     def __post_init__(self) -> None:
-        """Check the ranges.
+        """Check types and ranges.
 
         Raises:
             UserError: A field is out of its range.
         """
-        if not isinstance(self.keep_ratio, int | float) or not 0 < self.keep_ratio <= 1:
+        check_fields(self)
+        if not 0 < self.keep_ratio <= 1:
             raise UserError(
                 f"keep_ratio must be a number in (0, 1], the fraction of visual tokens to keep; "
                 f"got {self.keep_ratio!r}."
@@ -123,40 +207,213 @@ class Pruner(ABC):
     def select(self, view: View, stage: int) -> Selection:
         """Decide for one image at `stages()[stage]`."""
 
+    def select_sample(self, views: Sequence[View], stage: int) -> list[Selection]:
+        """Decide for all images of a sample at once; one selection an image, in order.
+
+        A method whose budget is shared by images or frames overrides this instead of `select`.
+        """
+        return [self.select(view, stage) for view in views]
+
     def renumbers(self) -> bool:
         """Whether surviving tokens get new, gapless positions instead of keeping their own."""
         return False
+
+    def fills_ratio(self) -> bool:
+        """Whether exactly `keep_ratio` of the tokens survive, rather than another rule's number."""
+        return True
+
+    def fitted(self, model_type: str, layers: int) -> Self:
+        """The method with layers in place of "auto".
+
+        Args:
+            model_type: `model.config.model_type`.
+            layers: Number of decoder layers.
+        """
+        return self
 
     def target(self, view: View) -> int:
         """Tokens of the view's image that survive the last stage."""
         return budget(self.keep_ratio, view.image.length)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerPruner(Pruner):
+    """Base of methods that prune once, before one decoder layer.
+
+    Attributes:
+        layer: Decoder layer before which tokens leave, 0 .. L-1 (1 .. L-1 for methods that look at
+            the layer before); "auto" takes the published layer of the model, else half its depth.
+        prune_earlier_kv: Whether they also leave the KV cache of the layers before.
+        renumber: Whether surviving tokens get gapless positions instead of keeping their own.
+    """
+
+    layer: int | Auto = "auto"
+    prune_earlier_kv: bool = True
+    renumber: bool = False
+
+    needs: ClassVar[frozenset[Signal]] = frozenset()
+    signals_from: ClassVar[Literal["previous", "next"]] = "previous"
+
+    def stages(self) -> tuple[Stage, ...]:
+        if self.layer == "auto":
+            raise UserError(
+                f"The layer of {type(self).__name__} is still open: call "
+                "pruner.fitted(model_type, layers) first, or give a number."
+            )
+        return (
+            Stage(
+                self.layer,
+                self.needs,
+                prune_earlier_kv=self.prune_earlier_kv,
+                signals_from=self.signals_from,
+            ),
+        )
+
+    def renumbers(self) -> bool:
+        return self.renumber
+
+    def fitted(self, model_type: str, layers: int) -> Self:
+        if self.layer != "auto":
+            return self
+        return dataclasses.replace(self, layer=self.auto_layer(model_type, layers))
+
+    def auto_layer(self, model_type: str, layers: int) -> int:
+        """The layer that "auto" stands for."""
+        return ivc_prune_layer(model_type, layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorePruner(LayerPruner):
+    """Base of methods that rank tokens: the best `keep_ratio` of an image's tokens stay."""
+
+    @abstractmethod
+    def score(self, view: View) -> Tensor:
+        """(V,) scores; the largest stay, ties go to the lower index."""
+
+    def select(self, view: View, stage: int) -> Selection:
+        return Selection(top(self.score(view), self.target(view)).sort().values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedPruner(Pruner):
+    """Base of methods that prune before several decoder layers, down to `keep_ratio` at the last.
+
+    Attributes:
+        layers: Decoder layers before which tokens leave, ascending; "auto" takes those of
+            `auto_layers`.
+        prune_earlier_kv: Whether they also leave the KV caches of the layers before.
+        renumber: Whether surviving tokens get gapless positions instead of keeping their own.
+    """
+
+    layers: tuple[int, ...] | Auto = "auto"
+    prune_earlier_kv: bool = False
+    renumber: bool = False
+
+    needs: ClassVar[frozenset[Signal]] = frozenset()
+    signals_from: ClassVar[Literal["previous", "next"]] = "previous"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers = self.layers
+        if layers != "auto" and (not layers or list(layers) != sorted(set(layers))):
+            raise UserError(f"layers must be ascending and not empty; got {list(layers)}.")
+
+    def stages(self) -> tuple[Stage, ...]:
+        if self.layers == "auto":
+            raise UserError(
+                f"The layers of {type(self).__name__} are still open: call "
+                "pruner.fitted(model_type, layers) first, or give numbers."
+            )
+        return tuple(
+            Stage(
+                layer,
+                self.needs,
+                prune_earlier_kv=self.prune_earlier_kv,
+                signals_from=self.signals_from,
+            )
+            for layer in self.layers
+        )
+
+    def renumbers(self) -> bool:
+        return self.renumber
+
+    def fitted(self, model_type: str, layers: int) -> Self:
+        if self.layers != "auto":
+            return self
+        return dataclasses.replace(self, layers=self.auto_layers(layers))
+
+    @abstractmethod
+    def auto_layers(self, layers: int) -> tuple[int, ...]:
+        """The layers that "auto" stands for in a model of so many decoder layers."""
+
+    def room(self, view: View, stage: int) -> int:
+        """Tokens that are left after a stage, where stages shrink geometrically to the ratio."""
+        count, whole = len(self.layers), view.image.length
+        if stage + 1 == count:
+            return self.target(view)
+        share: float = (self.target(view) / whole) ** ((stage + 1) / count)
+        return round(whole * share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerPruner(Pruner):
+    """Base of methods that prune before the language model, by what the vision tower shows.
+
+    Attributes:
+        tower_layer: Layer of the vision tower that is looked at, negative from its end.
+        renumber: Whether surviving tokens get gapless positions instead of keeping their own.
+    """
+
+    tower_layer: int = -2
+    renumber: bool = False
+
+    needs: ClassVar[frozenset[Signal]] = frozenset()
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage(0, self.needs, tower_layers=(self.tower_layer,)),)
+
+    def renumbers(self) -> bool:
+        return self.renumber
+
+
 def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: int) -> None:
     """Refuse a pruner that the model cannot serve, before anything runs.
 
     Args:
-        pruner: The method.
-        provides: Signals of the model family.
+        pruner: The method, its layers fitted.
+        provides: Signals of the model.
         model: Name of the model, for the message.
         layers: Number of decoder layers.
 
     Raises:
-        UserError: A signal is missing or a stage lies outside the model.
+        UserError: It is no pruner, a signal is missing, or a stage lies outside the model or twice
+            at one layer.
     """
-    name = type(pruner).__name__
-    if missing := sorted(pruner.needs - provides):
+    if isinstance(pruner, type) or not isinstance(pruner, Pruner):
+        got = f"the class {pruner.__name__}" if isinstance(pruner, type) else repr(pruner)
         raise UserError(
-            f"{name} needs the signal {', '.join(missing)}, but {model} provides only "
-            f"{', '.join(sorted(provides))}; use another pruner or model."
+            f"pruner must be an instance of a Pruner, such as FastV(keep_ratio=0.5); got {got}."
         )
+    name, before = type(pruner).__name__, -1
     for stage in pruner.stages():
-        if not isinstance(stage.layer, int):
-            raise UserError(f"layer must be a whole number; got {stage.layer!r}.")
-        first = 1 if pruner.needs & LAYER_SIGNALS else 0
+        if not isinstance(stage, Stage):
+            raise UserError(f"{name}.stages() must give Stage objects; got {stage!r}.")
+        if missing := sorted(stage.needs - provides):
+            raise UserError(
+                f"{name} needs the signal {', '.join(missing)}, but {model} provides only "
+                f"{', '.join(sorted(provides))}; use another pruner or model."
+            )
+        looks_back = stage.signals_from == "previous" and bool(stage.needs & LAYER_SIGNALS)
+        first = 1 if looks_back else 0
         if not first <= stage.layer < layers:
             reason = f" ({name} looks at the layer before)" if first else ""
             raise UserError(
                 f"layer must lie in {first} .. {layers - 1} for {model} with its {layers} decoder "
                 f"layers{reason}; got {stage.layer}."
             )
+        if stage.layer <= before:
+            raise UserError(
+                f"{name} has stages at the layers {[one.layer for one in pruner.stages()]}; they "
+                "must ascend, one stage a layer."
+            )
+        before = stage.layer

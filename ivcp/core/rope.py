@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from ivcp.core.devices import to_device
+from ivcp.core.pruner import View
+from ivcp.core.selection import ranks
 
 
 def rotation_scores(positions: Tensor, inverse_frequencies: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,3 +30,18 @@ def rotation_scores(positions: Tensor, inverse_frequencies: Tensor) -> tuple[Ten
     """
     angles = positions[..., None].float() * inverse_frequencies.float()  # (A, V, D / 2)
     return angles.cos().mean(dim=(0, 2)), angles.sin().mean(dim=(0, 2))
+
+
+def ivc_rank(view: View) -> Tensor:
+    """(V,) float32 rank of each token of a whole image among its IVC tokens, best lowest.
+
+    The largest mean cosines and the largest mean sines in turn. Each group of tokens that has its
+    own reference points (`ImageLayout.reference_groups`) gives the same part of its tokens.
+    """
+    cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())
+    groups = view.image.reference_groups
+    rank = torch.minimum(ranks(cosine, groups), ranks(sine, groups)).float()
+    if len(groups) > 1:
+        sizes = torch.tensor([count for _, count in groups])
+        rank = rank / to_device(sizes.repeat_interleave(sizes), rank.device)
+    return rank

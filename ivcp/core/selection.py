@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ivcp.core.devices import to_device
-
-ROLES = ("kept", "ivc", "seed", "foreground", "merged")
-"""Why a visual token was kept. `kept` is the role of methods that know no others."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +18,26 @@ class Selection:
 
     Attributes:
         keep: (K,) ascending indices into the view's current visual tokens.
-        roles: (K,) indices into `ROLES`; None means "kept" throughout.
+        reasons: Why tokens are kept: (K,) truth values under a word of the method's own, such as
+            "ivc". A token under none of them is "kept", one under several has the last.
+        states: (K, C) hidden states that take the place of the kept tokens' own, or None.
         merged_at: (M,) indices into the view's current visual tokens, disjoint from `keep`: the
             tokens whose place and position the merged tokens take, behind the kept ones.
         merged_states: (M, C) hidden states of the merged tokens, in the model's dtype.
+        merged_before: How many of the merged tokens, the first ones, stand before the kept ones
+            instead of behind them.
     """
 
     keep: Tensor
-    roles: Tensor | None = None
+    reasons: Mapping[str, Tensor] | None = None
+    states: Tensor | None = None
     merged_at: Tensor | None = None
     merged_states: Tensor | None = None
+    merged_before: int = 0
+
+    def __len__(self) -> int:
+        """Tokens that are left, merged ones included."""
+        return len(self.keep) + (0 if self.merged_at is None else len(self.merged_at))
 
 
 def budget(keep_ratio: float, tokens: int) -> int:
@@ -58,22 +65,22 @@ def random_order(name: str, count: int) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
-def ranks(scores: Tensor, windows: Sequence[tuple[int, int]]) -> Tensor:
-    """(V,) place of each token in the order of `top`, counted in its own window.
+def ranks(scores: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
+    """(V,) rank of each token in the order of `top`, counted in its own group.
 
     Args:
         scores: (V,) scores.
-        windows: First index and number of tokens of each window; together they cover all tokens.
+        groups: First index and number of tokens of each group; together they cover all tokens.
 
     >>> ranks(torch.tensor([1.0, 3.0, 2.0, 0.0, 5.0]), [(0, 3), (3, 2)]).tolist()
     [2, 0, 1, 1, 0]
     """
     order = top(scores, len(scores))
-    place = torch.arange(len(scores), device=scores.device)
-    if len(windows) > 1:
-        sizes = torch.tensor([count for _, count in windows])
-        window = torch.arange(len(windows)).repeat_interleave(sizes)
-        first = torch.tensor([start for start, _ in windows])[window]
-        order = order[to_device(window, scores.device)[order].sort(stable=True).indices]
-        place = place - to_device(first, scores.device)
-    return torch.empty_like(order).scatter_(0, order, place)
+    rank = torch.arange(len(scores), device=scores.device)
+    if len(groups) > 1:
+        sizes = torch.tensor([count for _, count in groups])
+        group = torch.arange(len(groups)).repeat_interleave(sizes)
+        first = torch.tensor([start for start, _ in groups])[group]
+        order = order[to_device(group, scores.device)[order].sort(stable=True).indices]
+        rank = rank - to_device(first, scores.device)
+    return torch.empty_like(order).scatter_(0, order, rank)

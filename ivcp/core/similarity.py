@@ -33,6 +33,21 @@ def value_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = No
     return similarity
 
 
+SCORES = 2**22
+"""Most similarities that are held at once: 16 MB in float32, however long the text."""
+
+
+def summed_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = None) -> Tensor:
+    """(V,) float32 sum of `value_similarity` over its rows, a few rows at a time."""
+    heads, count, _ = queries.shape
+    width = visual.shape[1] + (0 if others is None else others.shape[1])
+    rows = max(1, SCORES // (heads * width))
+    total = visual.new_zeros(visual.shape[1], dtype=torch.float32)
+    for start in range(0, count, rows):
+        total += value_similarity(queries[:, start : start + rows], visual, others).sum(0)
+    return total
+
+
 def foreground_scores(
     text: Tensor,
     visual: Tensor,
@@ -54,9 +69,8 @@ def foreground_scores(
     Returns:
         (V,) float32 foreground scores and (seeds,) indices of the seeds, best first.
     """
-    by_text = value_similarity(text, visual, others)  # (T, V)
-    first = by_text.mean(0)
-    picked = top(first if blank is None else first.masked_fill(blank, -1), seeds)
-    by_seeds = value_similarity(visual[:, picked], visual, others)
-    scores = torch.cat([by_text, by_seeds]).mean(0)
+    by_text = summed_similarity(text, visual, others)  # (V,)
+    picked = top(by_text if blank is None else by_text.masked_fill(blank, -1), seeds)
+    by_seeds = summed_similarity(visual[:, picked], visual, others)
+    scores = (by_text + by_seeds) / max(1, text.shape[1] + seeds)
     return scores if blank is None else scores.masked_fill(blank, -1), picked

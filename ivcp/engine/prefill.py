@@ -1,26 +1,52 @@
-"""One forward pass in which visual tokens enter: choose, cut, and keep the books."""
+"""One forward pass in which visual tokens enter: select, drop, and keep the bookkeeping."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 
 from ivcp.core.devices import to_device
-from ivcp.core.family import Anatomy
-from ivcp.core.layout import PromptLayout
+from ivcp.core.family import ModelAdapter
 from ivcp.core.pruner import LAYER_SIGNALS, Pruner
 from ivcp.core.selection import Selection
-from ivcp.engine.cache import PrunedLayer, extend_valid, keep_slots, pruned_layer
+from ivcp.core.text_encoder import TextEncoder
+from ivcp.engine.cache import PrunedLayer, SlotMask, keep_slots, pruned_layer
+from ivcp.engine.checks import check_selections
 from ivcp.engine.deepstack import DeepStack
-from ivcp.engine.masks import attention_mask
-from ivcp.engine.rows import Row, pad_left
+from ivcp.engine.layer_inputs import LayerInputs
+from ivcp.engine.prompt import Prompt
+from ivcp.engine.rows import KEPT, MERGED, Row, pad_left
+from ivcp.engine.signals import LayerSignals, rotary_rows
 from ivcp.engine.stopwatch import Stopwatch
-from ivcp.engine.view import Forward, ImageView, rotary_rows
+from ivcp.engine.view import Forward, ImageView
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """What stays the same in all forward passes of a session.
+
+    Attributes:
+        adapter: How to look inside the model.
+        pruner: The method, its layers fitted.
+        decoder: The language model.
+        depth: Number of decoder layers.
+        axes: Axes of its position ids.
+        inverse_frequencies: (D / 2,) float32, on the CPU.
+        text_encoder: Gives the text tower, if the family has one.
+    """
+
+    adapter: ModelAdapter
+    pruner: Pruner
+    decoder: nn.Module
+    depth: int
+    axes: int
+    inverse_frequencies: Tensor
+    text_encoder: Callable[[], TextEncoder] | None
 
 
 @dataclass
@@ -38,160 +64,245 @@ class Group:
     width: int
 
 
+@dataclass
+class LayerRun:
+    """A decoder layer that is about to run, or has just run.
+
+    Attributes:
+        layer: The layer.
+        entering: (B, P, C) its input.
+        rotary: Its position embeddings.
+    """
+
+    layer: nn.Module
+    entering: Tensor
+    rotary: Any
+
+
+@dataclass
+class Lengths:
+    """What is counted for the session's results, on the host.
+
+    Attributes:
+        layer_tokens: [layer][sample] tokens that each layer processed.
+        before: [layer] slots of earlier turns.
+        cached: [layer][sample] tokens in the cache.
+    """
+
+    layer_tokens: list[list[int]] = field(default_factory=list)
+    before: list[int] = field(default_factory=list)
+    cached: list[list[int]] = field(default_factory=list)
+
+
 class Prefill:
-    """State of one prefill, driven by the hooks of a session.
+    """State of one prefill; it begins when the language model is called with the whole prompt.
 
     Args:
-        family: How to look inside the model.
-        pruner: The method.
+        parts: What stays the same in all passes.
+        prompt: What enters.
         backend: Attention backend, decides the form of masks.
-        layouts: Layout of each sample's prompt.
-        names: Give each sample's id.
-        mask: (B, past + S) the caller's padding mask, or None where nothing is padded.
-        real: (B, S) its part for the new tokens on the CPU, or None.
+        embeds: (B, S, C) what enters layer 0.
+        positions: The language model's position ids, or None if it counts by itself.
+        cache: The cache, or None.
+        deepstack: Features that enter behind early layers, if any.
     """
 
     def __init__(
         self,
-        family: Anatomy,
-        pruner: Pruner,
+        parts: ModelParts,
+        prompt: Prompt,
         backend: str,
-        layouts: list[PromptLayout],
-        names: Sequence[Callable[[], str]],
-        mask: Tensor | None,
-        real: Tensor | None,
+        embeds: Tensor,
+        positions: Tensor | None,
+        cache: Cache | None,
+        deepstack: DeepStack | None,
     ) -> None:
-        self.family, self.pruner, self.backend = family, pruner, backend
-        self.layouts, self.names, self.mask, self.real = layouts, names, mask, real
-        self.stages = {stage.layer: number for number, stage in enumerate(pruner.stages())}
-        self.rows: list[Row] = []
+        rows, width = embeds.shape[:2]
+        device = embeds.device
+        self.parts, self.prompt, self.backend = parts, prompt, backend
+        self.cache, self.width, self.deepstack = cache, width, deepstack
+        self.stages = {stage.layer: n for n, stage in enumerate(parts.pruner.stages())}
+        self.clock, self.lengths = Stopwatch(), Lengths()
         self.groups: list[Group] = []
-        self.layer_tokens: list[list[int]] = []
-        self.before: list[int] = []
-        self.cached: list[list[int]] = []
-        self.cache: Cache | None = None
-        self.valid: Tensor | None = None
-        self.source: Tensor | None = None
-        self.scratch: Cache | None = None
-        self.deepstack: DeepStack | None = None
-        self.shared: dict[Any, Any] = {}
+        self.reasons = [KEPT, MERGED]
+        self.source: Tensor | None = None  # (B, P) columns at which what is left entered layer 0
+        self.last_run: LayerRun | None = None
+        real = prompt.real
+        columns = [torch.arange(width, device=device)] * rows
+        if real is not None and prompt.host is not None:
+            host = prompt.host[:, -width:]
+            columns = [to_device(row.nonzero()[:, 0], device) for row in host]
+        self.rows = [Row.begin(*pair) for pair in zip(prompt.layouts, columns, strict=True)]
+        past = None if prompt.past is None else SlotMask(prompt.past)
+        self.past = past
+        self.bases: list[SlotMask | None] = []  # of each layer that has run, before it ran
+        self.narrowed: Any = None
+        self.inputs = self._inputs(real)
+        needs = frozenset().union(*(stage.needs for stage in parts.pruner.stages()))
+        self.embeddings = embeds if "embeddings" in needs else None
+        self.positions = self._positions(positions, rows, device)
+        self.inverse_frequencies = to_device(parts.inverse_frequencies, device)
 
-    def begin(self, decoder: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Take the position ids with which the language model is called.
+    def _inputs(self, real: Tensor | None) -> LayerInputs:
+        return LayerInputs(self.parts.decoder, self.parts.axes, self.backend, real, self.past)
 
-        Features that the language model would add to its visual tokens behind early layers are
-        taken over, because it would look for them where they stood before the cut.
-        """
-        self.decoder = decoder
-        self.given_positions: Tensor | None = kwargs.get("position_ids")
-        if kwargs.get("deepstack_visual_embeds") is None:
-            return kwargs
-        self.deepstack = DeepStack(kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"])
-        return {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
+    def _positions(self, given: Tensor | None, rows: int, device: torch.device) -> Tensor:
+        """(A, B, S) positions of the prompt; where the model counts padding too, it is left out."""
+        if given is not None:
+            given = given if given.ndim == 3 else given.reshape(1, -1, self.width)
+            return given[-3:].expand(-1, rows, -1)  # a fourth row counts text
+        if self.prompt.mask is not None:
+            counted = self.prompt.mask.to(device).cumsum(1) - 1
+            return counted[None, :, -self.width :].clamp_min(0)
+        past = 0 if self.cache is None else self.cache.get_seq_length()
+        return torch.arange(past, past + self.width, device=device).expand(1, rows, -1)
 
     def before_layer(
         self, index: int, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:
         """Hidden states and keyword arguments with which the layer is to run."""
-        cache: Cache | None = kwargs.get("past_key_values")
-        if index == 0:
-            self._first(hidden, cache)
-        elif self.deepstack is not None:
+        if index == 0:  # the language model may have made one itself
+            self.cache = kwargs.get("past_key_values")
+        if index and self.deepstack is not None:
             hidden = self.deepstack.added(index - 1, hidden, self.source)
         if (number := self.stages.get(index)) is not None:
             with self.clock.running(hidden.device):
-                hidden = self._stage(number, index, hidden)
-        self.layer_tokens.append([len(row) for row in self.rows])
-        self.before.append(_slots(cache, index))
-        self.cached.append([self.before[index] + len(row) for row in self.rows])
-        if self.source is not None:
-            kwargs = self._narrowed(index, hidden, kwargs)
-        if index + 1 in self.stages and self.pruner.needs & LAYER_SIGNALS:
-            self.forward.layer, self.forward.rotary = layer, kwargs.get("position_embeddings")
-            self.forward.layer_input = hidden if "attention" in self.pruner.needs else None
-            if cache is None:  # the layer's keys and values are still needed, once
-                self.scratch = DynamicCache()
-                kwargs = {**kwargs, "past_key_values": self.scratch}
+                hidden = self._stage(number, LayerRun(layer, hidden, kwargs["position_embeddings"]))
+        counts, before = self.lengths, _slots(self.cache, index)
+        self.bases.append(self._base(index))
+        counts.layer_tokens.append([len(row) for row in self.rows])
+        counts.before.append(before)
+        counts.cached.append([before + len(row) for row in self.rows])
+        kwargs = {**kwargs, **self._changed(index, hidden, kwargs["position_embeddings"])}
+        self.last_run = None
+        if index + 1 in self.stages:  # the only layers of which anything may be asked
+            self.last_run = LayerRun(layer, hidden, kwargs["position_embeddings"])
         return hidden, kwargs
 
-    def _first(self, hidden: Tensor, cache: Cache | None) -> None:
-        """Set up the books when the prompt enters layer 0."""
-        rows, width = hidden.shape[:2]
-        device = hidden.device
-        self.clock = Stopwatch()
-        self.cache, self.width = cache, width
-        self.past = 0 if cache is None else cache.get_seq_length()
-        columns = [torch.arange(width, device=device)] * rows
-        if self.mask is not None and self.real is not None:
-            columns = [to_device(row.nonzero()[:, 0], device) for row in self.real]
-            self.mask = self.mask.bool().to(device)
-            self.valid = self.mask[:, -width:]
-        self.rows = [Row.begin(*pair) for pair in zip(self.layouts, columns, strict=True)]
-        positions = self.given_positions
-        if positions is None:
-            positions = torch.arange(self.past, self.past + width, device=device)
-        if positions.ndim < 3:
-            positions = positions.reshape(1, -1, width)
-        positions = positions[-3:].expand(-1, rows, -1)  # (A, B, S); a fourth row counts text
-        self.forward = Forward(
-            family=self.family,
-            layers=len(self.decoder.layers),  # type: ignore[arg-type]
-            positions=positions,
-            embeddings=hidden if "embeddings" in self.pruner.needs else None,
-            inverse_frequencies=self.decoder.rotary_emb.inv_freq,  # type: ignore[union-attr,arg-type]
-            hidden=hidden,
-        )
+    def _changed(self, index: int, hidden: Tensor, rotary: Any) -> dict[str, Any]:
+        """Keyword arguments that no longer fit what enters the layer, or what it has stored."""
+        if self.source is None and self._pruned_before(index) is None:
+            return {}
+        changed = {"position_embeddings": self._rotary(index, hidden, rotary)}
+        if self.cache is None:
+            return changed | self.inputs.without_cache(hidden)
+        renumbered = self.source is not None and self.parts.pruner.renumbers()
+        layer = pruned_layer(self.cache, index, self.past)
+        changed |= self.inputs.with_cache(self.cache, index, hidden)
+        layer.renumbered |= renumbered
+        layer.dropped += self.width - hidden.shape[1]
+        return changed
 
-    def _stage(self, number: int, index: int, hidden: Tensor) -> Tensor:
-        """Choose and drop tokens before layer `index`."""
+    def _pruned_before(self, index: int) -> PrunedLayer | None:
+        """The layer's cache, where an earlier pass has pruned it."""
+        if self.cache is None or index >= len(self.cache.layers):
+            return None
+        layer = self.cache.layers[index]
+        return layer if isinstance(layer, PrunedLayer) else None
+
+    def _base(self, index: int) -> SlotMask | None:
+        """Which slots of earlier turns hold tokens in a layer that has not run yet."""
+        pruned = self._pruned_before(index)
+        if pruned is not None:
+            return pruned.mask
+        return self.past if _slots(self.cache, index) else None
+
+    def _rotary(self, index: int, hidden: Tensor, given: Any) -> Any:
+        """Position embeddings of what enters a layer now."""
+        pruned, dropped = self._pruned_before(index), self.source is not None
+        if (dropped and self.parts.pruner.renumbers()) or (pruned and pruned.renumbered):
+            return self.inputs.gapless(self._base(index), _slots(self.cache, index), hidden)
+        return self._narrowed(given) if dropped else given
+
+    def _narrowed(self, rotary: Any) -> Any:
+        """Position embeddings of the tokens that are left, in their own positions."""
+        if self.narrowed is None and (source := self.source) is not None:
+
+            def choose(part: Tensor) -> Tensor:
+                part = part.expand(len(source), *part.shape[1:])
+                index = source.to(part.device)[..., None].expand(-1, -1, part.shape[-1])
+                return part.gather(1, index)
+
+            self.narrowed = rotary_rows(rotary, choose)
+        return self.narrowed
+
+    def _stage(self, number: int, run: LayerRun) -> Tensor:
+        """Select and drop tokens before a layer; gives what is to enter it."""
+        hidden, pruner = run.entering, self.parts.pruner
+        stage = pruner.stages()[number]
         for row in self.rows:  # layers may be spread over several devices
             row.to(hidden.device)
-        self._observe(index, hidden)
-        selections = [
-            [self.pruner.select(view, number) for view in self._views(batch, row)]
-            for batch, row in enumerate(self.rows)
-        ]
+        forward = self._forward(number, run)
+        selections = []
+        for batch, row in enumerate(self.rows):
+            views = [
+                ImageView(forward, batch, row, image, self.prompt.names[batch])
+                for image in row.images
+            ]
+            found = pruner.select_sample(views, number) if views else []
+            counts = [len(image.index) for image in row.images]
+            selections.append(check_selections(found, counts, hidden, type(pruner).__name__))
         lengths = [len(row) for row in self.rows]
-        merging = any(s.merged_states is not None for found in selections for s in found)
-        chosen = [row.chosen(found) for row, found in zip(self.rows, selections, strict=True)]
-        self._open_group(index, hidden.shape[1])
-        if merging or [len(tokens) for tokens in chosen] != lengths:
-            hidden = self._drop(chosen, hidden, cut=self.pruner.stages()[number].cut_cache)
-            self._place_merged(selections, hidden)
-        self.forward.layer_input = self.forward.keys = self.forward.values = None
-        self.forward.hidden, self.scratch = hidden, None
+        chosen = [
+            row.chosen(found, self.reasons)
+            for row, found in zip(self.rows, selections, strict=True)
+        ]
+        self._open_group(stage.layer, hidden.shape[1])
+        changed = any(
+            one.merged_states is not None or one.states is not None
+            for found in selections
+            for one in found
+        )
+        if changed or [len(tokens) for tokens in chosen] != lengths:
+            hidden = self._drop(chosen, hidden, earlier=stage.prune_earlier_kv)
+            self._place_states(selections, hidden)
         return hidden
 
-    def _observe(self, index: int, hidden: Tensor) -> None:
-        """Point the view at the layer that has just run."""
-        forward = self.forward
-        forward.hidden = hidden
-        forward.positions = forward.positions.to(hidden.device)
-        forward.inverse_frequencies = forward.inverse_frequencies.to(hidden.device)
-        if index == 0 or not self.pruner.needs & LAYER_SIGNALS:
-            return
-        cache = self.scratch if self.cache is None else self.cache
-        if cache is None:
-            raise RuntimeError("no layer has run before this stage")
-        layer = cache.layers[index - 1]
-        forward.keys, forward.values = layer.keys, layer.values
-        forward.valid = None
-        stored = layer.keys.shape[2]
-        known = layer.valid if isinstance(layer, PrunedLayer) else self.mask
-        if self.cache is None:
-            known = self.valid
-        if known is not None:
-            forward.valid = torch.ones(len(known), stored, dtype=torch.bool, device=hidden.device)
-            forward.valid[:, : known.shape[1]] = known
+    def _forward(self, number: int, run: LayerRun) -> Forward:
+        """What the stage shows to pruners."""
+        parts, device = self.parts, run.entering.device
+        stage = parts.pruner.stages()[number]
+        self.positions = self.positions.to(device)
+        self.inverse_frequencies = self.inverse_frequencies.to(device)
+        return Forward(
+            pruner=type(parts.pruner).__name__,
+            layers=parts.depth,
+            positions=self.positions,
+            inverse_frequencies=self.inverse_frequencies,
+            embeddings=self.embeddings,
+            encodings=dict(self.prompt.encodings or {}),
+            questions=self.prompt.questions,
+            text_encoder=parts.text_encoder,
+            stage=stage,
+            hidden=run.entering,
+            signals=self._signals(number, run) if stage.needs & LAYER_SIGNALS else None,
+        )
 
-    def _views(self, batch: int, row: Row) -> list[ImageView]:
-        return [
-            ImageView(
-                self.forward, batch, row, image, row.layout.text_queries(image.layout),
-                self.names[batch],
-            )
-            for image in row.images
-        ]  # fmt: skip
+    def _signals(self, number: int, run: LayerRun) -> LayerSignals:
+        """What the layer before the stage has shown, or the layer behind it is going to show."""
+        stage = self.parts.pruner.stages()[number]
+        if stage.signals_from == "next":
+            index, base = stage.layer, self._base(stage.layer)
+            rotary = self._rotary(index, run.entering, run.rotary)
+            shown, before = LayerRun(run.layer, run.entering, rotary), _slots(self.cache, index)
+        else:
+            if self.last_run is None:
+                raise RuntimeError("no layer has run before this stage")
+            index, shown = stage.layer - 1, self.last_run
+            base, before = self.bases[index], self.lengths.before[index]
+        total = before + shown.entering.shape[1]
+        mask, real = self.inputs.grown(base, before), None
+        if mask is not None:
+            real = torch.ones(len(mask.real), total, dtype=torch.bool, device=run.entering.device)
+            real[:, : mask.real.shape[1]] = mask.real[:, :total]
+        stored = None
+        if held := _slots(self.cache, index):
+            layer = self.cache.layers[index]  # type: ignore[union-attr]
+            stored = layer.keys, layer.values
+        return LayerSignals(
+            self.parts.adapter, shown.layer, shown.entering, shown.rotary, stored,
+            has_run=held == total, real=real, device=run.entering.device,
+        )  # fmt: skip
 
     def _open_group(self, index: int, width: int) -> None:
         """The layers since the last stage hold what is present now."""
@@ -200,95 +311,76 @@ class Prefill:
             columns = [row.columns for row in self.rows]
             self.groups.append(Group(list(range(first, index)), columns, width))
 
-    def _drop(self, chosen: list[Tensor], hidden: Tensor, *, cut: bool) -> Tensor:
+    def _drop(self, chosen: list[Tensor], hidden: Tensor, *, earlier: bool) -> Tensor:
         """Keep the chosen tokens of each row in the hidden states and, if asked, in the caches."""
         columns = [row.columns[tokens] for row, tokens in zip(self.rows, chosen, strict=True)]
-        slots, self.valid = pad_left(columns)
+        slots, real = pad_left(columns)
         width = slots.shape[1]
         for row, tokens in zip(self.rows, chosen, strict=True):
             row.origin = row.origin[tokens]
             row.columns = torch.arange(width - len(tokens), width, device=hidden.device)
+        self.inputs, self.narrowed = self._inputs(real), None
         for group in self.groups:
             group.slots = [
                 s.to(tokens.device)[tokens] for s, tokens in zip(group.slots, chosen, strict=True)
             ]
-            if cut:
+            if earlier:
                 self._cut(group)
         self.source, _ = pad_left([row.first[row.origin] for row in self.rows])
-        self.shared = {}
         if len(slots) == 1:
             return hidden.index_select(1, slots[0])
         return hidden.gather(1, slots[..., None].expand(-1, -1, hidden.shape[-1]))
 
     def _cut(self, group: Group) -> None:
-        slots, _ = pad_left(group.slots)  # padded like the rows, so `self.valid` describes it too
+        """Take dropped tokens out of the caches of layers that have run."""
+        slots, _ = pad_left(group.slots)  # padded like the rows, so the same slots are real
         for index in group.layers:
-            if self.cache is not None:
+            before = self.lengths.before[index]
+            if self.cache is not None and _slots(self.cache, index):
                 layer = pruned_layer(self.cache, index)
-                keep_slots(layer, slots, self.valid, group.width)
-            self.cached[index] = [self.before[index] + len(row) for row in self.rows]
+                keep_slots(layer, slots, self.inputs.grown(self.bases[index], before), group.width)
+            self.lengths.cached[index] = [before + len(row) for row in self.rows]
         group.width = slots.shape[1]
         group.slots = [row.columns for row in self.rows]
 
-    def _place_merged(self, selections: list[list[Selection]], hidden: Tensor) -> None:
-        """Overwrite the states of merged tokens, the last ones of their image."""
+    def _place_states(self, selections: list[list[Selection]], hidden: Tensor) -> None:
+        """Overwrite the states of kept tokens that get others, and of merged ones."""
         for batch, (row, found) in enumerate(zip(self.rows, selections, strict=True)):
-            for image, selection in zip(row.images, found, strict=True):
-                if (merged := selection.merged_states) is not None:
-                    places = row.columns[image.places[len(selection.keep) :]]
-                    hidden[batch, places] = merged.to(hidden.dtype)
+            for image, one in zip(row.images, found, strict=True):
+                columns, kept = row.columns[image.places], len(one.keep)
+                if one.states is not None:
+                    hidden[batch, columns[:kept]] = one.states.to(hidden)
+                if one.merged_states is not None:
+                    hidden[batch, columns[kept:]] = one.merged_states.to(hidden)
 
-    def _narrowed(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Mask and position embeddings for the tokens that are left."""
-        rows, width = hidden.shape[:2]
-        stored, valid = width, self.valid
-        if self.cache is not None:
-            layer = pruned_layer(self.cache, index)
-            stored = layer.stored + width
-            extend_valid(layer, layer.stored, rows, self.valid)
-            layer.dropped += self.width - width
-            layer.renumbered = self.pruner.renumbers()
-            valid = layer.valid
-        if (key := ("mask", stored, hidden.device)) not in self.shared:
-            self.shared[key] = attention_mask(self.backend, width, valid, stored, hidden)
-        if "rotary" not in self.shared:
-            self.shared["rotary"] = self._rotary(hidden, kwargs.get("position_embeddings"))
-        return {
-            **kwargs,
-            "attention_mask": self.shared[key],
-            "position_embeddings": self.shared["rotary"],
-            "position_ids": None,  # flash attention would take gaps for packed sequences
-        }
+    @property
+    def tail(self) -> int:
+        """Prompt tokens behind the last visual token, in the row that has fewest."""
+        shown = [layout for layout in self.prompt.layouts if layout.images]
+        return min(layout.length - layout.images[-1].stop for layout in shown)
 
-    def _rotary(self, hidden: Tensor, given: Any) -> Any:
-        source = self.source
-        if source is None:
-            raise RuntimeError("nothing was dropped")
-        if self.pruner.renumbers():
-            columns = torch.arange(source.shape[1], device=hidden.device)
-            pads = torch.tensor([source.shape[1] - len(row) for row in self.rows])
-            pads = to_device(pads, hidden.device)
-            ids = (columns - pads[:, None]).clamp_min(0) + self.past
-            if len(self.forward.positions) > 1:
-                ids = ids.expand(len(self.forward.positions), -1, -1)
-            return self.decoder.rotary_emb(hidden, ids)  # type: ignore[operator]
-
-        def choose(part: Tensor) -> Tensor:
-            part = part.expand(len(source), *part.shape[1:])
-            index = source.to(part.device)[..., None].expand(-1, -1, part.shape[-1])
-            return part.gather(1, index)
-
-        return rotary_rows(given, choose)
+    def finish(self) -> None:
+        """Note in the cache what may be done with it from now on."""
+        if self.cache is None:
+            return
+        pruned = [layer for layer in self.cache.layers if isinstance(layer, PrunedLayer)]
+        alike = len({layer.get_mask_sizes(0)[0] for layer in self.cache.layers}) == 1
+        plain = alike and all(one.mask is None and not one.renumbered for one in pruned)
+        for layer in pruned:
+            layer.needs_session = not plain
+            if layer.dropped:
+                layer.tail = min(layer.tail, self.tail)
 
     def cache_lengths(self) -> list[list[int]]:
         """[layer][sample] tokens in the cache, the slots of earlier turns included."""
-        return [] if self.cache is None else self.cached
+        return self.lengths.cached if self.cache_bytes() else []
 
     def cache_bytes(self) -> int:
         """Bytes that the whole cache takes."""
         if self.cache is None:
             return 0
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+        layers = [layer for layer in self.cache.layers if layer.is_initialized]
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
 
 def _slots(cache: Cache | None, index: int) -> int:

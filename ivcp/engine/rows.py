@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from ivcp.core.devices import to_device
 from ivcp.core.layout import ImageLayout, PromptLayout
-from ivcp.core.selection import ROLES, Selection
+from ivcp.core.selection import Selection
+
+KEPT, MERGED = "kept", "merged"
 
 
 @dataclass
@@ -21,7 +24,7 @@ class Visual:
         places: (V,) indices into the row's present tokens, ascending.
         index: (V,) indices into the image's own tokens.
         tokens: (V0,) prompt indices of the image's own tokens, on the device.
-        roles: (V,) indices into `ROLES`.
+        reasons: (V,) why each was kept, as indices into the pass's list of reasons.
         notes: What earlier stages left for later ones.
     """
 
@@ -29,7 +32,7 @@ class Visual:
     places: Tensor
     index: Tensor
     tokens: Tensor
-    roles: Tensor
+    reasons: Tensor
     notes: dict[str, Tensor]
 
 
@@ -60,9 +63,9 @@ class Row:
         images = []
         for image in layout.images:
             tokens = to_device(image.tokens, device)
-            roles = torch.zeros(image.length, dtype=torch.uint8, device=device)
+            reasons = torch.zeros(image.length, dtype=torch.uint8, device=device)
             index = torch.arange(image.length, device=device)
-            images.append(Visual(image, tokens, index, tokens, roles, {}))
+            images.append(Visual(image, tokens, index, tokens, reasons, {}))
         origin = torch.arange(layout.length, device=device)
         return cls(layout, columns, columns, origin, to_device(layout.text, device), images)
 
@@ -70,33 +73,38 @@ class Row:
         return len(self.columns)
 
     def to(self, device: torch.device) -> None:
-        """Move the books to where the next stage's layer hands its input over."""
+        """Move the bookkeeping to where the next stage's layer hands its input over."""
         for name in ("first", "columns", "origin", "text"):
             setattr(self, name, getattr(self, name).to(device))
         for image in self.images:
-            for name in ("places", "index", "tokens", "roles"):
+            for name in ("places", "index", "tokens", "reasons"):
                 setattr(image, name, getattr(image, name).to(device))
             image.notes = {name: note.to(device) for name, note in image.notes.items()}
 
-    def chosen(self, selections: list[Selection]) -> Tensor:
-        """(N',) which of the present tokens stay, in their new order; updates the books.
+    def chosen(self, selections: Sequence[Selection], names: list[str]) -> Tensor:
+        """(N',) which of the present tokens stay, in their new order; updates the bookkeeping.
 
-        Text stays. Each image gives its kept tokens and, behind the last of those that were there,
-        its merged ones.
+        Text stays. Each image gives its kept tokens and, behind the last of those that were there
+        (or before the first), its merged ones.
+
+        Args:
+            selections: One an image.
+            names: Reasons in the order of their numbers; new ones are added.
         """
+        # Tokens are sorted by keys: twice the place, with merged tokens at the odd keys between.
         tokens, keys = [self.text], [2 * self.text]
         for image, selection in zip(self.images, selections, strict=True):
-            keep, roles = [selection.keep], [image.roles[selection.keep]]
-            if selection.roles is not None:
-                roles = [selection.roles.to(torch.uint8)]
+            keep, reasons = [selection.keep], [self._reasons(image, selection, names)]
             tokens.append(image.places[selection.keep])
             keys.append(2 * tokens[-1])
             if selection.merged_at is not None and (merged := len(selection.merged_at)):
                 keep.append(selection.merged_at)
-                roles.append(torch.full_like(image.roles[:merged], ROLES.index("merged")))
+                reasons.append(torch.full_like(image.reasons[:merged], names.index(MERGED)))
                 tokens.append(image.places[selection.merged_at])
-                keys.append((2 * image.places[-1] + 1).expand(merged))
-            image.index, image.roles = image.index[torch.cat(keep)], torch.cat(roles)
+                before = selection.merged_before
+                first, last = 2 * image.places.amin() - 1, 2 * image.places.amax() + 1
+                keys += [first.expand(before), last.expand(merged - before)]
+            image.index, image.reasons = image.index[torch.cat(keep)], torch.cat(reasons)
         order = torch.cat(keys).sort(stable=True).indices
         places = torch.empty_like(order)
         places[order] = torch.arange(len(order), device=order.device)
@@ -107,18 +115,35 @@ class Row:
             image.places = there
         return stay
 
+    def _reasons(self, image: Visual, selection: Selection, names: list[str]) -> Tensor:
+        """(K,) numbers of the kept tokens' reasons; without new ones the old ones stand."""
+        if selection.reasons is None:
+            return image.reasons[selection.keep]
+        reasons = torch.zeros_like(selection.keep, dtype=torch.uint8)
+        for name, mask in selection.reasons.items():
+            if name not in names:
+                names.append(name)
+            reasons = reasons.masked_fill(mask, names.index(name))
+        return reasons
+
     def queries(self, asking: Tensor) -> Tensor:
-        """Present columns of text tokens, given on the CPU as indices into the prompt."""
+        """Present columns of text tokens, given on the CPU as indices into the prompt.
+
+        Where none ask, the last token does.
+        """
+        if not len(asking):
+            return self.columns[-1:]
         rank = torch.searchsorted(self.layout.text, asking)
         return self.columns[self.text[to_device(rank, self.columns.device)]]
 
-    def kept(self) -> tuple[Tensor, Tensor]:
-        """Ascending prompt indices of the surviving visual tokens, and their roles, on the CPU."""
+    def kept(self, names: Sequence[str]) -> tuple[Tensor, list[str]]:
+        """Ascending prompt indices of the surviving visual tokens on the CPU, and why they stay."""
         if not self.images:
-            return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.uint8)
+            return torch.empty(0, dtype=torch.long), []
         origin = torch.cat([image.tokens[image.index] for image in self.images])
         ascending, order = origin.sort()
-        return ascending.cpu(), torch.cat([image.roles for image in self.images])[order].cpu()
+        numbers = torch.cat([image.reasons for image in self.images])[order]
+        return ascending.cpu(), [names[number] for number in numbers.tolist()]
 
 
 def pad_left(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:

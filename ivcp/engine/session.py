@@ -1,38 +1,48 @@
-"""`pruned(model, pruner)`: hooks go on, generation runs, hooks come off."""
+"""What a session knows of the last prefill."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Anatomy
 from ivcp.core.layout import PromptLayout
-from ivcp.core.pruner import Pruner, check_pair
 from ivcp.engine.prefill import Prefill
-from ivcp.engine.steps import follow_cache
+from ivcp.engine.prompt import digest
 
-PIXELS = ("pixel_values", "pixel_values_videos")
-OVERHEARD = ("get_image_features", "get_video_features", "get_rope_index")
-BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
+
+@dataclass
+class Results:
+    """What one prefill left; tensors are fetched when asked for."""
+
+    layouts: list[PromptLayout] = field(default_factory=list)
+    layer_tokens: list[list[int]] = field(default_factory=list)
+    cache_lengths: list[list[int]] = field(default_factory=list)
+    cache_bytes: int = 0
+    read: Callable[[], list[tuple[Tensor, list[str]]]] = list
+    read_remaining: Callable[[], list[Tensor]] = list
+    clock: Callable[[], float] = float
+    kept: list[tuple[Tensor, list[str]]] | None = None
 
 
 class Session:
     """What happened in the last prefill; `sample_ids` may be set before each batch.
 
+    A thread that has run a prefill itself sees its own, others see the last one of all.
+
     Attributes:
         sample_ids: Ids of the rows of the next batch; None uses a digest of each prompt.
+        questions: The user's question of each row of the next batch, for methods that read it.
         layouts: Layout of each sample's prompt.
         kept: For each sample, ascending indices into its own prompt (padding not counted; the new
             text alone, where it follows on a cache) of the visual tokens that survived.
-        roles: For each sample, why: indices into `ivcp.core.selection.ROLES`, aligned with `kept`.
+        reasons: For each sample, why, a word for each of its kept tokens.
+        remaining: For each sample, prompt indices of all tokens that are left behind the last
+            stage, in the order of the rows of the model's output (rows are padded on the left).
         layer_tokens: [layer][sample] tokens that each layer processed.
         cache_lengths: [layer][sample] tokens in the KV cache after prefill, padding not counted;
             empty without a cache.
@@ -42,224 +52,106 @@ class Session:
 
     def __init__(self) -> None:
         self.sample_ids: list[str] | None = None
-        self.layouts: list[PromptLayout] = []
-        self.layer_tokens: list[list[int]] = []
-        self.cache_lengths: list[list[int]] = []
-        self.cache_bytes = 0
-        self._kept: list[tuple[Tensor, Tensor]] | None = []
-        self._rows: Callable[[], list[tuple[Tensor, Tensor]]] = list
-        self._clock: Callable[[], float] = float
+        self.questions: list[str] | None = None
+        self._close: Callable[[], None] = lambda: None
+        self._own = threading.local()
+        self._last = Results()
+
+    def on_close(self, close: Callable[[], None]) -> None:
+        """Say what ends the session."""
+        self._close = close
+
+    def close(self) -> None:
+        """Stop pruning; the results stay. A second time does nothing."""
+        self._close()
+        self._close = lambda: None
+
+    @property
+    def _results(self) -> Results:
+        found: Results = getattr(self._own, "results", self._last)
+        return found
+
+    @property
+    def layouts(self) -> list[PromptLayout]:
+        return self._results.layouts
+
+    @property
+    def layer_tokens(self) -> list[list[int]]:
+        return self._results.layer_tokens
+
+    @property
+    def cache_lengths(self) -> list[list[int]]:
+        return self._results.cache_lengths
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._results.cache_bytes
 
     @property
     def kept(self) -> list[Tensor]:
-        return [kept for kept, _ in self._results()]
+        return [kept for kept, _ in self._kept()]
 
     @property
-    def roles(self) -> list[Tensor]:
-        return [roles for _, roles in self._results()]
+    def reasons(self) -> list[list[str]]:
+        return [reasons for _, reasons in self._kept()]
+
+    @property
+    def remaining(self) -> list[Tensor]:
+        return self._results.read_remaining()
 
     @property
     def selector_seconds(self) -> float:
-        return self._clock()
+        return self._results.clock()
 
-    def _results(self) -> list[tuple[Tensor, Tensor]]:
-        if self._kept is None:
-            self._kept = self._rows()
-        return self._kept
+    def _kept(self) -> list[tuple[Tensor, list[str]]]:
+        results = self._results
+        if results.kept is None:
+            results.kept = results.read()
+        return results.kept
 
     def record(self, prefill: Prefill) -> None:
-        """Take over the results of a finished prefill; tensors are fetched when asked for."""
-        self.layouts = [row.layout for row in prefill.rows]
-        self.layer_tokens = prefill.layer_tokens
-        self.cache_lengths, self.cache_bytes = prefill.cache_lengths(), prefill.cache_bytes()
-        rows = prefill.rows
-        self._rows = lambda: [row.kept() for row in rows]
-        self._kept, self._clock = None, prefill.clock.seconds
+        """Take over the results of a finished prefill."""
+        rows, names = prefill.rows, prefill.reasons
+        self._set(
+            Results(
+                layouts=[row.layout for row in rows],
+                layer_tokens=prefill.lengths.layer_tokens,
+                cache_lengths=prefill.cache_lengths(),
+                cache_bytes=prefill.cache_bytes(),
+                read=lambda: [row.kept(names) for row in rows],
+                read_remaining=lambda: [row.origin.cpu() for row in rows],
+                clock=prefill.clock.seconds,
+            )
+        )
+
+    def clear(self, layouts: list[PromptLayout]) -> None:
+        """A prompt without visual tokens has begun."""
+        none: list[tuple[Tensor, list[str]]] = [
+            (torch.empty(0, dtype=torch.long), []) for _ in layouts
+        ]
+        whole = [torch.arange(layout.length) for layout in layouts]
+        self._set(Results(layouts=layouts, kept=none, read_remaining=lambda: whole))
+
+    def _set(self, results: Results) -> None:
+        self._own.results = self._last = results
 
     def id_of(self, row: int, rows: int, tokens: Tensor) -> str:
         """Id of a batch row; rows that `generate` repeats (beams) share their sample's id."""
         if self.sample_ids is None:
-            return format(zlib.crc32(tokens.numpy().tobytes()), "08x")
-        if rows % len(self.sample_ids):
-            raise UserError(
-                f"sample_ids must name each sample of the batch; got {len(self.sample_ids)} ids "
-                f"for {rows} rows."
-            )
-        return self.sample_ids[row * len(self.sample_ids) // rows]
+            return digest(tokens)
+        return _of_row(self.sample_ids, "sample_ids", row, rows)
+
+    def questions_of(self, rows: int) -> Sequence[str] | None:
+        """The question of each of so many rows."""
+        if self.questions is None:
+            return None
+        return [_of_row(self.questions, "questions", row, rows) for row in range(rows)]
 
 
-@contextmanager
-def open_session(model: nn.Module, family: Anatomy, pruner: Pruner) -> Iterator[Session]:
-    """Prune every forward pass with visual tokens that runs inside the block.
-
-    Args:
-        model: An unmodified Hugging Face model that `family` knows.
-        family: How to look inside it.
-        pruner: The method.
-
-    Raises:
-        UserError: The model or its attention backend cannot serve the pruner.
-    """
-    decoder = family.decoder(model)
-    layers: list[nn.Module] = list(decoder.layers)  # type: ignore[arg-type]
-    check_pair(pruner, family.provides, type(model).__name__, len(layers))
-    backend = str(decoder.config._attn_implementation)  # type: ignore[union-attr]
-    if backend not in BACKENDS:
+def _of_row(given: list[str], name: str, row: int, rows: int) -> str:
+    if not given or rows % len(given):
         raise UserError(
-            f"Pruning supports the attention backends {', '.join(BACKENDS)}; the model uses "
-            f"{backend!r}. Load it with attn_implementation='sdpa'."
+            f"{name} must name each sample of the batch; got {len(given)} {name.split('_')[-1]} "
+            f"for {rows} rows."
         )
-    if "sliding_attention" in (getattr(decoder.config, "layer_types", None) or ()):
-        raise UserError("Pruning does not support models with sliding-window layers.")
-    session, hooks = Session(), Hooks(model, family, pruner, backend)
-    hooks.session = session
-    handles: list[Any] = []
-    entry = family.entry(model)
-    overheard = [name for name in OVERHEARD if hasattr(entry, name)]
-    try:
-        for name in overheard:
-            setattr(entry, name, hooks.overhear(getattr(entry, name)))
-        handles.append(entry.register_forward_pre_hook(hooks.enter, with_kwargs=True))
-        handles.append(decoder.register_forward_pre_hook(hooks.place, with_kwargs=True))
-        for index, layer in enumerate(layers):
-            handles.append(
-                layer.register_forward_pre_hook(hooks.before_layer(index), with_kwargs=True)
-            )
-        handles.append(decoder.register_forward_hook(hooks.leave))
-        yield session
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name in overheard:
-            vars(entry).pop(name, None)
-
-
-class Hooks:
-    """The hooks of one session. A forward pass is a prefill if visual tokens enter with it."""
-
-    session: Session
-
-    def __init__(self, model: nn.Module, family: Anatomy, pruner: Pruner, backend: str) -> None:
-        self.model, self.family, self.pruner, self.backend = model, family, pruner, backend
-        self.prefill: Prefill | None = None
-        self.encoded: dict[str, Any] = {}
-        self.overhearing = False
-        self.chunk_valid: Tensor | None = None
-        self.masks: dict[Any, Tensor | None] = {}
-
-    def overhear(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """`method`, with a note of its arguments: `generate` hands them to no forward pass."""
-        signature = inspect.signature(method)
-
-        @functools.wraps(method)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            if self.overhearing:  # some encode videos as images
-                return method(*args, **kwargs)
-            self.encoded.update(signature.bind_partial(*args, **kwargs).arguments)
-            self.overhearing = True
-            try:
-                return method(*args, **kwargs)
-            except StopIteration as error:
-                raise UserError(
-                    "The prompts hold more images than the inputs: give one image for each "
-                    "placeholder."
-                ) from error
-            finally:
-                self.overhearing = False
-
-        return wrapped
-
-    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Find the visual tokens of this forward pass."""
-        self.prefill, self.chunk_valid, self.masks = None, None, {}
-        if args:
-            kwargs = dict(inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments)
-        ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
-        if ids is None:
-            if embeds is not None and embeds.shape[1] == 1:
-                return  # a decoding step
-            if embeds is None or self.family.needs_ids:
-                raise UserError(
-                    "pruned() finds visual tokens by their ids: pass input_ids, not inputs_embeds."
-                )
-            ids = torch.full(embeds.shape[:2], -1)
-        if ids.shape[1] == 1:
-            return  # a decoding step
-        given = kwargs.get("attention_mask")
-        valid = None
-        if isinstance(given, Tensor) and given.ndim == 2:
-            host = given[:, -ids.shape[1] :].bool().cpu()
-            valid = None if host.all() else host
-        tokens = ids.cpu()
-        rows = [row if valid is None else row[valid[n]] for n, row in enumerate(tokens)]
-        if kwargs.get("pixel_values_videos") is not None and not self.family.takes_videos:
-            raise UserError(
-                f"{type(self.model).__name__} takes images only, but pixel_values_videos were "
-                "given: pass single frames as images."
-            )
-        inputs = kwargs
-        if kwargs.get("mm_encoder_outputs"):  # `generate` has encoded the images before
-            inputs = {**self.encoded, **{k: v for k, v in kwargs.items() if v is not None}}
-        layouts = self.family.layouts(self.model, rows, _unpadded(kwargs, valid), inputs)
-        if not any(layout.images for layout in layouts):
-            self.chunk_valid = valid
-            return
-        shown = kwargs.get("mm_encoder_outputs") or any(kwargs.get(n) is not None for n in PIXELS)
-        if embeds is None and not shown:
-            raise UserError(
-                "The prompt holds image tokens, but the inputs hold no image: pass what the "
-                "processor made of it, or take the tokens out."
-            )
-        names = [
-            functools.partial(self.session.id_of, number, len(rows), row)
-            for number, row in enumerate(rows)
-        ]
-        mask = None if valid is None else given
-        self.prefill = Prefill(self.family, self.pruner, self.backend, layouts, names, mask, valid)
-
-    def place(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Note with what the language model is called."""
-        return None if self.prefill is None else (args, self.prefill.begin(module, kwargs))
-
-    def before_layer(self, index: int) -> Callable[..., Any]:
-        """The hook of one decoder layer."""
-
-        def hook(
-            layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            if self.prefill is None:
-                changed = follow_cache(
-                    index, hidden, kwargs, self.backend, self.chunk_valid, self.masks, self._decoder
-                )
-                return None if changed is None else (args, changed)
-            hidden, kwargs = self.prefill.before_layer(index, layer, hidden, kwargs)
-            if args:
-                return (hidden, *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": hidden}
-
-        return hook
-
-    @property
-    def _decoder(self) -> nn.Module:
-        return self.family.decoder(self.model)
-
-    def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Hand the results to the session."""
-        if self.prefill is not None:
-            self.session.record(self.prefill)
-            self.prefill, self.encoded = None, {}
-
-
-def _unpadded(kwargs: dict[str, Any], valid: Tensor | None) -> list[Tensor] | None:
-    """(A, S) position ids of each sample on the CPU, padding removed; None if none were given."""
-    given = kwargs.get("position_ids")
-    if given is None:
-        return None
-    positions = (given if given.ndim == 3 else given[None])[-3:].cpu()  # (A, B, S)
-    return [
-        row if valid is None else row[:, valid[number]]
-        for number, row in enumerate(positions.unbind(1))
-    ]
+    return given[row * len(given) // rows]

@@ -2,58 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ivcp.core.devices import to_device
-from ivcp.core.family import Anatomy
+from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
+from ivcp.core.pruner import Signal, Stage
+from ivcp.core.text_encoder import TextEncoder
+from ivcp.engine.encoding import Encoding
 from ivcp.engine.rows import Row, Visual
+from ivcp.engine.signals import LayerSignals
 
 
 @dataclass
 class Forward:
-    """What the hooks saw of one forward pass; shared by all views.
+    """What one forward pass shows at a stage; shared by all views.
 
     Attributes:
-        family: How to look inside the model.
+        pruner: Name of the method, for messages.
         layers: Number of decoder layers.
-        positions: (A, B, S) position ids of the chunk.
-        embeddings: (B, S, C) inputs of layer 0.
+        positions: (A, B, S) position ids of the tokens that entered layer 0.
         inverse_frequencies: (D / 2,) rotary frequencies.
+        embeddings: (B, S, C) inputs of layer 0, if a stage needs them.
+        encodings: Calls of the image encoder, by "image" and "video".
+        questions: The question of each row, if the caller said.
+        text_encoder: Gives the text tower, if the family has one.
+        stage: The stage.
         hidden: (B, P, C) inputs of the stage's layer.
-        layer: The previous decoder layer, or None before layer 0.
-        layer_input: (B, P, C) its input.
-        rotary: Its position embeddings.
-        keys: (B, G, stored, D) what the cache stores as its keys, past included.
-        values: What the cache stores as its values, likewise.
-        valid: (B, stored) which of these slots count, or None for all.
+        signals: What the stage's decoder layer shows, if it needs that.
     """
 
-    family: Anatomy
+    pruner: str
     layers: int
     positions: Tensor
-    embeddings: Tensor | None
     inverse_frequencies: Tensor
+    embeddings: Tensor | None
+    encodings: dict[str, Encoding]
+    questions: Sequence[str] | None
+    text_encoder: Callable[[], TextEncoder] | None
+    stage: Stage
     hidden: Tensor
-    layer: nn.Module | None = None
-    layer_input: Tensor | None = None
-    rotary: Any = None
-    keys: Tensor | None = None
-    values: Tensor | None = None
-    valid: Tensor | None = None
-
-
-def rotary_rows(rotary: Any, choose: Callable[[Tensor], Tensor]) -> Any:
-    """Apply `choose` to position embeddings, a (cos, sin) pair or one complex tensor."""
-    if isinstance(rotary, tuple):
-        return tuple(choose(part) for part in rotary)
-    return choose(rotary)
+    signals: LayerSignals | None = None
 
 
 @dataclass
@@ -61,11 +56,10 @@ class ImageView:
     """Implements `ivcp.core.pruner.View`; every signal is computed when it is asked for.
 
     Attributes:
-        forward: The running forward pass.
+        forward: What the running forward pass shows.
         batch: The sample's row.
         row: What is left of the sample.
         visual: What is left of the image.
-        asking: (T,) the text queries as indices into the prompt, on the CPU.
         make_id: Gives the sample's id.
     """
 
@@ -73,7 +67,6 @@ class ImageView:
     batch: int
     row: Row
     visual: Visual
-    asking: Tensor
     make_id: Callable[[], str]
 
     @property
@@ -84,22 +77,12 @@ class ImageView:
     @property
     def index(self) -> Tensor:
         """(V,) the current visual tokens as indices into the image's own tokens."""
-        return self.visual.index
+        return self.visual.index.clone()
 
     @property
     def notes(self) -> dict[str, Tensor]:
         """What earlier stages of this forward pass left for later ones."""
         return self.visual.notes
-
-    @cached_property
-    def slots(self) -> Tensor:
-        """(V,) column of each current visual token in the present, padded rows."""
-        return self.row.columns[self.visual.places]
-
-    @cached_property
-    def queries(self) -> Tensor:
-        """(T,) columns of the text queries in the present rows."""
-        return self.row.queries(self.asking)
 
     @property
     def sample_id(self) -> str:
@@ -111,84 +94,168 @@ class ImageView:
         """Number of decoder layers, `L`."""
         return self.forward.layers
 
+    @cached_property
+    def slots(self) -> Tensor:
+        """(V,) column of each current visual token in the present, padded rows."""
+        return self.row.columns[self.visual.places]
+
+    @cached_property
+    def queries(self) -> Tensor:
+        """(T,) columns of the text queries in the present rows."""
+        return self.row.queries(self.row.layout.text_queries(self.image))
+
+    def _require(self, signal: Signal) -> None:
+        if signal not in self.forward.stage.needs:
+            raise UserError(
+                f"{self.forward.pruner} reads the signal {signal!r} before layer "
+                f"{self.forward.stage.layer} without naming it in the needs of that stage."
+            )
+
+    def _layer(self, signal: Signal) -> LayerSignals:
+        self._require(signal)
+        if self.forward.signals is None:
+            raise RuntimeError("no decoder layer is shown at this stage")
+        return self.forward.signals
+
     def positions(self) -> Tensor:
         """(A, V)."""
-        columns = self.row.first[self.visual.tokens[self.index]]
+        self._require("positions")
+        columns = self.row.first[self.visual.tokens[self.visual.index]]
         return self.forward.positions[:, self.batch, columns]
 
     def inverse_frequencies(self) -> Tensor:
         """(D / 2,)."""
-        return self.forward.inverse_frequencies
+        self._require("positions")
+        return self.forward.inverse_frequencies.clone()
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """(T, C) and (V0, C)."""
+        self._require("embeddings")
         if self.forward.embeddings is None:
-            raise RuntimeError(
-                "the pruner reads embeddings but does not declare that it needs them"
-            )
+            raise RuntimeError("the inputs of layer 0 were not kept")
         rows = self.forward.embeddings[self.batch]
         first, tokens = self.row.first.to(rows.device), self.visual.tokens.to(rows.device)
-        asking = to_device(self.asking, rows.device)
+        asking = to_device(self.row.layout.text_queries(self.image), rows.device)
         device = self.forward.hidden.device
         return rows[first[asking]].to(device), rows[first[tokens]].to(device)
 
     def hidden(self) -> Tensor:
         """(V, C)."""
+        self._require("hidden")
         return self.forward.hidden[self.batch, self.slots]
-
-    def _states(self, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(G, N, D) keys and values of the chunk's columns; of all stored slots if None."""
-        forward, batch = self.forward, self.batch
-        if forward.layer is None or forward.keys is None or forward.values is None:
-            raise RuntimeError("the stage comes before any layer has run")
-        keys, values = forward.keys[batch], forward.values[batch]
-        if columns is not None:
-            columns = (columns + keys.shape[1] - forward.hidden.shape[1]).to(keys.device)
-            keys, values = keys[:, columns], values[:, columns]
-        keys, values = forward.family.cached_states(forward.layer, keys, values)
-        return keys.to(forward.hidden.device), values.to(forward.hidden.device)
 
     def values(self) -> tuple[Tensor, Tensor]:
         """(G, T, D) and (G, V, D)."""
-        _, values = self._states(torch.cat([self.queries, self.slots]))
+        columns = torch.cat([self.queries, self.slots])
+        _, values = self._layer("values").states(self.batch, columns)
         text, visual = torch.split(values, [len(self.queries), len(self.slots)], 1)
         return text, visual
 
     def other_values(self) -> Tensor:
         """(G, O, D)."""
         others = [image.places for image in self.row.images if image is not self.visual]
-        return self._states(self.row.columns[torch.cat([self.row.text, *others])])[1]
+        columns = self.row.columns[torch.cat([self.row.text, *others])]
+        return self._layer("values").states(self.batch, columns)[1]
 
     def keys(self) -> Tensor:
         """(G, V, D)."""
-        return self._states(self.slots)[0]
+        return self._layer("keys").states(self.batch, self.slots)[0]
+
+    def last_attention(self) -> Tensor:
+        """(V,)."""
+        return self._layer("attention").last[self.batch, self.slots]
 
     def attention(self, rows: Tensor) -> Tensor:
-        """(R, V) computed for the asked rows alone, one key/value head at a time."""
-        forward, places = self.forward, self.queries[rows]
-        if forward.layer is None or forward.layer_input is None:
-            raise RuntimeError("the stage comes before any layer has run")
-        batch = self.batch
-        width = forward.hidden.shape[1]
-        keys, _ = self._states()  # (G, stored, D)
-        stored = keys.shape[1]
-        there = next(forward.layer.parameters()).device
+        """(R, V)."""
+        found = self._layer("attention").attention(self.batch, self.queries[rows])
+        return found[:, self.slots]
 
-        def asked(part: Tensor) -> Tensor:
-            own = part[batch : batch + 1] if len(part) > 1 else part
-            return own[:, places.to(part.device)].to(there)
+    def mean_attention(self, weights: Tensor) -> Tensor:
+        """(V,)."""
+        signals = self._layer("attention")
+        return signals.mean_attention(self.batch, self.queries, weights)[self.slots]
 
-        rotary = rotary_rows(forward.rotary, asked)
-        query = forward.family.query_states(forward.layer, asked(forward.layer_input), rotary)
-        query = query[0].to(keys.device)  # (H, R, D)
-        seen = torch.arange(stored, device=keys.device) <= stored - width + places[:, None]
-        if forward.valid is not None:
-            seen = seen & forward.valid[batch]  # (R, stored)
-        total = torch.zeros(len(places), len(self.slots), device=keys.device)
-        groups = query.reshape(keys.shape[0], -1, *query.shape[1:])  # (G, H / G, R, D)
-        scale = forward.layer.self_attn.scaling  # type: ignore[union-attr]
-        for group, key in zip(groups, keys, strict=True):
-            logits = group.float() @ key.float().T * scale  # (H / G, R, stored)
-            weights = logits.masked_fill(~seen, float("-inf")).softmax(-1)
-            total += weights[..., stored - width + self.slots].sum(0)
-        return total / query.shape[0]
+    @cached_property
+    def _encoding(self) -> Encoding:
+        kind = "video" if self.image.grids[0].kind == "frame" else "image"
+        if kind not in self.forward.encodings:
+            raise UserError(
+                f"{self.forward.pruner} looks at the vision tower, but the images were encoded "
+                "outside of pruned(...): encode them inside, or pass pixel_values."
+            )
+        return self.forward.encodings[kind]
+
+    @cached_property
+    def _patches(self) -> Tensor:
+        """(V, P) rows of the current tokens' patches in the tower."""
+        patches = self._encoding.patches_of(self.image)
+        return to_device(patches, self.forward.hidden.device)[self.visual.index]
+
+    def tower_attention(
+        self, layer: int = -2, queries: Literal["auto", "cls", "all"] = "auto"
+    ) -> Tensor:
+        """(V,)."""
+        self._require("tower_attention")
+        reading = self._encoding.reading
+        received = reading.attention(self._block(layer), reading.queries(queries))
+        return reading.token_mean(received, self._patches).to(self.forward.hidden.device)
+
+    def tower_keys(self, layer: int = -2) -> Tensor:
+        """(H, V, D)."""
+        self._require("tower_keys")
+        reading = self._encoding.reading
+        keys = reading.keys(self._block(layer)).transpose(1, 2)  # (H, D, R)
+        mean = reading.token_mean(keys, self._patches)  # (H, D, V)
+        return mean.transpose(1, 2).to(self.forward.hidden.device)
+
+    def _block(self, layer: int) -> int:
+        """Index of a tower block that the stage declared."""
+        reading = self._encoding.reading
+        count = len(reading.tower.blocks)
+        declared = {one % count for one in self.forward.stage.tower_layers}
+        if not -count <= layer < count or layer % count not in declared:
+            raise UserError(
+                f"{self.forward.pruner} reads layer {layer} of the vision tower, but its stage "
+                f"declares tower_layers {list(self.forward.stage.tower_layers)}."
+            )
+        return layer % count
+
+    def tower_features(self) -> Tensor:
+        """(V, F)."""
+        self._require("tower_features")
+        features = self._encoding.reading.token_features(self._patches)
+        return features.to(self.forward.hidden.device)
+
+    def tower_cls(self) -> Tensor | None:
+        """(N, F), or None."""
+        self._require("tower_features")
+        rows = self._encoding.cls_rows_of(self.image)
+        if not len(rows) or self._patches.shape[1] > 1:
+            return None
+        features = self._encoding.reading.features()
+        return features[to_device(rows, features.device)].to(self.forward.hidden.device)
+
+    def project(self, features: Tensor) -> Tensor:
+        """(N, C)."""
+        self._require("tower_features")
+        projected = self._encoding.reading.tower.project(features)
+        return projected.to(self.forward.hidden)
+
+    def question(self) -> str:
+        """The user's question."""
+        self._require("question")
+        if self.forward.questions is None:
+            raise UserError(
+                f"{self.forward.pruner} reads the question: set session.questions to the "
+                "question of each sample before each batch."
+            )
+        return self.forward.questions[self.batch]
+
+    def text_relevance(self) -> Tensor:
+        """(V,)."""
+        self._require("text_encoder")
+        if self.forward.text_encoder is None:
+            raise RuntimeError("the family has no text encoder")
+        encoder = self.forward.text_encoder()
+        features = self._encoding.reading.token_features(self._patches)
+        return encoder.relevance(features, self.question()).to(self.forward.hidden.device)

@@ -22,7 +22,7 @@ from ivcp.evaluation.records import LineFile, Record, told_if_full, write_atomic
 
 Draw = Callable[..., Image.Image]
 """Paints one image: called with the image, and `layout` (its visual tokens, areas in fractions of
-it), `kept` (indices into the prompt) and `roles`, `predicted` and `truth` (boxes in its pixels or
+it), `kept` (indices into the prompt) and `reasons`, `predicted` and `truth` (boxes in its pixels or
 None), `title`."""
 
 
@@ -147,17 +147,15 @@ def paint(draw: Draw, sample: Sample, record: Record) -> Iterator[Image.Image]:
     title = f"{sample.question}: {' '.join(record.prediction.split())[:120]}"
     for number, (image, layout) in enumerate(zip(sample.images, record.images, strict=True)):
         tokens = set(layout.tokens.tolist())
-        own = [
-            (token, role)
-            for token, role in zip(record.kept, record.roles, strict=True)
-            if token in tokens
-        ]
+        own = {token: "kept" for token in record.kept if token in tokens}
+        for name, there in record.reasons.items():
+            own |= {token: name for token in there if token in tokens}
         boxed = record.task == "grounding" and number == len(sample.images) - 1
         yield draw(
             image,
             layout=layout,
-            kept=[token for token, _ in own],
-            roles=[role for _, role in own],
+            kept=list(own),
+            reasons=list(own.values()),
             predicted=record.parsed if boxed else None,
             truth=sample.answer if boxed else None,
             title=title,

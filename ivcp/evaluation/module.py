@@ -16,7 +16,8 @@ from ivcp.core.family import Frame, ModelFamily
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
 from ivcp.core.types import Answer, Box, Sample
-from ivcp.engine.session import Session, open_session
+from ivcp.engine.attach import open_session
+from ivcp.engine.session import Session
 from ivcp.evaluation.data import Batch
 from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
 from ivcp.evaluation.machine import forget_peak, own_gpus
@@ -157,6 +158,7 @@ class Evaluation(lightning.LightningModule):
         torch.manual_seed(zlib.crc32(f"{self.seed}/{batch.indices[0]}".encode()))
         with open_session(self.model, self.family, self.pruner) as session:
             session.sample_ids = [sample.id for sample in batch.samples]
+            session.questions = [sample.question for sample in batch.samples]
             vision, decoder = self.family.vision(self.model), self.family.decoder(self.model)
             with timed_phases(self.model, vision, decoder) as phases:
                 output = self.model.generate(  # type: ignore[operator]
@@ -186,7 +188,7 @@ class Evaluation(lightning.LightningModule):
         longest = max(layout.length for layout in session.layouts)
         element_size = next(self.model.parameters()).element_size()
         share = 1000 / count  # from seconds of the batch to milliseconds of a sample
-        kept, roles = session.kept, session.roles
+        kept, reasons = session.kept, session.reasons
         records = []
         for number, sample in enumerate(batch.samples):
             row = number * stride
@@ -213,7 +215,7 @@ class Evaluation(lightning.LightningModule):
                         )
                     ),
                     kept=tuple(kept[row].tolist()),
-                    roles=tuple(roles[row].tolist()),
+                    reasons=_by_reason(kept[row].tolist(), reasons[row]),
                     layer_tokens=layer_tokens,
                     kv_cache_bytes=session.cache_bytes / count,
                     kv_cache_bytes_unpruned=self.sizes.cache_bytes(longest, element_size) * stride,
@@ -248,6 +250,14 @@ class Evaluation(lightning.LightningModule):
             next((n for n, token in enumerate(row, start=1) if token in ends), len(row))
             for row in tokens.tolist()
         ]
+
+
+def _by_reason(kept: list[int], reasons: list[str]) -> dict[str, tuple[int, ...]]:
+    """The kept tokens under each reason."""
+    return {
+        name: tuple(token for token, reason in zip(kept, reasons, strict=True) if reason == name)
+        for name in sorted(set(reasons))
+    }
 
 
 def _too_large(batch: Batch) -> str:

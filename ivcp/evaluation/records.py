@@ -55,7 +55,7 @@ class Record:
         generated_tokens: Tokens of the answer, the closing one included.
         images: The visual tokens of each image, areas in fractions of the original image.
         kept: (K,) ascending indices into the prompt.
-        roles: (K,) indices into `ivcp.core.selection.ROLES`.
+        reasons: Why tokens were kept: for each word, indices into the prompt.
         layer_tokens: (L,) tokens that each decoder layer processed in prefill.
         kv_cache_bytes: Bytes really allocated after prefill: the batch's, divided by its size.
         kv_cache_bytes_unpruned: The same for the same batch without pruning.
@@ -92,7 +92,7 @@ class Record:
     generated_tokens: int = 0
     images: tuple[ImageLayout, ...] = ()
     kept: tuple[int, ...] = ()
-    roles: tuple[int, ...] = ()
+    reasons: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     layer_tokens: tuple[int, ...] = ()
     kv_cache_bytes: float = 0.0
     kv_cache_bytes_unpruned: float = 0.0
@@ -173,8 +173,8 @@ def read_records(path: Path) -> list[Record]:
 
 def _record(told: dict[str, Any]) -> Record:
     names = {field.name for field in fields(Record)}
-    known = {key: _tuples(value) for key, value in told.items() if key in names}
-    return Record(**known | {"images": tuple(map(_image, told.get("images", ())))})
+    known = {key: value for key, value in told.items() if key in names and key != "images"}
+    return Record(**_tuples(known), images=tuple(map(_image, told.get("images", ()))))
 
 
 def _image(told: Any) -> ImageLayout:
@@ -186,6 +186,8 @@ def _image(told: Any) -> ImageLayout:
 
 
 def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 

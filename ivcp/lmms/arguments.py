@@ -7,15 +7,17 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from inspect import isabstract, isclass
 from pkgutil import iter_modules
-from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily
+from ivcp.core.plugins import FAMILIES, PRUNERS, plugged
 from ivcp.core.pruner import Pruner
 
 T = TypeVar("T")
@@ -81,8 +83,8 @@ class Arguments:
         """
         rest = dict(given)
         classes: dict[str, type[Any]] = {
-            "model": _choose("model", rest.pop("model", None), stems("models", ModelFamily)),
-            "pruner": _choose("pruner", rest.pop("pruner", None), stems("pruners", Pruner)),
+            "model": _choose("model", rest, available("models", ModelFamily, FAMILIES)),
+            "pruner": _choose("pruner", rest, available("pruners", Pruner, PRUNERS)),
             "asking": Asking,
         }
         values: dict[str, dict[str, Any]] = {part: {} for part in classes}
@@ -115,6 +117,11 @@ class Arguments:
         return ",".join(words)
 
 
+def available(folder: str, base: type[T], group: str) -> dict[str, type[T]]:
+    """The classes of `ivcp.<folder>`, and those that other packages bring."""
+    return {**stems(folder, base), **plugged(group, base)}
+
+
 def stems(folder: str, base: type[T]) -> dict[str, type[T]]:
     """The classes of `ivcp.<folder>` by the modules that define them, and no other, in full."""
     package = import_module(f"ivcp.{folder}")
@@ -132,7 +139,9 @@ def stems(folder: str, base: type[T]) -> dict[str, type[T]]:
     return found
 
 
-def _choose(part: str, stem: str | None, known: Mapping[str, type[T]]) -> type[T]:
+def _choose(part: str, rest: dict[str, Any], known: Mapping[str, type[T]]) -> type[T]:
+    """The class that the arguments name for a part; takes the name out of them."""
+    stem = rest.pop(part, None)
     if stem is None:
         raise UserError(f"--model_args must name a {part}: {part}= one of {', '.join(known)}.")
     if stem not in known:
@@ -163,21 +172,18 @@ def read(name: str, value: Any, hint: Any) -> Any:
     Raises:
         UserError: It is of another kind, or none of the values that the field may have.
     """
-    kind, optional = hint, False
-    if NoneType in get_args(hint):
-        (kind,) = set(get_args(hint)) - {NoneType}
-        optional = True
-    if optional and (value is None or str(value).lower() in NULL):
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if NoneType in options and (value is None or str(value).lower() in NULL):
         return None
-    if get_origin(kind) is Literal:
-        if value not in (options := get_args(kind)):
-            raise UserError(f"{name} must be {' or '.join(options)}; got {value!r}.")
+    words = [word for one in options if get_origin(one) is Literal for word in get_args(one)]
+    if isinstance(value, str) and value in words:
         return value
-    try:
-        return _read(value, kind)
-    except (TypeError, ValueError) as error:
-        wanted = KINDS[get_origin(kind) or kind]
-        raise UserError(f"{name} must be {wanted}; got {value!r}.") from error
+    kinds = [one for one in options if one is not NoneType and get_origin(one) is not Literal]
+    for kind in kinds:
+        with suppress(TypeError, ValueError):
+            return _read(value, kind)
+    wanted = " or ".join([*(KINDS[get_origin(kind) or kind] for kind in kinds), *words])
+    raise UserError(f"{name} must be {wanted}; got {value!r}.")
 
 
 def _read(value: Any, kind: Any) -> Any:

@@ -17,9 +17,10 @@ from PIL import Image
 from rich.progress import track
 
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import check_pair
+from ivcp.core.family import fit_pair
 from ivcp.core.types import Sample
-from ivcp.engine.session import Session, open_session
+from ivcp.engine.attach import open_session
+from ivcp.engine.session import Session
 from ivcp.lmms.arguments import Arguments
 from ivcp.lmms.generation import Generation
 
@@ -50,7 +51,7 @@ class PrunedModel(lmms):  # type: ignore[misc]  # has no types
         self.arguments = Arguments.parse(given)
         self.family, self.asking = self.arguments.model, self.arguments.asking
         family, pruner = self.family, self.arguments.pruner
-        check_pair(pruner, family.provides, type(family).__name__, family.depth())
+        self.pruner = fit_pair(pruner, family, type(family).__name__)
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes
@@ -111,7 +112,7 @@ class PrunedModel(lmms):  # type: ignore[misc]  # has no types
             for first in range(0, len(group), size)
         ]
         answers = [""] * len(requests)
-        with open_session(self.model, self.family, self.arguments.pruner) as session:
+        with open_session(self.model, self.family, self.pruner) as session:
             for batch in track(batches, "Answering", disable=self.rank > 0):
                 texts = self._answer([requests[number] for number in batch], session)
                 for number, text in zip(batch, texts, strict=True):

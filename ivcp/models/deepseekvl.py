@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from ivcp.core.family import Frame
 from ivcp.core.layout import PromptLayout
+from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.models import wording
 from ivcp.models.hub import HubFamily, Processor, Seen, pictures
 from ivcp.models.llava15 import square_area, square_frame, square_layouts, tokens_along
+from ivcp.models.towers import DeepSeekVLTower
 
 SYSTEM = (
     "You are a helpful language and vision assistant. You are able to understand the visual "
@@ -57,14 +59,17 @@ class DeepSeekVL(HubFamily):
         return Seen(dict(pixels), [text] * len(images), frames, squares)
 
     def vision(self, model: nn.Module) -> nn.Module:
-        return model.model.vision_model  # type: ignore[union-attr,return-value]
+        return self.entry(model).vision_model  # type: ignore[return-value]
+
+    def tower(self, model: nn.Module) -> VisionTower:
+        return DeepSeekVLTower(self.entry(model))
 
     def layouts(
         self,
         model: nn.Module,
         rows: Sequence[Tensor],
         positions: Sequence[Tensor] | None,
-        inputs: dict[str, Any],
+        inputs: Mapping[str, Any],
     ) -> list[PromptLayout]:
         return square_layouts(model, rows, inputs, tokens_along(model.config), query_offset=1)
 

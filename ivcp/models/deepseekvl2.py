@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
+from ivcp.core.pruner import LAYER_SIGNALS, TOWER_SIGNALS, Signal
+from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import wording
+from ivcp.models.decoders import PLAIN
 from ivcp.models.hub import WHOLE, HubFamily, Processor, Seen, magnified, pictures
 from ivcp.models.placeholders import deal, structural
+from ivcp.models.towers import DeepSeekVL2Tower
 
 SPECIAL = ("<image>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|User|>", "<|Assistant|>")
 """Tokens that the published processor adds to its tokenizer where they are missing."""
@@ -82,18 +86,37 @@ class DeepSeekVL2(HubFamily):
             [Frame(999, 999, *image.size) for image in pictures(samples)],
         )
 
+    def provides(self, config: Any) -> frozenset[Signal]:
+        return PLAIN | LAYER_SIGNALS | TOWER_SIGNALS | {"question"}
+
+    def tower(self, model: nn.Module) -> VisionTower:
+        return DeepSeekVL2Tower(self.entry(model))
+
+    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Tiles in width and height, and which lines of each tile show more than padding."""
+        crops, pixels = inputs.get("images_spatial_crop"), inputs.get("pixel_values")
+        if crops is None or pixels is None:
+            return {}
+        images = self._images(model.config)
+        fill = (int(images.mean * 255) / 255 - images.mean) / images.std
+        shown = ((pixels.float() - fill).abs() > 1e-3).any(1)  # (T, H, W)
+        return {
+            "images_spatial_crop": torch.as_tensor(crops),
+            "shown_lines": torch.stack([shown.any(2), shown.any(1)], 1),  # (T, 2, side)
+        }
+
     def layouts(
         self,
         model: nn.Module,
         rows: Sequence[Tensor],
         positions: Sequence[Tensor] | None,
-        inputs: dict[str, Any],
+        inputs: Mapping[str, Any],
     ) -> list[PromptLayout]:
         config: Any = model.config
         images = self._images(config)
-        given = inputs.get("images_spatial_crop")
-        crops = [] if given is None else [(wide, high) for wide, high in given.tolist()]
-        areas = _areas(inputs.get("pixel_values"), crops, images)
+        lines = inputs.get("shown_lines")
+        crops = [] if lines is None else [(w, h) for w, h in inputs["images_spatial_crop"].tolist()]
+        areas = [] if lines is None else _areas(lines, crops)
         if (token := config.image_token_id) is None:
             raise UserError(
                 "config.image_token_id is not set (the published config.json has no such key); set "
@@ -102,7 +125,10 @@ class DeepSeekVL2(HubFamily):
         layouts = []
         lengths = [images.token_count(crop) for crop in crops]
         for row, places in zip(rows, deal(rows, token, lengths), strict=True):
-            found = [views(start, crops[n], images.side, *areas[n]) for n, start in places]
+            found = [
+                replace(views(start, crops[n], images.side, *areas[n]), number=n)
+                for n, start in places
+            ]
             # the last newline stands behind the last visual token, and one token is skipped
             ends = structural(row, token, found)
             layouts.append(PromptLayout(len(row), tuple(found), ends, query_offset=2))
@@ -111,9 +137,18 @@ class DeepSeekVL2(HubFamily):
     def cached_states(
         self, layer: nn.Module, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The cache stores (1, N, rank) latents as keys and (1, N, rotary) keys as values."""
-        keys, values = layer.self_attn.expand_kv(keys[None], values[None])  # type: ignore[union-attr,operator]
-        return keys[0], values[0]
+        """The cache stores (B, 1, N, rank) latents as keys, (B, 1, N, rotary) keys as values."""
+        expanded: tuple[Tensor, Tensor] = layer.self_attn.expand_kv(keys, values)  # type: ignore[union-attr,operator]
+        return expanded
+
+    def stored_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> tuple[Tensor, Tensor]:
+        from transformers.models.deepseek_v2.modeling_deepseek_v2 import apply_rotary_emb
+
+        attention: Any = layer.self_attn
+        packed = attention.kv_a_proj_with_mqa(layer.input_layernorm(hidden))  # type: ignore[operator]
+        latent, key = packed.split([attention.kv_lora_rank, attention.qk_rope_head_dim], -1)
+        key, _ = apply_rotary_emb(key[:, None], key[:, None], rotary)
+        return attention.kv_a_layernorm(latent)[:, None], key
 
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
         from transformers.models.deepseek_v2.modeling_deepseek_v2 import apply_rotary_emb
@@ -156,33 +191,32 @@ def views(
     )
 
 
-def _areas(
-    pixels: Tensor | None, crops: Sequence[tuple[int, int]], images: Any
-) -> list[tuple[Box, Box]]:
-    """What both views of each image show of it, read off the padding around the image."""
-    if pixels is None:
-        return [(WHOLE, WHOLE)] * len(crops)
-    fill = (int(images.mean * 255) / 255 - images.mean) / images.std
+def _areas(lines: Tensor, crops: Sequence[tuple[int, int]]) -> list[tuple[Box, Box]]:
+    """What both views of each image show of it, read off the padding around the image.
+
+    Args:
+        lines: (T, 2, side) on the CPU, whether rows and columns of each tile show more than that.
+        crops: Tiles in width and height of each image.
+    """
     areas, first = [], 0
     for wide, high in crops:
-        whole, local = pixels[first], pixels[first + 1 : first + 1 + wide * high]
+        whole, local = lines[first], lines[first + 1 : first + 1 + wide * high]
         first += 1 + wide * high
-        local = local.reshape(high, wide, *whole.shape).permute(2, 0, 3, 1, 4)
-        local = local.flatten(3).flatten(1, 2)
-        areas.append((_shown(whole, fill), _shown(local, fill)))
+        local = local.reshape(high, wide, 2, -1)
+        rows, columns = local[:, :, 0].any(1).flatten(), local[:, :, 1].any(0).flatten()
+        areas.append((_shown(whole[0], whole[1]), _shown(rows, columns)))
     return areas
 
 
-def _shown(view: Tensor, fill: float) -> Box:
-    """What a (3, H, W) view shows, as fractions of the image inside its padding.
+def _shown(rows: Tensor, columns: Tensor) -> Box:
+    """What a view shows, as fractions of the image inside its padding.
 
     Padding is even on both sides; an image of its colour on one side only is not taken for it.
     """
-    there = ((view.float() - fill).abs() > 1e-3).any(0)
     edges: list[float] = []
-    for axis in (0, 1):  # over rows: columns, and the other way round
-        length = there.shape[1 - axis]
-        places = there.any(axis).nonzero()[:, 0].tolist() or [0, length - 1]
+    for there in (columns, rows):
+        length = len(there)
+        places = there.nonzero()[:, 0].tolist() or [0, length - 1]
         front, back = places[0], length - 1 - places[-1]
         if abs(front - back) > 1:
             front = back = min(front, back)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from sys import modules
 from typing import Any, ClassVar
 
 import torch
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded, Frame, ModelFamily
-from ivcp.core.pruner import Signal
+from ivcp.core.pruner import TOWER_SIGNALS, Signal
 from ivcp.core.types import Box, Sample
+from ivcp.models.decoders import projected, readable, rope_frequencies, rotated
 
 NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -84,9 +84,6 @@ class HubFamily(ModelFamily):
     image_processor: ClassVar[str]
     image_token: ClassVar[str]
     begins_with_bos: ClassVar[bool] = True
-    provides: ClassVar[frozenset[Signal]] = frozenset(
-        {"positions", "embeddings", "hidden", "values", "keys", "attention"}
-    )
 
     def __post_init__(self) -> None:
         """Check what the class itself can check.
@@ -137,6 +134,9 @@ class HubFamily(ModelFamily):
 
     def depth(self) -> int:
         return int(self._config.text_config.num_hidden_layers)
+
+    def signals(self) -> frozenset[Signal]:
+        return self.provides(self._config)
 
     def identity(self) -> str:
         """Sizes and times of the files in a folder, or the hub's commit."""
@@ -201,6 +201,11 @@ class HubFamily(ModelFamily):
     def ask(self, sample: Sample) -> str:
         """The question in the family's words, images left out."""
 
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """Texts that stand for visual tokens, so that no question may hold them."""
+        return (self.image_token,)
+
     def asked(self, sample: Sample) -> str:
         """What stands in the prompt beside the images."""
         return sample.question if sample.verbatim else self.ask(sample)
@@ -236,11 +241,12 @@ class HubFamily(ModelFamily):
         for sample in samples:
             prompt = self.prompt(processor.tokenizer, sample)
             pieces = prompt.split(self.image_token)
-            if len(pieces) != len(sample.images) + 1:
-                raise UserError(
-                    f"A question must not hold the image placeholder {self.image_token!r}; that of "
-                    f"sample {sample.id!r} does: take it out."
-                )
+            for token in self.placeholders:
+                if len(pieces) != len(sample.images) + 1 or token in self.asked(sample):
+                    raise UserError(
+                        f"A question must not hold the image placeholder {token!r}; that of "
+                        f"sample {sample.id!r} does: take it out."
+                    )
             last = first + len(sample.images)
             text = pieces[0]
             for there, piece in zip(seen.texts[first:last], pieces[1:], strict=True):
@@ -265,25 +271,26 @@ class HubFamily(ModelFamily):
         """The first bracketed list of four numbers, which `"bbox_2d"` cannot be mistaken for."""
         return four_numbers(BRACKETS, text)
 
+    def provides(self, config: Any) -> frozenset[Signal]:
+        return readable(config) | TOWER_SIGNALS | {"question"}
+
     def entry(self, model: nn.Module) -> nn.Module:
-        return model.model  # type: ignore[return-value]
+        return getattr(model, "model", model)
 
     def decoder(self, model: nn.Module) -> nn.Module:
-        return model.model.language_model  # type: ignore[union-attr,return-value]
+        return self.entry(model).language_model  # type: ignore[return-value]
 
     def vision(self, model: nn.Module) -> nn.Module:
-        return model.model.vision_tower  # type: ignore[union-attr,return-value]
+        return self.entry(model).vision_tower  # type: ignore[return-value]
+
+    def inverse_frequencies(self, model: nn.Module) -> Tensor:
+        return rope_frequencies(self.decoder(model))
 
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
-        attention: Any = layer.self_attn
-        query = attention.q_proj(layer.input_layernorm(hidden))  # type: ignore[operator]
-        query = query.unflatten(-1, (-1, attention.head_dim))  # (B, R, H, D)
-        if hasattr(attention, "q_norm"):
-            query = attention.q_norm(query)
-        query = query.transpose(1, 2)
-        rotate = modules[type(attention).__module__].apply_rotary_pos_emb
-        rotated: Tensor = rotate(query, query[:, :1], *rotary)[0]
-        return rotated
+        return rotated(projected(layer, hidden, "q"), rotary)
+
+    def stored_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> tuple[Tensor, Tensor]:
+        return rotated(projected(layer, hidden, "k"), rotary), projected(layer, hidden, "v")
 
 
 def four_numbers(pattern: re.Pattern[str], text: str) -> Box | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,10 +13,12 @@ from torch.nn.functional import adaptive_avg_pool2d
 from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
+from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import wording
 from ivcp.models.hub import HubFamily, Processor, Seen, magnified, pictures
 from ivcp.models.placeholders import mismatch, repeats, runs
+from ivcp.models.towers import InternVLTower
 
 SYSTEM = (
     "你是书生·万象，英文名是InternVL，"  # noqa: RUF001
@@ -28,6 +30,8 @@ TILES = {
 }  # fmt: skip
 """Most tiles of an image in sets of small text, as VLMEvalKit evaluates InternVL."""
 ALL_TILES = 64
+SMALL_TILE = 64
+"""Pixels along a tile in which its arrangement is found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,15 +132,26 @@ class InternVL(HubFamily):
         x1, y1, x2, y2 = (1000 * number for number in box)
         return x1, y1, x2, y2
 
+    def tower(self, model: nn.Module) -> VisionTower:
+        return InternVLTower(self.entry(model))
+
+    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Tiles in small, by which their arrangement is found."""
+        pixels = inputs.get("pixel_values")
+        if pixels is None:
+            return {}
+        edge = min(SMALL_TILE, pixels.shape[-1])
+        return {"small_tiles": adaptive_avg_pool2d(pixels.float(), edge)}
+
     def layouts(
         self,
         model: nn.Module,
         rows: Sequence[Tensor],
         positions: Sequence[Tensor] | None,
-        inputs: dict[str, Any],
+        inputs: Mapping[str, Any],
     ) -> list[PromptLayout]:
         config: Any = model.config
-        side, pixels = _side(config), inputs.get("pixel_values")
+        side, pixels = _side(config), inputs.get("small_tiles")
         size = side * side
         found = [runs(row, config.image_token_id) for row in rows]
         lengths = [length for places in found for _, length in places]
@@ -151,7 +166,7 @@ class InternVL(HubFamily):
                 markers += [start - 1, start + length]  # <img> and </img>
                 count = length // size
                 shown = None if pixels is None else pixels[first : first + count]
-                images.append(_tiled(start, count, side, shown))
+                images.append(replace(_tiled(start, count, side, shown), number=first))
                 first += count
             around = torch.tensor([mark for mark in markers if 0 <= mark < len(row)]).long()
             layouts += [PromptLayout(len(row), tuple(images), around)] * times
@@ -190,13 +205,21 @@ def arrangement(tiles: int, pixels: Tensor | None) -> tuple[int, int]:
 
     Args:
         tiles: Number of tiles, the thumbnail left out.
-        pixels: (tiles + 1, 3, N, N) pixel values, thumbnail last; None takes the squarest
-            order, as does an image of one colour.
+        pixels: (tiles + 1, 3, N, N) pixel values, thumbnail last; an image of one colour takes
+            the squarest order.
+
+    Raises:
+        UserError: There are several orders and no pixels to tell.
     """
     orders = [(n, tiles // n) for n in range(tiles, 0, -1) if tiles % n == 0]
     orders.sort(key=lambda order: abs(order[0] - order[1]))
-    if pixels is None:
+    if len(orders) == 1:
         return orders[0]
+    if pixels is None:
+        raise UserError(
+            f"How the {tiles} tiles of an image are arranged shows in their pixels alone: pass "
+            "pixel_values, or encode them inside pruned(...)."
+        )
     errors = []
     small = adaptive_avg_pool2d(pixels[:-1].float(), 8)  # (tiles, 3, 8, 8)
     for columns, rows in orders:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -11,10 +12,15 @@ from torch import Tensor, nn
 from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
+from ivcp.core.pruner import Signal
+from ivcp.core.text_encoder import TextEncoder
+from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import wording
 from ivcp.models.hub import HubFamily, Processor, Seen, one_of, pictures
 from ivcp.models.placeholders import deal
+from ivcp.models.text_encoder import ClipText
+from ivcp.models.towers import LlavaTower
 
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -46,9 +52,12 @@ class Llava15(HubFamily):
             or "crop" its middle, as the converted checkpoints are configured.
         box_frame: What fractions in answers refer to if the image is padded: "padded", the square
             that the model is shown and was trained on (haotian-liu/LLaVA issue 606), or "image".
+        text_tower: Hub id or folder of the CLIP model whose vision tower this one has, for methods
+            that hold patches against the question; None if there is none.
     """
 
     path: str | None = "llava-hf/llava-1.5-7b-hf"
+    text_tower: str | None = "openai/clip-vit-large-patch14-336"
     square: Literal["pad", "crop"] = "pad"
     box_frame: Literal["image", "padded"] = "padded"
 
@@ -94,12 +103,24 @@ class Llava15(HubFamily):
             frames = [Frame(1, 1, *image.size) for image in images]
         return Seen(dict(pixels), [text] * len(images), frames, shown)
 
+    def provides(self, config: Any) -> frozenset[Signal]:
+        more: tuple[Signal, ...] = ("text_encoder",) if self.text_tower else ()
+        return super().provides(config) | frozenset(more)
+
+    def text_encoder(self, model: nn.Module) -> Callable[[], TextEncoder] | None:
+        if self.text_tower is None:
+            return None
+        return cache(partial(ClipText.load, self.text_tower, self.vision(model)))
+
+    def tower(self, model: nn.Module) -> VisionTower:
+        return LlavaTower(self.entry(model))
+
     def layouts(
         self,
         model: nn.Module,
         rows: Sequence[Tensor],
         positions: Sequence[Tensor] | None,
-        inputs: dict[str, Any],
+        inputs: Mapping[str, Any],
     ) -> list[PromptLayout]:
         return square_layouts(model, rows, inputs, tokens_along(model.config), query_offset=2)
 
@@ -119,7 +140,7 @@ def tokens_along(config: Any) -> int:
 
 
 def square_layouts(
-    model: Any, rows: Sequence[Tensor], inputs: dict[str, Any], side: int, query_offset: int
+    model: Any, rows: Sequence[Tensor], inputs: Mapping[str, Any], side: int, query_offset: int
 ) -> list[PromptLayout]:
     """Layouts of prompts in which each image is a square of `side` x `side` tokens."""
     token, size = model.config.image_token_id, side * side
@@ -130,7 +151,7 @@ def square_layouts(
     return [
         PromptLayout(
             len(row),
-            tuple(ImageLayout((Grid(start, side, side),)) for _, start in places),
+            tuple(ImageLayout((Grid(start, side, side),), number) for number, start in places),
             query_offset=query_offset,
         )
         for row, places in zip(rows, deal(rows, token, [size] * images), strict=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,11 +12,16 @@ from torch import Tensor, nn
 
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
+from ivcp.core.pruner import Signal
+from ivcp.core.text_encoder import TextEncoder
+from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.models import wording
 from ivcp.models.hub import HubFamily, Processor, Seen, one_of, pictures
 from ivcp.models.llava15 import VICUNA
 from ivcp.models.placeholders import deal, structural
+from ivcp.models.text_encoder import ClipText
+from ivcp.models.towers import LlavaNextTower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +30,12 @@ class LlavaNext(HubFamily):
 
     Attributes, beside those of every family (`HubFamily`):
         chat: The conversation of its language model: "vicuna" or "mistral".
+        text_tower: Hub id or folder of the CLIP model whose vision tower this one has, for methods
+            that hold patches against the question; None if there is none.
     """
 
     path: str | None = "llava-hf/llava-v1.6-vicuna-7b-hf"
+    text_tower: str | None = "openai/clip-vit-large-patch14-336"
     chat: Literal["vicuna", "mistral"] = "vicuna"
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
@@ -65,20 +74,38 @@ class LlavaNext(HubFamily):
         ]
         return Seen(dict(pixels), texts, [Frame(1, 1, *image.size) for image in images])
 
+    def provides(self, config: Any) -> frozenset[Signal]:
+        more: tuple[Signal, ...] = ("text_encoder",) if self.text_tower else ()
+        return super().provides(config) | frozenset(more)
+
+    def text_encoder(self, model: nn.Module) -> Callable[[], TextEncoder] | None:
+        if self.text_tower is None:
+            return None
+        return cache(partial(ClipText.load, self.text_tower, self.vision(model)))
+
+    def tower(self, model: nn.Module) -> VisionTower:
+        return LlavaNextTower(self.entry(model))
+
+    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        sizes = inputs.get("image_sizes")
+        return {} if sizes is None else {"image_sizes": torch.as_tensor(sizes)}
+
     def layouts(
         self,
         model: nn.Module,
         rows: Sequence[Tensor],
         positions: Sequence[Tensor] | None,
-        inputs: dict[str, Any],
+        inputs: Mapping[str, Any],
     ) -> list[PromptLayout]:
         config: Any = model.config
-        given = inputs.get("image_sizes")
-        sizes = [] if given is None else torch.as_tensor(given).tolist()
+        sizes = inputs["image_sizes"].tolist() if "image_sizes" in inputs else []
         lengths = [_tokens(config, size) for size in sizes]
         layouts = []
         for row, places in zip(rows, deal(rows, config.image_token_id, lengths), strict=True):
-            images = [anyres(config, sizes[number], start) for number, start in places]
+            images = [
+                replace(anyres(config, sizes[number], start), number=number)
+                for number, start in places
+            ]
             # the last newline stands behind the last visual token, and two tokens are skipped
             newlines = structural(row, config.image_token_id, images)
             layouts.append(PromptLayout(len(row), tuple(images), newlines, query_offset=3))

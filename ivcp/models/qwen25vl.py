@@ -7,8 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from torch import nn
+
 from ivcp.core.family import Frame
+from ivcp.core.tower import VisionTower
 from ivcp.models.qwen2vl import QwenFamily
+from ivcp.models.towers_qwen import Qwen25Tower
 
 PACKAGED = Path(__file__).parent / "tiny"
 
@@ -25,6 +29,9 @@ class Qwen25VL(QwenFamily):
     @cached_property
     def _source(self) -> str:
         return str(PACKAGED) if self.path is None else super()._source
+
+    def tower(self, model: nn.Module) -> VisionTower:
+        return Qwen25Tower(self.entry(model))
 
     def frame(self, width: int, height: int, size: tuple[int, int]) -> Frame:
         return Frame(width, height, *size)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded, Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
+from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import wording
 from ivcp.models.hub import (
@@ -26,7 +27,8 @@ from ivcp.models.hub import (
     four_numbers,
     pictures,
 )
-from ivcp.models.placeholders import repeats, runs
+from ivcp.models.placeholders import mismatch, runs
+from ivcp.models.towers_qwen import QwenTower
 
 PARENTHESES = re.compile(rf"\({NUMBER},{NUMBER}\)\s*,\s*\({NUMBER},{NUMBER}\)")
 
@@ -101,41 +103,75 @@ class QwenFamily(HubFamily):
         return encoded
 
     def vision(self, model: nn.Module) -> nn.Module:
-        return model.model.visual  # type: ignore[union-attr,return-value]
+        return self.entry(model).visual  # type: ignore[return-value]
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        return self.image_token, "<|video_pad|>"
+
+    def position_axes(self, model: nn.Module) -> int:
+        return 3
+
+    def tower(self, model: nn.Module) -> VisionTower:
+        return QwenTower(self.entry(model))
+
+    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        names = ("image_grid_thw", "video_grid_thw")
+        return {name: inputs[name] for name in names if inputs.get(name) is not None}
 
     def layouts(
         self,
         model: nn.Module,
         rows: Sequence[Tensor],
         positions: Sequence[Tensor] | None,
-        inputs: dict[str, Any],
+        inputs: Mapping[str, Any],
     ) -> list[PromptLayout]:
-        if positions is not None and len(positions[0]) < 3:
-            positions = None  # plain numbers tell nothing about grids
         config: Any = model.config
         merge = config.vision_config.spatial_merge_size
         kinds = {config.image_token_id: "image", config.video_token_id: "video"}
-        grids = {
-            token: iter(() if given is None else self._run_grids(kind, given))
-            for token, kind in kinds.items()
-            for given in (inputs.get(f"{kind}_grid_thw"),)
-        }
+        found = [sorted((*run, t) for t in kinds for run in runs(row, t)) for row in rows]
+        if "mm_token_type_ids" not in inputs:
+            _check_types(found, positions)
+        grids: dict[int, Iterator[tuple[int, int]]] = {}
+        numbers: dict[int, Iterator[int]] = {}
+        for token, kind in kinds.items():
+            count = sum(one[2] == token for of_row in found for one in of_row)
+            given = inputs.get(f"{kind}_grid_thw")
+            edges = [] if given is None else self._run_grids(kind, given)
+            if (
+                edges
+                and count
+                and count % len(edges) == 0
+                and len(rows) % (count // len(edges)) == 0
+            ):
+                times = count // len(edges)  # `generate` repeats rows, which share their images
+                order = _repeated(found, token, times)
+                grids[token] = iter([edges[n] for n in order])
+                numbers[token] = iter(order)
+            elif edges and count:
+                raise mismatch(count, len(edges), f"{kind}s")
+            elif count and not edges and positions is None:
+                raise UserError(
+                    f"The prompt holds {kind} tokens, but the inputs hold no {kind}: pass what the "
+                    "processor made of it, or take the tokens out."
+                )
         marks = torch.tensor([config.vision_start_token_id, config.vision_end_token_id])
         layouts = []
-        for number, row in enumerate(rows):
+        for row, (of_row, tokens) in enumerate(zip(found, rows, strict=True)):
             images = []
-            for start, length, token in sorted((*run, t) for t in kinds for run in runs(row, t)):
-                if positions is None:
-                    height, width = (edge // merge for edge in next(grids[token], (0, 0)))
-                else:  # axes are time, height, width
-                    place = positions[number][:, start : start + length]
-                    height, width = (place.amax(1) - place.amin(1) + 1).tolist()[1:]
-                images.append(_layout(kinds[token], start, length, height, width))
-            markers = torch.isin(row, marks).nonzero()[:, 0]
-            layouts.append(PromptLayout(len(row), tuple(images), markers))
-        if (given := inputs.get("image_grid_thw")) is not None:
-            whole = [image for one in layouts for image in one.images if not is_frame(image)]
-            repeats(len(rows), len(whole), len(given), "images")
+            for start, length, token in of_row:
+                if token in grids:
+                    height, width = (edge // merge for edge in next(grids[token]))
+                    number = next(numbers[token])
+                else:  # the caller's positions have the axes time, height, width
+                    own = positions[row][:, start : start + length]  # type: ignore[index]
+                    height, width = (own.amax(1) - own.amin(1) + 1).tolist()[1:]
+                    number = 0
+                images.append(
+                    replace(_layout(kinds[token], start, length, height, width), number=number)
+                )
+            markers = torch.isin(tokens, marks).nonzero()[:, 0]
+            layouts.append(PromptLayout(len(tokens), tuple(images), markers))
         return layouts
 
     def _run_grids(self, kind: str, grids: Tensor) -> list[tuple[int, int]]:
@@ -146,6 +182,35 @@ class QwenFamily(HubFamily):
             grids: (N, 3) times, rows and columns of patches of each image or video.
         """
         return [(rows, columns) for _, rows, columns in grids.tolist()]
+
+
+def _check_types(
+    found: list[list[tuple[int, int, int]]], positions: Sequence[Tensor] | None
+) -> None:
+    """Refuse prompts whose visual tokens the library numbers like text.
+
+    Raises:
+        UserError: It would.
+    """
+    for number, of_row in enumerate(found):
+        for start, length, _ in of_row:
+            own = None if positions is None else positions[number][:, start : start + length]
+            if own is None or (length > 1 and (own == own[:1]).all()):
+                raise UserError(
+                    "The inputs lack mm_token_type_ids, without which image tokens are numbered "
+                    "like text: pass what the processor gives."
+                )
+
+
+def _repeated(found: list[list[tuple[int, int, int]]], token: int, times: int) -> list[int]:
+    """Which grid each run of a token has, where each row stands `times` times in a row."""
+    order: list[int] = []
+    first = 0
+    for of_row in found[::times]:
+        count = sum(one[2] == token for one in of_row)
+        order += list(range(first, first + count)) * times
+        first += count
+    return order
 
 
 def is_frame(image: ImageLayout) -> bool:
@@ -159,8 +224,8 @@ def _layout(kind: str, start: int, length: int, rows: int, columns: int) -> Imag
     if not size or length % size or (kind == "image" and length != size):
         raise UserError(
             f"Each run of image tokens must be one whole image; got {length} tokens for a grid of "
-            f"{rows} x {columns}. Go without prefill_chunk_size and pass position_ids or "
-            "image_grid_thw."
+            f"{rows} x {columns}: give one image for each placeholder, and the whole prompt at "
+            "once."
         )
     if kind == "image":
         return ImageLayout((Grid(start, rows, columns),))

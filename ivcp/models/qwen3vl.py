@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.models.placeholders import repeats
@@ -32,16 +33,21 @@ class Qwen3VL(QwenFamily):
         model: nn.Module,
         rows: Sequence[Tensor],
         positions: Sequence[Tensor] | None,
-        inputs: dict[str, Any],
+        inputs: Mapping[str, Any],
     ) -> list[PromptLayout]:
         """As in the other Qwen-VL families, but each frame of a video has markers of its own."""
         layouts = super().layouts(model, rows, positions, inputs)
         frames = sum(is_frame(image) for layout in layouts for image in layout.images)
         if not frames:
             return layouts
+        if "video_grid_thw" not in inputs:
+            raise UserError(
+                "The prompt holds a video, but the inputs do not say which frames are its: pass "
+                "video_grid_thw, or encode it inside pruned(...)."
+            )
         counts = inputs["video_grid_thw"][:, 0].tolist()
         times = repeats(len(rows), frames, sum(counts), "frames")
-        left = iter(counts)
+        left = iter(enumerate(counts))
         joined = [_joined(layout, left) for layout in layouts[::times]]
         return [layout for layout in joined for _ in range(times)]
 
@@ -50,18 +56,19 @@ class Qwen3VL(QwenFamily):
         return super()._run_grids(kind, grids.repeat_interleave(frames, 0))
 
 
-def _joined(layout: PromptLayout, counts: Iterator[int]) -> PromptLayout:
-    """The layout with frames joined to videos of as many frames as `counts` says."""
+def _joined(layout: PromptLayout, counts: Iterator[tuple[int, int]]) -> PromptLayout:
+    """The layout with frames joined to videos, of which `counts` gives numbers and frames."""
     images: list[ImageLayout] = []
     frames: list[Grid] = []
-    missing = 0
+    number = missing = 0
     for image in layout.images:
         if not is_frame(image):
             images.append(image)
             continue
-        missing = missing or next(counts)
+        if not frames:
+            number, missing = next(counts)
         frames.append(image.grids[0])
         if len(frames) == missing:
-            images.append(ImageLayout(tuple(frames)))
-            frames, missing = [], 0
+            images.append(ImageLayout(tuple(frames), number))
+            frames = []
     return replace(layout, images=tuple(images))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+from torch import Tensor
 
-from ivcp.core.pruner import Pruner, Signal, Stage, View
-from ivcp.core.selection import Selection, top
+from ivcp.core.depths import Auto
+from ivcp.core.pruner import ScorePruner, Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastV(Pruner):
+class FastV(ScorePruner):
     """Rank visual tokens by the attention that the last prompt token pays them in the layer before.
 
     Early layers have gathered what matters by then, so the rest of the model can do without the
@@ -25,18 +25,13 @@ class FastV(Pruner):
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
         layer: Decoder layer before which tokens leave (the paper's K), 1 .. L-1.
-        cut_cache: Whether they also leave the caches of earlier layers (reference: no).
+        prune_earlier_kv: Whether they also leave the caches of earlier layers (reference: no).
     """
 
-    layer: int = 2
-    cut_cache: bool = False
+    layer: int | Auto = 2
+    prune_earlier_kv: bool = False
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"attention"})
 
-    def stages(self) -> tuple[Stage, ...]:
-        return (Stage(self.layer, self.cut_cache),)
-
-    def select(self, view: View, stage: int) -> Selection:
-        last = torch.full((1,), -1, device=view.index.device)
-        scores = view.attention(last)[0]  # (V,)
-        return Selection(top(scores, self.target(view)).sort().values)
+    def score(self, view: View) -> Tensor:
+        return view.last_attention()

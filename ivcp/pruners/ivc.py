@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from ivcp.core.devices import to_device
-from ivcp.core.pruner import Pruner, Signal, Stage, View
-from ivcp.core.rope import rotation_scores
-from ivcp.core.selection import ROLES, Selection, ranks, top
+from ivcp.core.pruner import ScorePruner, Signal, View
+from ivcp.core.rope import ivc_rank
+from ivcp.core.selection import Selection
 
 
 @dataclass(frozen=True, kw_only=True)
-class IVCOnly(Pruner):
+class IVCOnly(ScorePruner):
     """Keep the tokens whose rotary rotation is nearest the identity or nearest 90 degrees.
 
     The whole budget goes to implicit visual coordinates, in turn by mean cosine and by mean sine of
@@ -26,29 +26,14 @@ class IVCOnly(Pruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
-        layer: Decoder layer before which tokens leave, 0 .. L-1 (16: Qwen2.5-VL-7B).
-        cut_cache: Whether they also leave the caches of earlier layers (paper: yes).
-        renumber: Whether surviving tokens get gapless positions (paper: no).
     """
 
-    layer: int = 16
-    cut_cache: bool = True
-    renumber: bool = False
-
     needs: ClassVar[frozenset[Signal]] = frozenset({"positions"})
+    whole_images: ClassVar[bool] = True
 
-    def stages(self) -> tuple[Stage, ...]:
-        return (Stage(self.layer, self.cut_cache),)
-
-    def renumbers(self) -> bool:
-        return self.renumber
+    def score(self, view: View) -> Tensor:
+        return -ivc_rank(view)
 
     def select(self, view: View, stage: int) -> Selection:
-        cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())
-        windows = view.image.windows
-        rank = torch.minimum(ranks(cosine, windows), ranks(sine, windows))
-        if len(windows) > 1:  # every window gives the same part of its tokens
-            sizes = torch.tensor([count for _, count in windows])
-            rank = rank / to_device(sizes.repeat_interleave(sizes), rank.device)
-        keep = top(-rank, self.target(view)).sort().values
-        return Selection(keep, torch.full_like(keep, ROLES.index("ivc")))
+        found = super().select(view, stage)
+        return replace(found, reasons={"ivc": torch.ones_like(found.keep, dtype=torch.bool)})

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import Pruner, Signal, Stage, View
+from ivcp.core.pruner import LayerPruner, Signal, View
 from ivcp.core.rope import rotation_scores
-from ivcp.core.selection import ROLES, Selection, budget, ranks, top
+from ivcp.core.selection import Selection, budget, ranks, top
 from ivcp.core.similarity import foreground_scores, padding
 
 
 @dataclass(frozen=True, kw_only=True)
-class IVCPrune(Pruner):
+class IVCPrune(LayerPruner):
     """Keep the tokens that anchor coordinates and the tokens that the prompt is about.
 
     Rotary positions whose rotation is near the identity or near 90 degrees serve the model as
@@ -40,9 +40,6 @@ class IVCPrune(Pruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1] (paper: 0.5).
-        layer: Decoder layer before which tokens leave, 1 .. L-1 (paper: 16 for Qwen2.5-VL-7B).
-        cut_cache: Whether they also leave the caches of earlier layers (paper: yes).
-        renumber: Whether surviving tokens get gapless positions (paper: no).
         cos_share: Part of the budget for the largest mean cosines, in [0, 1] (release: a fifth).
         sin_share: Part of the budget for the largest mean sines, in [0, 1] (release: a fifth).
         seed_ratio: Seeds as a fraction of the visual tokens, in [0, 1]; 0 goes without seeds
@@ -54,9 +51,6 @@ class IVCPrune(Pruner):
             than the budget is kept then (release for LLaVA: two fifths).
     """
 
-    layer: int = 16
-    cut_cache: bool = True
-    renumber: bool = False
     cos_share: float = 0.2
     sin_share: float = 0.2
     seed_ratio: float = 0.01
@@ -64,6 +58,7 @@ class IVCPrune(Pruner):
     foreground_share: float | None = None
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"positions", "values"})
+    whole_images: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,75 +66,73 @@ class IVCPrune(Pruner):
             value = getattr(self, name)
             if not (value is None and name == "foreground_share") and not 0 <= value <= 1:
                 raise UserError(f"{name} must lie in [0, 1]; got {value!r}.")
-        if self.softmax not in ("image", "prompt"):
-            raise UserError(f"softmax must be image or prompt; got {self.softmax!r}.")
-
-    def stages(self) -> tuple[Stage, ...]:
-        return (Stage(self.layer, self.cut_cache),)
-
-    def renumbers(self) -> bool:
-        return self.renumber
 
     def select(self, view: View, stage: int) -> Selection:
         image, target = view.image, self.target(view)
-        first, size = image.overview
-        whole = slice(first, first + size)
-        text, visual = view.values()
-        others = None
-        if self.softmax == "prompt":
-            others = torch.cat(
-                [view.other_values(), visual[:, :first], visual[:, first + size :]], 1
-            )
-        seeds = max(1, round(self.seed_ratio * size)) if self.seed_ratio else 0
-        blank = padding(image, visual.device)
-        scores, picked = foreground_scores(
-            text, visual[:, whole], seeds, others, None if blank is None else blank[whole]
-        )
-        rank = ranks(scores, [(0, size)])  # (size,)
-        parents = to_device(image.parents, scores.device)
-        ivc = self._reference_points(view)
-        roles = torch.full((image.length,), ROLES.index("foreground"), device=scores.device)
-        roles[first + picked] = ROLES.index("seed")
-        roles = roles.masked_fill(ivc, ROLES.index("ivc"))
-        if self.foreground_share is not None:
-            best = rank < round(self.foreground_share * budget(self.keep_ratio, size))
-            keep = (ivc | best[parents]).nonzero()[:, 0]
-            return Selection(keep, roles[keep])
-        # 4: IVC, 3: seeds, 2: foreground and what shows the same, 1: the overview's rest
-        best = self._best(rank, ivc[whole])
-        level = best[parents] * 2
-        level[whole].clamp_min_(1)
-        level[first + picked] = 3
-        if blank is not None:
-            level = level.masked_fill(blank, -1)
+        first, size = image.global_view
+        scored = slice(first, first + size)
+        ivc = self._ivc_tokens(view)  # (V,)
+        foreground, seeds = self._foreground(view)  # (size,) rank of each, indices of the best
+        shown_at = to_device(image.thumbnail_index, ivc.device)  # (V,)
+        rank = foreground[shown_at]
+        seed = torch.zeros_like(ivc).index_fill(0, first + seeds, True)
+        if self.foreground_share is None:
+            chosen = self._room_beside(ivc[scored], foreground)[shown_at]
+            # 4: IVC tokens, 3: seeds, 2: foreground and what shows the same, 1: global view's rest
+            level = chosen * 2
+            level[scored].clamp_min_(1)
+            level = level.masked_fill(seed, 3)
+            if image.on_padding.any():
+                level = level.masked_fill(to_device(image.on_padding, ivc.device), -1)
+        else:
+            chosen = rank < round(self.foreground_share * budget(self.keep_ratio, size))
+            level = chosen * 2
+            target = min(target, int((ivc | chosen).sum()))
         level = level.masked_fill(ivc, 4)
-        keep = top(level * size - rank[parents], target).sort().values
-        return Selection(keep, roles[keep])
+        keep = top(level * size - rank, target).sort().values
+        reasons = {"foreground": torch.ones_like(ivc), "seed": seed, "ivc": ivc}
+        return Selection(keep, {name: mask[keep] for name, mask in reasons.items()})
 
-    def _reference_points(self, view: View) -> Tensor:
-        """(V,) which tokens are IVC tokens."""
+    def _ivc_tokens(self, view: View) -> Tensor:
+        """(V,) which tokens have the largest mean cosines or sines among their group."""
         cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())
-        windows = view.image.windows
-        picks = torch.zeros_like(cosine, dtype=torch.bool)
+        groups = view.image.reference_groups
+        ivc = torch.zeros_like(cosine, dtype=torch.bool)
         for scores, share in ((cosine, self.cos_share), (sine, self.sin_share)):
-            counts = [round(share * budget(self.keep_ratio, count)) for _, count in windows]
-            picks |= ranks(scores, windows) < _per_token(counts, windows, scores.device)
-        return picks
+            counts = [round(share * budget(self.keep_ratio, count)) for _, count in groups]
+            ivc |= ranks(scores, groups) < _per_token(counts, groups, scores.device)
+        return ivc
 
-    def _best(self, rank: Tensor, ivc: Tensor) -> Tensor:
-        """(size,) the overview's foreground: what its own budget holds besides its IVC tokens."""
-        places = torch.arange(len(rank), device=rank.device)
-        order = torch.empty_like(rank).scatter_(0, rank, places)  # best first
+    def _foreground(self, view: View) -> tuple[Tensor, Tensor]:
+        """(size,) foreground rank of each token of the global view, and the seeds among them."""
+        first, size = view.image.global_view
+        text, visual = view.values()
+        own, others = visual[:, first : first + size], None
+        if self.softmax == "prompt":
+            beside = [view.other_values(), visual[:, :first], visual[:, first + size :]]
+            others = torch.cat(beside, 1)
+        seeds = max(1, round(self.seed_ratio * size)) if self.seed_ratio else 0
+        blank = padding(view.image, visual.device)
+        if blank is not None:
+            blank = blank[first : first + size]
+        scores, picked = foreground_scores(text, own, seeds, others, blank)
+        return ranks(scores, [(0, size)]), picked
+
+    def _room_beside(self, ivc: Tensor, rank: Tensor) -> Tensor:
+        """(size,) the global view's best foreground, as many as its budget holds beside `ivc`."""
+        order = torch.empty_like(rank).scatter_(
+            0, rank, torch.arange(len(rank), device=rank.device)
+        )
         free = ~ivc[order]
         room = budget(self.keep_ratio, len(rank)) - ivc.sum()
         return torch.empty_like(ivc).scatter_(0, order, free & (free.cumsum(0) <= room))
 
 
 def _per_token(
-    counts: list[int], windows: Sequence[tuple[int, int]], device: torch.device
+    counts: list[int], groups: Sequence[tuple[int, int]], device: torch.device
 ) -> Tensor | int:
-    """Each window's count at all of its tokens; a number if there is but one window."""
-    if len(windows) == 1:
+    """Each group's count at all of its tokens; a number if there is but one group."""
+    if len(groups) == 1:
         return counts[0]
-    sizes = torch.tensor([size for _, size in windows])
+    sizes = torch.tensor([size for _, size in groups])
     return to_device(torch.tensor(counts).repeat_interleave(sizes), device)

@@ -23,5 +23,8 @@ class NoPruning(Pruner):
     def stages(self) -> tuple[Stage, ...]:
         return ()
 
+    def fills_ratio(self) -> bool:
+        return False
+
     def select(self, view: View, stage: int) -> Selection:
         return Selection(torch.arange(len(view.index), device=view.index.device))

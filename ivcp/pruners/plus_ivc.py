@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from torch import Tensor
 from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner, Stage, View
-from ivcp.core.rope import rotation_scores
-from ivcp.core.selection import ROLES, Selection, random_order, ranks, top
+from ivcp.core.rope import ivc_rank
+from ivcp.core.selection import Selection, random_order, top
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,80 +42,69 @@ class PlusIVC(Pruner):
 
     base: Pruner
     share: float = 0.4
-    added: str = "ivc"
+    added: Literal["ivc", "random"] = "ivc"
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.base, Pruner) or not self.base.fills_ratio():
+            raise UserError(
+                "base must be a method that prunes to a ratio, such as FastV, so that IVC tokens "
+                f"can take a share of it; got {self.base!r}: choose one with "
+                "pruner@pruner.base=fastv."
+            )
         super().__post_init__()
-        if not isinstance(self.base, Pruner) or not self.base.stages():
-            raise UserError(
-                f"base must be a method that prunes, such as FastV; got {self.base!r}: choose one "
-                "with pruner@pruner.base=fastv."
-            )
-        if (rule := getattr(self.base, "budget", "ratio")) != "ratio":
-            raise UserError(
-                f"base must prune to a ratio, of which IVC tokens take a share; got {rule!r}: set "
-                "pruner.base.budget=ratio."
-            )
         if not 0 <= self.share < 1:
             raise UserError(f"share must lie in [0, 1); got {self.share!r}.")
-        if self.added not in ("ivc", "random"):
-            raise UserError(f"added must be ivc or random; got {self.added!r}.")
-        # an attribute of the class in other methods; here it follows the base
-        object.__setattr__(self, "needs", self.base.needs | {"positions"})
 
     def stages(self) -> tuple[Stage, ...]:
-        return self.base.stages()
+        return tuple(
+            replace(stage, needs=stage.needs | {"positions", "hidden"})
+            for stage in self.base.stages()
+        )
 
     def renumbers(self) -> bool:
         return self.base.renumbers()
 
+    def fitted(self, model_type: str, layers: int) -> PlusIVC:
+        return replace(self, base=self.base.fitted(model_type, layers))
+
     def select(self, view: View, stage: int) -> Selection:
         count, room = len(view.index), self.target(view)
-        if stage + 1 < len(self.stages()):
-            room = _size(replace(self.base, keep_ratio=self.keep_ratio).select(view, stage))
+        rank = (self._ivc if self.added == "ivc" else self._random)(view)  # (V,)
+        if stage + 1 < len(self.base.stages()):
+            room = len(replace(self.base, keep_ratio=self.keep_ratio).select(view, stage))
         if room >= count:
-            return Selection(torch.arange(count, device=view.index.device))
+            return Selection(torch.arange(count, device=rank.device))
         less = self.keep_ratio * (1 - self.share)
         found = replace(self.base, keep_ratio=less).select(view, stage)
         taken = found.keep if found.merged_at is None else torch.cat([found.keep, found.merged_at])
-        rank = _reference_rank(view) if self.added == "ivc" else _random_rank(view, self.seed)
         rank = rank.index_fill(0, taken, torch.inf)
-        added = top(-rank, room - _size(found))
-        roles = found.roles
-        if roles is None:
-            roles = torch.full_like(found.keep, ROLES.index("kept"))
-        role = "ivc" if self.added == "ivc" else "kept"
-        roles = torch.cat([roles, torch.full_like(added, ROLES.index(role))])
+        added = top(-rank, room - len(found))
         keep, order = torch.cat([found.keep, added]).sort()
-        return replace(found, keep=keep, roles=roles[order])
+        new = torch.ones_like(added, dtype=torch.bool)
+        old = torch.zeros_like(found.keep, dtype=torch.bool)
+        reasons = {
+            name: torch.cat([mask, ~new])[order] for name, mask in (found.reasons or {}).items()
+        }
+        reasons["ivc" if self.added == "ivc" else "kept"] = torch.cat([old, new])[order]
+        states = found.states
+        if states is not None:
+            states = torch.cat([states, view.hidden()[added]])[order]
+        return replace(found, keep=keep, reasons=reasons, states=states)
 
+    def _ivc(self, view: View) -> Tensor:
+        """(V,) rank of each current token among the image's IVC tokens, best lowest.
 
-def _size(found: Selection) -> int:
-    """Tokens that a selection leaves, merged ones included."""
-    return len(found.keep) + (0 if found.merged_at is None else len(found.merged_at))
+        Before the first stage all tokens are there.
+        """
+        if "ivc_rank" not in view.notes:
+            view.notes["ivc_rank"] = ivc_rank(view)
+        return view.notes["ivc_rank"][view.index]
 
-
-def _reference_rank(view: View) -> Tensor:
-    """(V,) float32 place of each current token among the image's IVC tokens, best lowest.
-
-    Every window gives the same part of its tokens. Before the first stage all tokens are there.
-    """
-    if "reference_rank" not in view.notes:
-        cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())
-        windows = view.image.windows
-        rank = torch.minimum(ranks(cosine, windows), ranks(sine, windows)).float()
-        if len(windows) > 1:
-            sizes = torch.tensor([count for _, count in windows])
-            rank = rank / to_device(sizes.repeat_interleave(sizes), rank.device)
-        view.notes["reference_rank"] = rank
-    return view.notes["reference_rank"][view.index]
-
-
-def _random_rank(view: View, seed: int) -> Tensor:
-    """(V,) float32 place of each current token in a random order of the image's."""
-    if "random_rank" not in view.notes:
-        name = f"added/{seed}/{view.sample_id}/{view.image.start}"
-        order = random_order(name, view.image.length)
-        view.notes["random_rank"] = to_device(order.float(), view.index.device)
-    return view.notes["random_rank"][view.index]
+    def _random(self, view: View) -> Tensor:
+        """(V,) rank of each current token in a random order of the image's."""
+        if "random_rank" not in view.notes:
+            name = f"added/{self.seed}/{view.sample_id}/{view.image.start}"
+            order = random_order(name, view.image.length)
+            view.notes["random_rank"] = to_device(order.float(), view.index.device)
+        return view.notes["random_rank"][view.index]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ivcp.core.devices import to_device
-from ivcp.core.pruner import Pruner, Stage, View
+from ivcp.core.pruner import LayerPruner, View
 from ivcp.core.selection import Selection, random_order
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomPruning(Pruner):
+class RandomPruning(LayerPruner):
     """Keep a uniformly random subset of each image's tokens.
 
     The draw is seeded by the sample's id and the image's place in the prompt, so it depends on
@@ -18,17 +18,10 @@ class RandomPruning(Pruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
-        layer: Decoder layer before which tokens leave, 0 .. L-1.
-        cut_cache: Whether they also leave the caches of earlier layers.
         seed: Another seed draws other subsets.
     """
 
-    layer: int = 16
-    cut_cache: bool = True
     seed: int = 0
-
-    def stages(self) -> tuple[Stage, ...]:
-        return (Stage(self.layer, self.cut_cache),)
 
     def select(self, view: View, stage: int) -> Selection:
         order = random_order(f"{self.seed}/{view.sample_id}/{view.image.start}", len(view.index))

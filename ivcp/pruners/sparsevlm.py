@@ -8,13 +8,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ivcp.core.depths import scaled
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import Pruner, Signal, Stage, View
+from ivcp.core.pruner import Signal, StagedPruner, View
 from ivcp.core.selection import Selection, top
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseVLM(Pruner):
+class SparseVLM(StagedPruner):
     """Let the text tokens that match the image best rate its tokens, layer after layer.
 
     Raters are the text tokens whose embedding the visual tokens point at more than average. At
@@ -29,84 +30,71 @@ class SparseVLM(Pruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens after the last stage, in (0, 1]; for budget="ratio".
-        layers: Decoder layers before which tokens leave, ascending, 1 .. L-1 (release: after layers
-            2, 6 and 15).
+        layers: Decoder layers before which tokens leave, ascending, 1 .. L-1; "auto" takes 3, 7 and
+            16 of 32 (release: after layers 2, 6 and 15) and the same shares of other depths.
+        prune_earlier_kv: Whether dropped tokens also leave the caches of earlier layers (release:
+            no).
+        renumber: Whether surviving tokens get gapless positions, as in the release.
         budget: "ratio": stages shrink geometrically to the keep ratio; "rank": the rank of the
             raters' attention decides, as in 1.0; "table": `table` does, as in 1.5.
         table: Tokens to keep at each stage for budget="table", merged ones on top of it.
         rank_scale: Tokens per unit of rank for budget="rank".
         rank_bias: Added to it.
         recycle: Whether dropped tokens are merged.
-        renumber: Whether surviving tokens get gapless positions, as in the release.
-        cut_cache: Whether dropped tokens also leave the caches of earlier layers (release: no).
     """
 
-    layers: tuple[int, ...] = (3, 7, 16)
     budget: Literal["ratio", "rank", "table"] = "ratio"
     table: tuple[int, ...] = (300, 200, 110)
     rank_scale: float = 13.5
     rank_bias: float = 0.0
     recycle: bool = True
-    renumber: bool = False
-    cut_cache: bool = False
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"embeddings", "hidden", "attention"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        layers = list(self.layers)
-        if not layers or layers != sorted(set(layers)):
-            raise UserError(f"layers must be ascending and not empty; got {layers}.")
-        if self.budget not in ("ratio", "rank", "table"):
-            raise UserError(f"budget must be ratio, rank or table; got {self.budget!r}.")
-        if self.budget == "table" and len(self.table) != len(layers):
+        if self.budget == "table" and self.layers != "auto" and len(self.table) != len(self.layers):
             raise UserError(
-                f"table must name one number for each of the {len(layers)} layers; got "
+                f"table must name one number for each of the {len(self.layers)} layers; got "
                 f"{list(self.table)}."
             )
 
-    def stages(self) -> tuple[Stage, ...]:
-        return tuple(Stage(layer, self.cut_cache) for layer in self.layers)
+    def auto_layers(self, layers: int) -> tuple[int, ...]:
+        return scaled((3, 7, 16), 32, layers)
 
-    def renumbers(self) -> bool:
-        return self.renumber
+    def fills_ratio(self) -> bool:
+        return self.budget == "ratio"
 
     def select(self, view: View, stage: int) -> Selection:
         if "raters" not in view.notes:
             view.notes["raters"] = _raters(*view.embeddings())
-        ratings = view.attention(view.notes["raters"])  # (R, V)
-        relation, count = ratings.mean(0), len(view.index)
-        kept = self._kept(view, stage, ratings)
+        raters, count = view.notes["raters"], len(view.index)
+        relation = view.mean_attention(raters)  # (V,)
+        kept = self._kept(view, stage, count)
         if kept >= count:
             return Selection(torch.arange(count, device=relation.device))
         order = top(relation, count)
         keep, recycled = order[:kept].sort().values, order[kept : kept + _recycled(count - kept)]
-        if not self.recycle or kept + _clusters(count - kept) > self._room(view, stage, count):
+        if not self.recycle or kept + _clusters(count - kept) > self._most(view, stage, count):
             return Selection(keep)
         centers, states = cluster(view.hidden()[recycled], _clusters(count - kept))
-        return Selection(keep, None, recycled[centers], states)
+        return Selection(keep, merged_at=recycled[centers], merged_states=states)
 
-    def _room(self, view: View, stage: int, count: int) -> int:
+    def _most(self, view: View, stage: int, count: int) -> int:
         """Tokens that may be there after a stage, merged ones included."""
-        if self.budget != "ratio":
-            return count
-        target, whole = self.target(view), view.image.length
-        if stage + 1 == len(self.layers):
-            return target
-        share: float = (target / whole) ** ((stage + 1) / len(self.layers))
-        return round(whole * share)
+        return self.room(view, stage) if self.budget == "ratio" else count
 
-    def _kept(self, view: View, stage: int, ratings: Tensor) -> int:
+    def _kept(self, view: View, stage: int, count: int) -> int:
         """Tokens to keep at a stage, merged ones left out."""
-        count = ratings.shape[1]
         if self.budget == "table":
             return min(self.table[stage], count - 1)
         if self.budget == "rank":
+            ratings = view.attention(view.notes["raters"].nonzero()[:, 0])  # (R, V)
             rank = int(torch.linalg.matrix_rank(ratings))
             if rank == count:
                 return count
             return max(1, min(int(rank * self.rank_scale + self.rank_bias), count - 1))
-        room = self._room(view, stage, count)
+        room = self.room(view, stage)
         if not self.recycle or room >= count:
             return room
         for kept in range(room - 1, 0, -1):
@@ -124,13 +112,15 @@ def _clusters(dropped: int) -> int:
 
 
 def _raters(text: Tensor, visual: Tensor) -> Tensor:
-    """(R,) text queries with an above-average share of the visual tokens' softmax over the text.
+    """(T,) whether a text query has an above-average share of the visual tokens' softmax over text.
 
     Where all shares are equal, as with a single text query, all of them rate.
     """
-    shares = (visual.float() @ text.float().T).softmax(-1).mean(0)  # (T,)
-    above = (shares > shares.mean()).nonzero()[:, 0]
-    return above if len(above) else torch.arange(len(shares), device=shares.device)
+    total = text.new_zeros(len(text), dtype=torch.float32)
+    for some in torch.split(visual, max(1, 2**22 // max(1, len(text)))):
+        total += (some.float() @ text.float().T).softmax(-1).sum(0)
+    above = total > total.mean()
+    return above | ~above.any()
 
 
 def cluster(states: Tensor, clusters: int) -> tuple[Tensor, Tensor]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ivcp.core.devices import to_device
 from ivcp.core.layout import Grid
-from ivcp.core.pruner import Pruner, Stage, View
+from ivcp.core.pruner import LayerPruner, View
 from ivcp.core.selection import Selection
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniformGrid(Pruner):
+class UniformGrid(LayerPruner):
     """Keep evenly spaced tokens in evenly spaced rows, exactly as many as the budget says.
 
     An image of several grids (tiles, thumbnail, frames) deals the budget to them in proportion to
@@ -23,15 +24,9 @@ class UniformGrid(Pruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
-        layer: Decoder layer before which tokens leave, 0 .. L-1.
-        cut_cache: Whether they also leave the caches of earlier layers.
     """
 
-    layer: int = 16
-    cut_cache: bool = True
-
-    def stages(self) -> tuple[Stage, ...]:
-        return (Stage(self.layer, self.cut_cache),)
+    whole_images: ClassVar[bool] = True
 
     def select(self, view: View, stage: int) -> Selection:
         target, total = self.target(view), view.image.length

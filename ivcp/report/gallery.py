@@ -16,7 +16,7 @@ from ivcp.core.layout import ImageLayout
 from ivcp.core.metric import RIGHT
 from ivcp.core.types import Box
 from ivcp.report.overlay import draw_overlay
-from ivcp.report.predictions import kept_roles, layouts, read_samples
+from ivcp.report.predictions import kept_reasons, layouts, read_samples
 from ivcp.report.rows import Row
 from ivcp.report.runs import Run
 
@@ -194,11 +194,11 @@ def _pictures(told: dict[str, Any], run: Run, base: Run) -> Iterator[Picture]:
         yield _photo(path, f"pruned by {run.pruner}")
     if own:
         return
-    roles = kept_roles(told)
+    reasons = kept_reasons(told)
     images = layouts(told)
     for place, layout in enumerate(images):
         last = place == len(images) - 1
-        yield _map(layout, roles, told if last else {})
+        yield _map(layout, reasons, told if last else {})
 
 
 def _saved(run: Run, index: int) -> list[Path]:
@@ -223,23 +223,23 @@ def _photo(path: Path, caption: str) -> Picture:
     return Picture(caption, "jpeg", file.getvalue())
 
 
-def _map(layout: ImageLayout, roles: Mapping[int, int], told: Mapping[str, Any]) -> Picture:
+def _map(layout: ImageLayout, reasons: Mapping[int, str], told: Mapping[str, Any]) -> Picture:
     """Kept and dropped tokens over a blank in place of the photo.
 
     Args:
         layout: The image's tokens.
-        roles: Of all kept tokens.
+        reasons: Of all kept tokens.
         told: The sample, if its boxes and its size are this image's.
     """
     grid = layout.grids[0]
     size = told.get("image_size") or (grid.columns * TOKEN, grid.rows * TOKEN)
-    own = {token: roles[token] for token in layout.tokens.tolist() if token in roles}
+    own = {token: reasons[token] for token in layout.tokens.tolist() if token in reasons}
     boxed = told.get("task") == "grounding"
     drawn = draw_overlay(
         Image.new("RGB", (int(size[0]), int(size[1])), BLANK),
         layout=layout,
         kept=list(own),
-        roles=list(own.values()),
+        reasons=list(own.values()),
         predicted=_box(told.get("parsed")) if boxed else None,
         truth=_box(told.get("answer")) if boxed else None,
     )

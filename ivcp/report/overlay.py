@@ -8,12 +8,11 @@ from typing import TypeAlias
 from PIL import Image, ImageDraw, ImageFont
 
 from ivcp.core.layout import Grid, ImageLayout
-from ivcp.core.selection import ROLES
 from ivcp.core.types import Box
 from ivcp.report.panel import (
     GRID,
     PREDICTED_COLOR,
-    ROLE_COLORS,
+    REASON_COLORS,
     SIDES,
     TRUE_COLOR,
     Color,
@@ -21,12 +20,13 @@ from ivcp.report.panel import (
     enlargement,
     extent,
     hatched,
+    reason_color,
 )
 
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Entry: TypeAlias = tuple[str, Color, str]
 
-ROLE_NAMES = {"ivc": "IVC"}
+REASON_NAMES = {"ivc": "IVC"}
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 UNSEEN = (215, 215, 215)
 REDUCED = 0.5  # size of a photo under a thumbnail or frame
@@ -41,12 +41,12 @@ def draw_overlay(
     *,
     layout: ImageLayout,
     kept: Sequence[int],
-    roles: Sequence[int] | None = None,
+    reasons: Sequence[str] | None = None,
     predicted: Box | None = None,
     truth: Box | None = None,
     title: str = "",
 ) -> Image.Image:
-    """The photo with its visual tokens; dropped cells are dark, kept ones framed by role.
+    """The photo with its visual tokens; dropped cells are dark, kept ones framed by reason.
 
     Tiles are drawn on one photo; a thumbnail, and each frame of a video, on a smaller one of its
     own. Padding is hatched, and what the model is not shown is faded.
@@ -55,7 +55,7 @@ def draw_overlay(
         image: The photo, in any size and mode; of a video, one for all frames or one for each.
         layout: The visual tokens; areas are fractions of `image`.
         kept: (K,) indices into the prompt of the visual tokens of this image that stayed.
-        roles: (K,) indices into `ROLES`; None means "kept" throughout.
+        reasons: (K,) why each was kept; None means "kept" throughout.
         predicted: Box that was answered, in pixels of `image`; drawn dashed.
         truth: Box that was asked for, in pixels of `image`.
         title: One sentence above the photo; long ones are wrapped.
@@ -64,12 +64,12 @@ def draw_overlay(
         An RGB picture, photo at least 480 pixels at its longer side, with title and legend.
 
     Raises:
-        ValueError: A kept token is none of the image's, `roles` has another length than `kept`, or
-            the number of photos is wrong.
+        ValueError: A kept token is none of the image's, `reasons` has another length than `kept`,
+            or the number of photos is wrong.
     """
-    names = ["kept"] * len(kept) if roles is None else [ROLES[role] for role in roles]
+    names = ["kept"] * len(kept) if reasons is None else list(reasons)
     if len(names) != len(kept):
-        raise ValueError(f"Expected {len(kept)} roles, one a kept token; got {len(names)}.")
+        raise ValueError(f"Expected {len(kept)} reasons, one a kept token; got {len(names)}.")
     own = set(layout.tokens.tolist())
     if outside := [token for token in kept if token not in own]:
         raise ValueError(f"Expected visual tokens of the image; got prompt index {outside[0]}.")
@@ -77,15 +77,15 @@ def draw_overlay(
     photos = [image] * len(views) if isinstance(image, Image.Image) else list(image)
     if len(photos) != len(views):
         raise ValueError(f"Expected one photo, or {len(views)} for the frames; got {len(photos)}.")
-    role_of = dict(zip(kept, names, strict=True))
+    reason_of = dict(zip(kept, names, strict=True))
     factor = enlargement(photos[0], views[0])
     panels = [
         draw_panel(
-            photo, view, role_of, factor * (REDUCED if _apart(view[0]) else 1), truth, predicted
+            photo, view, reason_of, factor * (REDUCED if _apart(view[0]) else 1), truth, predicted
         )
         for photo, view in zip(photos, views, strict=True)
     ]
-    captions = _captions(views, role_of) if len(views) > 1 else [""]
+    captions = _captions(views, reason_of) if len(views) > 1 else [""]
     entries = _legend_entries(names, layout.length, truth is not None, predicted is not None)
     if layout.on_padding.any():
         entries.append(("hatch", GRID, "padding"))
@@ -105,13 +105,13 @@ def _apart(grid: Grid) -> bool:
     return grid.kind in ("thumbnail", "frame")
 
 
-def _captions(views: Sequence[Sequence[Grid]], role_of: Mapping[int, str]) -> list[str]:
+def _captions(views: Sequence[Sequence[Grid]], reason_of: Mapping[int, str]) -> list[str]:
     """What each panel shows and how much of it stayed."""
     names = {"image": "image", "tile": "tiles", "thumbnail": "thumbnail"}
     captions = []
     for number, view in enumerate(views, 1):
         tokens = [token for grid in view for token in grid.tokens.tolist()]
-        kept = sum(token in role_of for token in tokens)
+        kept = sum(token in reason_of for token in tokens)
         captions.append(
             f"{names.get(view[0].kind, f'frame {number}')}: kept {kept} of {len(tokens)}"
         )
@@ -121,9 +121,8 @@ def _captions(views: Sequence[Sequence[Grid]], role_of: Mapping[int, str]) -> li
 def _legend_entries(names: Sequence[str], total: int, truth: bool, predicted: bool) -> list[Entry]:
     """(symbol, colour, text) of what is in the picture."""
     entries: list[Entry] = [
-        ("cell", ROLE_COLORS[role], f"{ROLE_NAMES.get(role, role)} {names.count(role)}")
-        for role in ROLES
-        if role in names
+        ("cell", reason_color(name), f"{REASON_NAMES.get(name, name)} {names.count(name)}")
+        for name in sorted(set(names), key=lambda name: (name not in REASON_COLORS, name))
     ]
     dropped = total - len(names)
     entries.append(("dark", GRID, f"dropped {dropped} of {total}"))

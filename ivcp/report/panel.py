@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeAlias
@@ -18,27 +19,40 @@ Rectangle: TypeAlias = tuple[int, int, int, int]
 
 SIDES = (480, 1280)  # pixels, of the longer side of a panel: smaller is enlarged, larger reduced
 CELL = 12  # pixels, of a cell along the longer side: a small photo of many cells is enlarged more
-ROLE_COLORS: dict[str, Color] = {
+REASON_COLORS: dict[str, Color] = {
     "kept": (86, 180, 233),
     "ivc": (255, 176, 0),
     "seed": (232, 56, 49),
     "foreground": (72, 160, 255),
     "merged": (214, 120, 190),
 }
+MORE_COLORS: tuple[Color, ...] = (
+    (0, 158, 115),
+    (240, 228, 66),
+    (148, 103, 189),
+    (188, 189, 34),
+    (140, 86, 75),
+)
 TRUE_COLOR: Color = (60, 225, 90)
 PREDICTED_COLOR: Color = (255, 235, 60)
 GRID, BORDER = (60, 60, 60), (250, 250, 250)
 PADDING, HATCH = (120, 120, 120), (200, 200, 200)
 DIMMED = 0.34  # brightness of a dropped cell
-TINT = 0.14  # share of the role's colour in a kept cell
+TINT = 0.14  # share of the reason's colour in a kept cell
 FADED = 0.75  # share of white in what no cell shows
 DASH, GAP = 10, 7
+
+
+def reason_color(reason: str) -> Color:
+    """A colour for a reason to keep a token; other methods' own reasons share a few."""
+    own = REASON_COLORS.get(reason)
+    return MORE_COLORS[zlib.crc32(reason.encode()) % len(MORE_COLORS)] if own is None else own
 
 
 def draw_panel(
     photo: Image.Image,
     grids: Sequence[Grid],
-    roles: Mapping[int, str],
+    reasons: Mapping[int, str],
     factor: float,
     truth: Box | None = None,
     predicted: Box | None = None,
@@ -48,7 +62,7 @@ def draw_panel(
     Args:
         photo: In any size and mode.
         grids: Grids that show it, side by side; their areas are fractions of `photo`.
-        roles: Role of each kept token, by its index into the prompt.
+        reasons: Why each kept token was kept, by its index into the prompt.
         factor: Pixels of the panel for one of `photo`.
         truth: Box that was asked for, in pixels of `photo`.
         predicted: Box that was answered, likewise; drawn dashed.
@@ -59,7 +73,7 @@ def draw_panel(
     canvas = hatched(max(1, round(size[0] * wide)), max(1, round(size[1] * high)))
     small = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     canvas.paste(small, (round(-corner[0] * size[0]), round(-corner[1] * size[1])))
-    panel = _shade(canvas, [_cells(grid, corner, size) for grid in grids], roles)
+    panel = _shade(canvas, [_cells(grid, corner, size) for grid in grids], reasons)
     scale = size[0] / photo.width, size[1] / photo.height
     left, top = corner[0] * photo.width, corner[1] * photo.height
     for box, color, dashed in ((truth, TRUE_COLOR, False), (predicted, PREDICTED_COLOR, True)):
@@ -131,7 +145,7 @@ def _outline(cells: Sequence[Rectangle]) -> Rectangle:
 
 
 def _shade(
-    canvas: Image.Image, grids: Sequence[dict[int, Rectangle]], roles: Mapping[int, str]
+    canvas: Image.Image, grids: Sequence[dict[int, Rectangle]], reasons: Mapping[int, str]
 ) -> Image.Image:
     """Dim the dropped cells; tint and frame the kept ones; fade what no grid covers."""
     pixels = np.asarray(canvas, dtype=np.float32)
@@ -142,9 +156,9 @@ def _shade(
     for left, top, right, bottom in outlines:
         shaded[top:bottom, left:right] = dark[top:bottom, left:right]
     cells = {token: cell for of_grid in grids for token, cell in of_grid.items()}
-    for token in cells.keys() & roles.keys():
+    for token in cells.keys() & reasons.keys():
         left, top, right, bottom = cells[token]
-        color = np.asarray(ROLE_COLORS[roles[token]], dtype=np.float32)
+        color = np.asarray(reason_color(reasons[token]), dtype=np.float32)
         patch = pixels[top:bottom, left:right]
         shaded[top:bottom, left:right] = (1 - TINT) * patch + TINT * color
     result = Image.fromarray(shaded.round().astype(np.uint8))
@@ -152,12 +166,12 @@ def _shade(
     for token, (left, top, right, bottom) in cells.items():
         if min(right - left, bottom - top) < 4:
             continue
-        if token not in roles:
+        if token not in reasons:
             draw.rectangle((left, top, right - 1, bottom - 1), outline=GRID)
         else:
             width = max(1, min(right - left, bottom - top) // 14)
             inside = (left + 1, top + 1, right - 2, bottom - 2)
-            draw.rectangle(inside, outline=ROLE_COLORS[roles[token]], width=width)
+            draw.rectangle(inside, outline=reason_color(reasons[token]), width=width)
     if len(grids) > 1:
         for left, top, right, bottom in outlines:
             draw.rectangle((left, top, right - 1, bottom - 1), outline=BORDER)

@@ -15,13 +15,12 @@ from torch import Tensor
 from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
 from ivcp.core.rope import rotation_scores
-from ivcp.core.selection import ROLES
 from ivcp.report.figures import draw_figure
-from ivcp.report.panel import ROLE_COLORS
-from ivcp.report.predictions import kept_roles, layouts, read_samples
+from ivcp.report.panel import reason_color
+from ivcp.report.predictions import kept_reasons, layouts, read_samples
 from ivcp.report.runs import Run
 
-IVC = ROLES.index("ivc")
+IVC = "ivc"
 CURVES = (("mean cosine V", "#0072B2"), ("mean sine U", "#009E73"))
 DROPPED = "#D9D9D9"
 MOST = 4
@@ -36,13 +35,13 @@ class Chosen:
         run: The run.
         sample: Id of the sample.
         layout: The image's tokens.
-        roles: Role of each kept token, by its index into the prompt.
+        reasons: Why each kept token was kept, by its index into the prompt.
     """
 
     run: Run
     sample: str
     layout: ImageLayout
-    roles: Mapping[int, int]
+    reasons: Mapping[int, str]
 
 
 def find_chosen(runs: Sequence[Run]) -> tuple[list[Chosen], list[str]]:
@@ -61,12 +60,12 @@ def find_chosen(runs: Sequence[Run]) -> tuple[list[Chosen], list[str]]:
             continue
         try:
             told = next(read_samples(run), None)
-            images, roles = (layouts(told), kept_roles(told)) if told else ([], {})
+            images, reasons = (layouts(told), kept_reasons(told)) if told else ([], {})
         except UserError:
             unread += 1
             continue
-        if told and images and IVC in roles.values():
-            found[kind] = Chosen(run, str(told["id"]), images[0], roles)
+        if told and images and IVC in reasons.values():
+            found[kind] = Chosen(run, str(told["id"]), images[0], reasons)
     left_out = []
     if unread:
         left_out.append(f"Positions: the predictions of {unread} runs could not be read.")
@@ -97,13 +96,13 @@ def rotary_scores(chosen: Chosen) -> tuple[Tensor, Tensor] | None:
 
 
 def draw_positions(chosen: Chosen) -> Figure:
-    """V(m) and U(m) over the image's tokens in prompt order, above a strip of their roles.
+    """V(m) and U(m) over the image's tokens in prompt order, above a strip of their reasons.
 
     Without rotary frequencies the strip stands alone.
     """
     tokens = chosen.layout.tokens.tolist()
     scores = rotary_scores(chosen)
-    names = [ROLES[role] for role in sorted({chosen.roles[t] for t in tokens if t in chosen.roles})]
+    names = sorted({chosen.reasons[t] for t in tokens if t in chosen.reasons})
     handles = [Line2D([], [], color=color, label=label) for label, color in CURVES if scores]
     handles += [
         Line2D([], [], color=_color(name), marker="s", linestyle="", label=name) for name in names
@@ -118,11 +117,11 @@ def draw_positions(chosen: Chosen) -> Figure:
     panel.grid(visible=False)
     if scores is None:
         panel.set_yticks([])
-        _draw_strip(panel, tokens, chosen.roles, (0.0, 1.0))
+        _draw_strip(panel, tokens, chosen.reasons, (0.0, 1.0))
         return figure
     for values, (_, color) in zip(scores, CURVES, strict=True):
         panel.plot(tokens, values.tolist(), color=color, linewidth=1)
-        marked = [place for place, token in enumerate(tokens) if chosen.roles.get(token) == IVC]
+        marked = [place for place, token in enumerate(tokens) if chosen.reasons.get(token) == IVC]
         panel.scatter(
             [tokens[place] for place in marked],
             values[marked].tolist(),
@@ -134,19 +133,19 @@ def draw_positions(chosen: Chosen) -> Figure:
         )
     low, high = min(v.min().item() for v in scores), max(v.max().item() for v in scores)
     room = (high - low) or 1.0
-    _draw_strip(panel, tokens, chosen.roles, (low - 0.2 * room, low - 0.08 * room))
+    _draw_strip(panel, tokens, chosen.reasons, (low - 0.2 * room, low - 0.08 * room))
     panel.set_ylim(low - 0.22 * room, high + 0.06 * room)
     panel.set_ylabel("mean over frequencies")
     return figure
 
 
 def _draw_strip(
-    panel: Axes, tokens: Sequence[int], roles: Mapping[int, int], span: tuple[float, float]
+    panel: Axes, tokens: Sequence[int], reasons: Mapping[int, str], span: tuple[float, float]
 ) -> None:
-    """One stroke a token, in the colour of its role."""
+    """One stroke a token, in the colour of its reason."""
     groups: dict[str, list[int]] = {}
     for token in tokens:
-        color = _color(ROLES[roles[token]]) if token in roles else DROPPED
+        color = _color(reasons[token]) if token in reasons else DROPPED
         groups.setdefault(color, []).append(token)
     for color, places in groups.items():
         panel.broken_barh(
@@ -157,5 +156,5 @@ def _draw_strip(
         )
 
 
-def _color(role: str) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*ROLE_COLORS[role])
+def _color(reason: str) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*reason_color(reason))

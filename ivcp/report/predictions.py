@@ -8,7 +8,6 @@ from typing import Any
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import Grid, ImageLayout
-from ivcp.core.selection import ROLES
 from ivcp.report.runs import Run
 
 FILE = "predictions.jsonl"
@@ -53,16 +52,18 @@ def layouts(told: dict[str, Any]) -> list[ImageLayout]:
         raise UserError(f"The layout of sample {told['id']} cannot be read.") from error
 
 
-def kept_roles(told: dict[str, Any]) -> dict[int, int]:
-    """The role of each kept token, an index into `ROLES`, by its index into the prompt.
+def kept_reasons(told: dict[str, Any]) -> dict[int, str]:
+    """Why each kept token was kept, by its index into the prompt.
 
     Raises:
         UserError: The line tells none that make sense.
     """
     try:
         kept = [int(token) for token in told.get("kept") or ()]
-        roles = [range(len(ROLES))[role] for role in told.get("roles") or [0] * len(kept)]
-        return dict(zip(kept, roles, strict=True))
+        reasons = dict.fromkeys(kept, "kept")
+        for name, tokens in (told.get("reasons") or {}).items():
+            reasons |= {token: str(name) for token in map(int, tokens) if token in reasons}
+        return reasons
     except FOREIGN as error:
         raise UserError(f"The kept tokens of sample {told['id']} cannot be read.") from error
 

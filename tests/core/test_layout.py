@@ -28,16 +28,16 @@ def test_a_grid_with_newlines() -> None:
 
 
 def test_windows_follow_grids_or_rows() -> None:
-    assert HALVES.windows == ((0, 4), (4, 4), (8, 4))
-    assert ImageLayout((Grid(0, 2, 3, by_row=True),)).windows == ((0, 3), (3, 3))
+    assert HALVES.reference_groups == ((0, 4), (4, 4), (8, 4))
+    assert ImageLayout((Grid(0, 2, 3, by_row=True),)).reference_groups == ((0, 3), (3, 3))
 
 
 def test_parents_show_the_same_place() -> None:
-    assert HALVES.overview == (8, 4)
-    assert HALVES.parents.tolist() == [0, 0, 2, 2, 1, 1, 3, 3, 0, 1, 2, 3]
+    assert HALVES.global_view == (8, 4)
+    assert HALVES.thumbnail_index.tolist() == [0, 0, 2, 2, 1, 1, 3, 3, 0, 1, 2, 3]
     alone = ImageLayout((Grid(0, 2, 3),))
-    assert alone.overview == (0, 6)
-    assert alone.parents.tolist() == list(range(6))
+    assert alone.global_view == (0, 6)
+    assert alone.thumbnail_index.tolist() == list(range(6))
 
 
 def test_parents_look_through_different_padding() -> None:
@@ -48,7 +48,7 @@ def test_parents_look_through_different_padding() -> None:
             Grid(16, 2, 4, "tile"),
         )
     )
-    assert image.parents[16:].tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert image.thumbnail_index[16:].tolist() == [4, 5, 6, 7, 8, 9, 10, 11]
     assert image.on_padding[:16].tolist() == [True] * 4 + [False] * 8 + [True] * 4
 
 

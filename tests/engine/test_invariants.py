@@ -16,7 +16,6 @@ from ivcp.core.pruner import Pruner
 
 CONF = Path(__file__).parents[2] / "conf" / "pruner"
 PRUNERS = sorted(path.stem for path in CONF.glob("*.yaml"))
-ADAPT = {"sparsevlm": {"layers": [2, 3, 5]}, "none": {}, "plus_ivc": {"base": {"layer": 3}}}
 
 PAIRS = [(family, name) for family in SMALL for name in PRUNERS]
 every_pair = pytest.mark.parametrize(("family", "name"), PAIRS)
@@ -27,17 +26,15 @@ def on_disk(name: str) -> Any:
     config = OmegaConf.load(CONF / f"{name}.yaml")
     for part in config.pop("defaults", []):
         if part != "_self_":
-            config.base = on_disk(part["/pruner@base"])
+            ((place, other),) = part.items()
+            OmegaConf.update(config, place.removeprefix("/pruner@"), on_disk(other))
     return config
 
 
 def build(name: str, ratio: float, **changes: Any) -> Pruner:
-    """The pruner as configured on disk, with layers that fit the small model."""
-    config = OmegaConf.merge(
-        {"ratio": ratio}, {"pruner": on_disk(name)},
-        {"pruner": ADAPT.get(name, {"layer": 3})}, {"pruner": changes},
-    )  # fmt: skip
-    return instantiate(config.pruner, _convert_="all")
+    """The pruner as configured on disk, with layers that fit the small models."""
+    config = OmegaConf.merge({"ratio": ratio}, {"pruner": on_disk(name)}, {"pruner": changes})
+    return instantiate(config.pruner, _convert_="all").fitted("", 6)
 
 
 @every_pair
@@ -83,8 +80,7 @@ def test_kept_tokens_and_books(family: str, name: str, ratio: float, greedy: Any
     assert torch.equal(first.sequences, second.sequences)
     for before, after in zip(kept, session.kept, strict=True):
         assert torch.equal(before, after)
-    cut = all(stage.cut_cache for stage in pruner.stages())
-    last = max((stage.layer for stage in pruner.stages()), default=0)
+    pruning = [stage.layer for stage in pruner.stages() if stage.prune_earlier_kv and stage.layer]
     for number, images in enumerate(batch.tokens):
         tokens = kept[number]
         assert torch.equal(tokens, tokens.unique()), "ascending and unique"
@@ -98,7 +94,7 @@ def test_kept_tokens_and_books(family: str, name: str, ratio: float, greedy: Any
         after = batch.lengths[number] - dropped
         assert session.layer_tokens[-1][number] == after
         assert session.cache_lengths[-1][number] == after
-        first_layer = after if cut or last == 0 else batch.lengths[number]
+        first_layer = session.layer_tokens[pruning[-1] if pruning else 0][number]
         assert session.cache_lengths[0][number] == first_layer
     slots = sum(max(row) for row in session.cache_lengths)
     assert session.cache_bytes == slots * len(batch.lengths) * SMALL[family].slot * 4

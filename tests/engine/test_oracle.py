@@ -9,11 +9,16 @@ import pytest
 import torch
 from oracle import hidden_tokens_logits
 from small import SMALL, prompts, single
-from test_invariants import PAIRS, build
+from test_invariants import PAIRS, PRUNERS, build, on_disk
 
 from ivcp import pruned
 
-MAY_LEAVE_CACHES = ("random", "uniform", "ivc", "foreground", "ivcp", "fastv", "sparsevlm")
+WITHOUT_MERGING: dict[str, Any] = {
+    "sparsevlm": {"recycle": False},
+    "visionzip": {"contextual_share": 0.0, "keep_cls": False},
+    "compose": {"parts": {"first": {"contextual_share": 0.0, "keep_cls": False}}},
+}
+MAY_LEAVE_CACHES = [name for name in PRUNERS if "prune_earlier_kv" in on_disk(name)]
 CASES = [(*pair, True) for pair in PAIRS]
 CASES += [(*pair, False) for pair in PAIRS if pair[1] in MAY_LEAVE_CACHES]
 SAMPLES = {
@@ -34,9 +39,9 @@ def exact_model(family: str) -> Any:
 @pytest.mark.parametrize(("family", "name", "cut"), CASES)
 def test_equals_hiding(family: str, name: str, sample: str, cut: bool, greedy: Any) -> None:
     exact = exact_model(family)
-    changes: dict[str, Any] = {"recycle": False} if name == "sparsevlm" else {}
+    changes = dict(WITHOUT_MERGING.get(name, {}))
     if name in MAY_LEAVE_CACHES:
-        changes["cut_cache"] = cut
+        changes["prune_earlier_kv"] = cut
     pruner = build(name, 0.4, **changes)
     batch = prompts(SAMPLES[sample](*SMALL[family].images), family=family)
     inputs = single(batch, 0)
@@ -54,7 +59,11 @@ def test_equals_hiding(family: str, name: str, sample: str, cut: bool, greedy: A
     for layer in range(len(exact.model.language_model.layers)):
         before = [k for k, stage in enumerate(pruner.stages()) if stage.layer <= layer]
         here = survivors[before[-1]] if before else visual
-        stays = final if pruner.stages() and pruner.stages()[0].cut_cache else here
+        later = [
+            k for k, stage in enumerate(pruner.stages())
+            if stage.layer > layer and stage.prune_earlier_kv
+        ]  # fmt: skip
+        stays = survivors[later[-1]] if later else here
         hidden.append((_without(visual, here), _without(visual, stays)))
     expected = hidden_tokens_logits(exact, inputs, out.sequences, hidden)
     torch.testing.assert_close(

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from ivcp import pruned
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.pruner import Stage
-from ivcp.core.selection import ROLES, Selection
+from ivcp.core.selection import Selection
 from ivcp.engine.masks import attention_mask
 from ivcp.engine.rows import Row
 from ivcp.pruners.fastv import FastV
@@ -97,7 +97,7 @@ def test_mixed_stages_cut_what_they_declare(qwen: Any, greedy: Any) -> None:
 
     class Mixed(FastV):
         def stages(self) -> tuple[Stage, ...]:
-            return (Stage(2, cut_cache=False), Stage(4, cut_cache=True))
+            return (Stage(2, prune_earlier_kv=False), Stage(4))
 
         def select(self, view: Any, stage: int) -> Selection:
             keep = torch.arange(len(view.index))[stage::2]
@@ -120,14 +120,17 @@ def test_books_of_an_image_with_text_between_its_frames() -> None:
     first = ImageLayout((Grid(2, 1, 2, "frame"), Grid(6, 1, 2, "frame")))
     second = ImageLayout((Grid(9, 1, 2),))
     row = Row.begin(PromptLayout(13, (first, second)), torch.arange(13))
-    merged = Selection(torch.tensor([0, 3]), None, torch.tensor([2]), torch.zeros(1, 4))
-    stay = row.chosen([merged, Selection(torch.tensor([1]))])
+    merged = Selection(
+        torch.tensor([0, 3]), merged_at=torch.tensor([2]), merged_states=torch.zeros(1, 4)
+    )
+    names = ["kept", "merged"]
+    stay = row.chosen([merged, Selection(torch.tensor([1]))], names)
     assert stay.tolist() == [0, 1, 2, 4, 5, 7, 6, 8, 10, 11, 12]
     assert row.images[0].places.tolist() == [2, 5, 6]
     assert row.images[0].index.tolist() == [0, 3, 2]
-    assert row.images[0].roles.tolist() == [0, 0, ROLES.index("merged")]
+    assert row.images[0].reasons.tolist() == [0, 0, 1]
     assert row.images[1].places.tolist() == [8]
     assert row.text.tolist() == [0, 1, 3, 4, 7, 9, 10]
     row.columns = torch.arange(len(stay))
     assert row.queries(torch.tensor([4, 8, 12])).tolist() == [3, 7, 10]
-    assert row.kept()[0].tolist() == [2, 6, 7, 10]
+    assert row.kept(names)[0].tolist() == [2, 6, 7, 10]

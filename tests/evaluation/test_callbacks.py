@@ -28,12 +28,13 @@ def test_each_image_gets_its_own_tokens_and_the_last_one_the_boxes() -> None:
     )
     record = Record(
         index=0, id="a", task="grounding", prediction="some\n text", parsed=(0.0, 0.0, 3.0, 3.0),
-        images=(TILED, PLAIN), kept=(4, 7, 10, 14, 17), roles=(1, 2, 3, 1, 2),
+        images=(TILED, PLAIN), kept=(4, 7, 10, 14, 17),
+        reasons={"ivc": (4, 14), "seed": (7, 17), "foreground": (10,)},
     )  # fmt: skip
     assert list(paint(draw, sample, record)) == [PHOTO, PHOTO]
     assert [call["layout"] for call in calls] == [TILED, PLAIN]
     assert [call["kept"] for call in calls] == [[4, 7, 10], [14, 17]]
-    assert [call["roles"] for call in calls] == [[1, 2, 3], [1, 2]]
+    assert [call["reasons"] for call in calls] == [["ivc", "seed", "foreground"], ["ivc", "seed"]]
     assert [call["truth"] for call in calls] == [None, (1, 1, 2, 2)]
     assert [call["predicted"] for call in calls] == [None, (0.0, 0.0, 3.0, 3.0)]
     assert {call["title"] for call in calls} == {"q: some text"}

@@ -4,7 +4,7 @@ from small import SMALL, prompts
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ivcp.datasets.shapes import Shapes
-from ivcp.engine.session import open_session
+from ivcp.engine.attach import open_session
 from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
 from ivcp.models import find_family
 from ivcp.pruners.ivcp import IVCPrune

@@ -26,7 +26,7 @@ RECORD = Record(
     answer=(1.0, 2.0, 3.0, 4.0),
     prediction="line\nbreak",
     kept=(4, 5),
-    roles=(1, 2),
+    reasons={"ivc": (4,), "seed": (5,)},
     images=(TILES, ImageLayout((Grid(20, 1, 2),))),
     vision_ms=1.5,
 )
@@ -123,6 +123,6 @@ def test_the_pinned_fields_are_in_a_line() -> None:
     pinned = {
         "id", "prompt", "answer", "prediction", "parsed", "score", "visual_tokens", "kept_tokens",
         "vision_ms", "language_prefill_ms", "selector_ms", "time_to_first_token_ms",
-        "decode_ms_per_token", "task", "image_size", "kept", "roles",
+        "decode_ms_per_token", "task", "image_size", "kept", "reasons",
     }  # fmt: skip
     assert pinned <= json.loads(RECORD.line()).keys()

@@ -81,8 +81,8 @@ def test_everything_can_be_chosen(tmp_path: Path) -> None:
 
 
 def test_other_settings_of_the_pruner_are_in_the_name(tmp_path: Path) -> None:
-    told = options(tmp_path / "run", WandbRuns(), variant="cut_cache=false")
-    assert told["name"] == "tiny fastv cut_cache=false 0.3 shapes"
+    told = options(tmp_path / "run", WandbRuns(), variant="prune_earlier_kv=false")
+    assert told["name"] == "tiny fastv prune_earlier_kv=false 0.3 shapes"
 
 
 def test_what_is_null_is_left_to_the_service(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from ivcp.core.errors import UserError
 from ivcp.core.types import Sample
 from ivcp.datasets.shapes import Shapes
-from ivcp.engine.session import open_session
+from ivcp.engine.attach import open_session
 from ivcp.lmms.arguments import Arguments
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.ivcp import IVCPrune

@@ -54,7 +54,7 @@ def test_more_or_fewer_images_than_placeholders(family: str, how: str) -> None:
 @every_family
 def test_embeddings_hide_where_images_stand(family: str) -> None:
     model = model_of(family)
-    embeds = torch.zeros(1, 5, 64)
+    embeds = torch.randn(1, 5, 64)
     with pruned(model, PRUNER), pytest.raises(UserError, match="pass input_ids, not inputs_embeds"):
         model.generate(inputs_embeds=embeds, max_new_tokens=1)
 
@@ -72,11 +72,11 @@ def test_a_text_model_is_not_known() -> None:
 def test_a_signal_that_the_family_lacks(family: str) -> None:
     @dataclass(frozen=True, kw_only=True)
     class LooksAtTheTower(IVCPrune):
-        needs = frozenset({"vision_attention"})
+        needs = frozenset({"depth"})
 
     model = model_of(family)
-    assert "vision_attention" not in find_family(model).provides
-    with pytest.raises(UserError, match=r"needs the signal vision_attention, but"):
+    assert "depth" not in find_family(model).provides(model.config)
+    with pytest.raises(UserError, match=r"needs the signal depth, but"):
         pruned(model, LooksAtTheTower(layer=2)).__enter__()
 
 

@@ -94,7 +94,8 @@ def for_the_model(name: str, processor: Any, inputs: dict[str, Tensor]) -> dict[
 def laid_out(name: str, family: Any, inputs: dict[str, Tensor]) -> list[PromptLayout]:
     mask = inputs["attention_mask"].bool()
     rows = [row[there] for row, there in zip(inputs["input_ids"], mask, strict=True)]
-    return family.layouts(SimpleNamespace(config=config(name)), rows, None, inputs)
+    model = SimpleNamespace(config=config(name))
+    return family.layouts(model, rows, None, {**inputs, **family.layout_facts(model, inputs)})
 
 
 def library_counts(name: str, processor: Any, size: tuple[int, int], images_there: int) -> int:

@@ -18,6 +18,7 @@ from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.pruner import Pruner
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.ivcp import IVCPrune
+from ivcp.pruners.pyramiddrop import PyramidDrop
 from ivcp.pruners.sparsevlm import SparseVLM
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -116,4 +117,25 @@ def test_sparsevlm_equals_the_release(folder: Path, backend: str) -> None:
         )
     states, session = final_states(case, golden, pruner, case["pre"], backend)
     assert [row[0] for row in session.cache_lengths] == golden["kv_lengths"].tolist()
+    torch.testing.assert_close(states, golden["last_hidden"], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+@pytest.mark.parametrize("folder", cases("pyramiddrop"), ids=lambda folder: folder.name)
+def test_pyramiddrop_equals_the_release(folder: Path, backend: str) -> None:
+    case, golden = read(folder)
+    kept: list[Tensor] = []
+
+    class Spy(PyramidDrop):
+        def select(self, view: Any, stage: int) -> Any:
+            expected = golden[f"stage{stage}.scores"]
+            torch.testing.assert_close(view.last_attention(), expected, atol=1e-6, rtol=1e-4)
+            found = super().select(view, stage)
+            kept.append(view.index[found.keep])
+            return found
+
+    pruner = Spy(layers=tuple(case["layer_list"]), ratios=tuple(case["ratios"]), renumber=True)
+    states, _ = final_states(case, golden, pruner, case["pre"], backend)
+    for stage, found in enumerate(kept):
+        assert torch.equal(found, golden[f"stage{stage}.keep_original"])
     torch.testing.assert_close(states, golden["last_hidden"], atol=2e-5, rtol=0)

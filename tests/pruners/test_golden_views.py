@@ -45,7 +45,7 @@ class Recorded(Pruner):
     keep: tuple[int, ...]
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage(self.layer, cut_cache=False),)
+        return (Stage(self.layer, prune_earlier_kv=False),)
 
     def select(self, view: View, stage: int) -> Selection:
         return Selection(torch.tensor(self.keep))
@@ -130,9 +130,9 @@ def test_internvl_equals_the_release(folder: Path, monkeypatch: pytest.MonkeyPat
     view = RecordedView(image, layout, golden["values"].transpose(0, 1), 1e6)
     picks = torch.zeros(derived["tiles"], 256, dtype=torch.bool)
     picks.scatter_(1, golden["cos_topk"], value=True).scatter_(1, golden["sin_topk"], value=True)
-    assert torch.equal(pruner._reference_points(view), picks.flatten())
+    assert torch.equal(pruner._ivc_tokens(view), picks.flatten())
     if "map_in" in golden:
-        shown = torch.isin(image.parents[:-256], golden["map_in"]).nonzero()[:, 0]
+        shown = torch.isin(image.thumbnail_index[:-256], golden["map_in"]).nonzero()[:, 0]
         assert torch.equal(shown, golden["map_out"].sort().values)
     kept, released = pruner.select(view, 0).keep, golden["keep_image"].sort().values
     if "truncated" in folder.name:  # the release cut IVC tokens off here; they stay, seeds too
@@ -225,7 +225,7 @@ def test_deepseek_vl2_equals_the_release(folder: Path) -> None:
     own[image.tokens[:196] - start] = torch.arange(196)
     # Its cells are those of the square view, padding or not; without padding the map is the same.
     plain = deepseekvl2.views(start, (wide, high), 14)
-    cells = plain.tokens[196:][torch.isin(plain.parents[196:], own[chosen])] - start
+    cells = plain.tokens[196:][torch.isin(plain.thumbnail_index[196:], own[chosen])] - start
     assert torch.equal(cells, golden["map_out"].unique())
 
     keep = ivc.clone()

@@ -12,7 +12,7 @@ from ivcp import pruned
 from ivcp.core.errors import UserError
 from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.pruner import Pruner
-from ivcp.core.selection import ROLES, budget
+from ivcp.core.selection import budget
 from ivcp.engine.session import Session
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.foreground import ForegroundOnly
@@ -26,7 +26,7 @@ from ivcp.pruners.uniform import UniformGrid
 ONE = ImageLayout((Grid(3, 8, 10),))
 TILES = ImageLayout((Grid(3, 6, 6, "tile"), Grid(39, 6, 6, "tile"), Grid(75, 4, 4, "thumbnail")))
 BASES = [
-    FastV(layer=2, cut_cache=True),
+    FastV(layer=2, prune_earlier_kv=True),
     ForegroundOnly(layer=2),
     RandomPruning(layer=2),
     UniformGrid(layer=2),
@@ -40,7 +40,7 @@ def prefill(pruner: Pruner, image: ImageLayout = ONE) -> tuple[list[int], list[s
     with torch.no_grad(), pruned(model, pruner, family=LlamaWindow(image)) as session:
         model(inputs_embeds=prompt, use_cache=True)
     kept = torch.searchsorted(image.tokens, session.kept[0])
-    return kept.tolist(), [ROLES[role] for role in session.roles[0].tolist()], session
+    return kept.tolist(), session.reasons[0], session
 
 
 def by_turns(image: ImageLayout) -> list[list[int]]:
@@ -131,18 +131,20 @@ def test_ivc_tokens_of_an_early_stage_stay_to_the_end() -> None:
 
 def test_signals_stages_and_numbering_are_the_base_s() -> None:
     pruner = PlusIVC(base=SparseVLM(layers=(2, 4), renumber=True))
-    assert pruner.needs == {"embeddings", "hidden", "attention", "positions"}
+    wanted = {"embeddings", "hidden", "attention", "positions"}
+    assert all(stage.needs == wanted for stage in pruner.stages())
     assert [stage.layer for stage in pruner.stages()] == [2, 4]
     assert pruner.renumbers()
-    assert PlusIVC(base=RandomPruning()).needs == {"positions"}
+    (stage,) = PlusIVC(base=RandomPruning(layer=3)).stages()
+    assert stage.needs == {"positions", "hidden"}
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
         ({"base": NoPruning()}, "base must be a method that prunes"),
-        ({"base": "fastv"}, "base must be a method that prunes, .* got 'fastv'"),
-        ({"base": SparseVLM(budget="table")}, "must prune to a ratio, .* got 'table'"),
+        ({"base": "fastv"}, "base must be a method that prunes.* got 'fastv'"),
+        ({"base": SparseVLM(budget="table")}, "prunes to a ratio.*budget='table'"),
         ({"base": FastV(), "share": 1}, r"share must lie in \[0, 1\); got 1"),
         ({"base": FastV(), "added": "uniform"}, "added must be ivc or random; got 'uniform'"),
         ({"base": FastV(), "keep_ratio": 0}, "keep_ratio must be a number"),

@@ -65,7 +65,7 @@ def test_positions_change_answers_but_not_the_selection(method: Pruner, greedy) 
 def test_earlier_caches_can_stay_whole(method: Pruner, greedy) -> None:
     model, batch = model_of("qwen25vl"), batch_of("qwen25vl")
     for cut in (True, False):
-        with pruned(model, replace(method, cut_cache=cut)) as session:
+        with pruned(model, replace(method, prune_earlier_kv=cut)) as session:
             greedy(model, batch.inputs, 2)
         first, last = session.cache_lengths[0], session.cache_lengths[-1]
         assert first == (last if cut else batch.lengths)
@@ -103,7 +103,7 @@ def test_decoding_goes_on_from_the_right_position(family: str, renumber: bool) -
         if name in inputs:
             longer[name] = torch.nn.functional.pad(inputs[name], (0, 4), value=value)
     cache = DynamicCache(config=model.config.text_config)
-    pruner = IVCOnly(keep_ratio=0.4, layer=3, cut_cache=False, renumber=renumber)
+    pruner = IVCOnly(keep_ratio=0.4, layer=3, prune_earlier_kv=False, renumber=renumber)
     with torch.no_grad(), pruned(model, pruner):
         model(**inputs, past_key_values=cache, use_cache=True)
         steps = [model(input_ids=token, past_key_values=cache).logits for token in more.split(1, 1)]

@@ -31,7 +31,7 @@ def line(index: int, score: float, **told: Any) -> dict[str, Any]:
         "image_size": [100, 50],
         "images": GRIDS,
         "kept": [3, 6],
-        "roles": [1, 3],
+        "reasons": {"ivc": [3], "foreground": [6]},
         **told,
     }
 
@@ -114,7 +114,11 @@ def test_a_torn_picture_and_a_foreign_layout_are_said(make_pair: Any, tmp_path: 
     make_pair([], [])
     (tmp_path / "own/pictures").mkdir()
     (tmp_path / "own/pictures/000_s0.png").write_text("torn")
-    own = [line(0, 0.0), line(1, 0.0, images=[{"grids": 3}]), line(2, 0.0, kept=[3], roles=[77])]
+    own = [
+        line(0, 0.0),
+        line(1, 0.0, images=[{"grids": 3}]),
+        line(2, 0.0, kept=[3], reasons={"ivc": "x"}),
+    ]
     (gallery,), _ = make_pair([line(n, 1.0) for n in range(3)], own)
     problems = [case.problem for case in gallery.cases]
     assert "000_s0.png cannot be read" in problems[0]

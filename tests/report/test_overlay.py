@@ -9,16 +9,17 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ivcp.core.layout import Grid, ImageLayout
-from ivcp.core.selection import ROLES
 from ivcp.report.overlay import CAPTION, MARGIN, UNSEEN, draw_overlay
 from ivcp.report.panel import (
     BORDER,
     HATCH,
+    MORE_COLORS,
     PREDICTED_COLOR,
-    ROLE_COLORS,
+    REASON_COLORS,
     TRUE_COLOR,
     draw_panel,
     enlargement,
+    reason_color,
 )
 
 GRAY = Image.new("RGB", (48, 48), (200, 200, 200))
@@ -53,20 +54,23 @@ def photo_top(picture: Image.Image, side: int) -> int:
     return int(np.argmax(column < 700))
 
 
-def test_every_role_has_a_colour() -> None:
-    assert set(ROLE_COLORS) == set(ROLES)
-    assert len(set(ROLE_COLORS.values())) == len(ROLES)
+def test_reasons_have_colours_of_their_own() -> None:
+    assert len(set(REASON_COLORS.values())) == len(REASON_COLORS)
+    assert reason_color("ivc") == REASON_COLORS["ivc"]
+    assert reason_color("a method's own word") in MORE_COLORS
 
 
 def test_kept_cells_are_bright_and_in_their_place() -> None:
     layout = ImageLayout((Grid(7, 4, 4),))
-    picture = draw_overlay(GRAY, layout=layout, kept=[7, 13, 22], roles=[1, 2, 3])
+    picture = draw_overlay(
+        GRAY, layout=layout, kept=[7, 13, 22], reasons=["ivc", "seed", "foreground"]
+    )
     top = photo_top(picture, 480)
     panel = picture.crop((MARGIN, top, MARGIN + 480, top + 480))
     assert bright(panel, 4, 4) == [(0, 0), (1, 2), (3, 3)]
-    for role in (1, 2, 3):
-        assert count(picture, ROLE_COLORS[ROLES[role]]) > 500
-    assert count(picture, ROLE_COLORS["kept"]) == 0
+    for reason in ("ivc", "seed", "foreground"):
+        assert count(picture, REASON_COLORS[reason]) > 500
+    assert count(picture, REASON_COLORS["kept"]) == 0
 
 
 def test_small_photos_grow_and_large_ones_shrink() -> None:
@@ -109,7 +113,7 @@ def test_what_is_cropped_off_is_faded() -> None:
     panel = np.asarray(draw_panel(WIDE, [middle], {0: "ivc"}, 10)).astype(int)
     assert panel.shape == (240, 480, 3)
     assert panel[120, 60].tolist() == panel[120, 420].tolist() == [254, 196, 196]
-    assert panel[120, 180].tolist() == [251, 42, 17]  # a seventh of the role's colour
+    assert panel[120, 180].tolist() == [251, 42, 17]  # a seventh of the reason's colour
     assert panel[120, 300].max() < 100
     cropped = draw_overlay(WIDE, layout=ImageLayout((middle,)), kept=[0])
     assert count(cropped, UNSEEN) > 200
@@ -193,13 +197,13 @@ def test_the_photo_itself_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "roles", "message"),
+    ("kept", "reasons", "message"),
     [
         ([4], None, "got prompt index 4"),
         ([-1], None, "index -1"),
-        ([0, 1], [1], "Expected 2 roles"),
+        ([0, 1], ["ivc"], "Expected 2 reasons"),
     ],
 )
-def test_misuse_is_told(kept: list[int], roles: list[int] | None, message: str) -> None:
+def test_misuse_is_told(kept: list[int], reasons: list[str] | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        draw_overlay(GRAY, layout=FOUR, kept=kept, roles=roles)
+        draw_overlay(GRAY, layout=FOUR, kept=kept, reasons=reasons)

@@ -78,7 +78,7 @@ def page(make_run: Any, tmp_path: Path) -> Reader:
                 "score": score,
                 "images": [[5, 3, 3]],
                 "kept": [5, 9],
-                "roles": [1, 3],
+                "reasons": {"ivc": [5], "foreground": [9]},
             }
             for index, score in enumerate(scores)
         ]

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from ivcp.core.layout import Grid, ImageLayout
-from ivcp.core.selection import ROLES
 from ivcp.pruners.ivc import IVCOnly
-from ivcp.report.panel import ROLE_COLORS
+from ivcp.report.panel import REASON_COLORS
 from ivcp.report.positions import MOST, draw_positions, find_chosen, rotary_scores
 from ivcp.report.runs import find_runs
 
@@ -48,7 +47,7 @@ def make_chosen(make_run: Any, tmp_path: Path) -> Any:
             "id": "s<1>",
             "images": images or [{"grids": [GRID]}],
             "kept": kept,
-            "roles": [ROLES.index("ivc")] * len(kept),
+            "reasons": {"ivc": kept},
         }
         folder = make_run(name, **{"pruner": "ivc", "value": 0.5, **options})
         (folder / "predictions.jsonl").write_text(json.dumps(line) + "\n{torn")
@@ -69,14 +68,16 @@ def test_ivc_tokens_are_those_with_the_highest_scores(
     ranked = [values.sort(descending=True, stable=True).indices.tolist() for values in scores]
     count = next(n for n in range(30) if len({*ranked[0][:n], *ranked[1][:n]}) >= 11)
     best = {tokens[place] for order in ranked for place in order[:count]}
-    assert len(best - chosen.roles.keys()) <= 1  # the last step may offer two tokens for one place
+    assert (
+        len(best - chosen.reasons.keys()) <= 1
+    )  # the last step may offer two tokens for one place
     panel = draw_positions(chosen).axes[0]
     for values, line, marks in zip(scores, panel.lines, panel.collections, strict=False):
         assert line.get_ydata() == pytest.approx(values.tolist())
         height = dict(zip(tokens, values.tolist(), strict=True))
         marked = marks.get_offsets().tolist()
-        assert [place for place, _ in marked] == sorted(chosen.roles)
-        assert [y for _, y in marked] == pytest.approx([height[t] for t in sorted(chosen.roles)])
+        assert [place for place, _ in marked] == sorted(chosen.reasons)
+        assert [y for _, y in marked] == pytest.approx([height[t] for t in sorted(chosen.reasons)])
 
 
 def test_without_frequencies_roles_stand_alone(make_chosen: Any, tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_without_frequencies_roles_stand_alone(make_chosen: Any, tmp_path: Path)
         tuple(round(255 * part) for part in bars.get_facecolor()[0][:3]): len(bars.get_paths())
         for bars in figure.axes[0].collections
     }
-    assert strokes == {ROLE_COLORS["ivc"]: 12, (217, 217, 217): 18}
+    assert strokes == {REASON_COLORS["ivc"]: 12, (217, 217, 217): 18}
 
 
 def test_positions_of_tiles_are_not_guessed(make_chosen: Any, tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ def pruner(**settings: Any) -> dict[str, Any]:
 
 def test_settings_that_differ_are_told(make_run, tmp_path) -> None:
     for number, (renumber, share) in enumerate([(False, 0.2), (True, 0.2), (False, None)]):
-        config = pruner(layer=4, cut_cache=True, renumber=renumber, share=share)
+        config = pruner(layer=4, prune_earlier_kv=True, renumber=renumber, share=share)
         make_run(str(number), pruner="ivcp", value=0.5, layer=4, config=config)
-    make_run("other", pruner="fastv", value=0.5, layer=4, config=pruner(layer=4, cut_cache=False))
+    make_run(
+        "other", pruner="fastv", value=0.5, layer=4, config=pruner(layer=4, prune_earlier_kv=False)
+    )
     assert variants(tmp_path) == [
         "renumber=false share=0.2",
         "renumber=true share=0.2",
@@ -70,26 +72,26 @@ def test_a_method_in_a_method_goes_by_its_name(make_run, tmp_path) -> None:
 def test_lines_of_plots_are_apart(make_run, tmp_path) -> None:
     for cut in (True, False):
         for ratio in (0.5, 0.3):
-            config = pruner(layer=4, cut_cache=cut)
+            config = pruner(layer=4, prune_earlier_kv=cut)
             make_run(f"{cut}{ratio}", pruner="ivcp", value=0.5, ratio=ratio, config=config)
     runs = with_variants(find_runs([tmp_path])[0])
     labels = [one.label for one in make_series(runs).values()]
-    assert labels == ["ivcp cut_cache=false", "ivcp cut_cache=true"]
+    assert labels == ["ivcp prune_earlier_kv=false", "ivcp prune_earlier_kv=true"]
 
 
 def test_tables_and_page_have_a_column_only_where_runs_differ(make_run, tmp_path, capsys) -> None:
     make_run("a/none", pruner="none", value=0.9)
-    make_run("a/ivcp", pruner="ivcp", value=0.5, config=pruner(cut_cache=True))
+    make_run("a/ivcp", pruner="ivcp", value=0.5, config=pruner(prune_earlier_kv=True))
     for folder, told in (("a", False), ("b", True)):
         if told:
             make_run("b/none", pruner="none", value=0.9)
             for cut in (True, False):
-                make_run(f"b/{cut}", pruner="ivcp", value=0.5, config=pruner(cut_cache=cut))
+                make_run(f"b/{cut}", pruner="ivcp", value=0.5, config=pruner(prune_earlier_kv=cut))
         out = tmp_path / "out"
         assert main([str(tmp_path / folder), "--out", str(out)]) == 0
         texts = [(out / name).read_text() for name in ("table.md", "table.tex", "report.html")]
         for text in [*texts, capsys.readouterr().out]:
-            assert ("cache=false" in text.replace("\\", "")) == told
+            assert ("kv=false" in text.replace("\\", "")) == told
         assert ("| variant |" in texts[0]) == told
         head = (out / "table.csv").read_text().splitlines()[0].split(",")
         assert "variant" in head

@@ -1,0 +1,45 @@
+"""Methods and model families of other packages, found by their entry points."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from importlib.metadata import entry_points
+from typing import Any
+
+from ivcp.core.errors import UserError
+
+PRUNERS, FAMILIES = "ivcp.pruners", "ivcp.families"
+"""Groups of entry points under which other packages name their classes."""
+
+
+def plugged(group: str, base: Any) -> dict[str, Any]:
+    """Classes of other packages by the names of their entry points.
+
+    Args:
+        group: `PRUNERS` or `FAMILIES`.
+        base: What they must be.
+
+    Raises:
+        UserError: An entry point gives something else.
+    """
+    found: dict[str, Any] = {}
+    for point in entry_points(group=group):
+        kind: Any = point.load()
+        if not (inspect.isclass(kind) and issubclass(kind, base)) or inspect.isabstract(kind):
+            raise UserError(
+                f"The entry point {point.name!r} of {group} must give a {base.__name__} class; got "
+                f"{kind!r}."
+            )
+        found[point.name] = kind
+    return found
+
+
+def default_config(kind: type, **fixed: str) -> dict[str, Any]:
+    """A dataclass's configuration: its fields with their defaults, but for those that are fixed."""
+    config = {
+        field.name: field.default
+        for field in dataclasses.fields(kind)
+        if field.default is not dataclasses.MISSING
+    }
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **config, **fixed}

@@ -1,0 +1,77 @@
+"""`attach(model, pruner)`: hooks go on, and stay until the session is closed."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from ivcp.core.errors import UserError
+from ivcp.core.family import ModelAdapter
+from ivcp.core.pruner import Pruner, check_pair
+from ivcp.engine.checks import backend_of, check_model
+from ivcp.engine.hooks import Hooks
+from ivcp.engine.prefill import ModelParts
+from ivcp.engine.session import Session
+
+_pruned: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_lock = threading.Lock()
+
+
+def attach(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Session:
+    """Prune every forward pass with visual tokens until the session is closed.
+
+    Args:
+        model: An unmodified Hugging Face model that `adapter` knows.
+        adapter: How to look inside it.
+        pruner: The method.
+
+    Raises:
+        UserError: The model or its attention backend cannot serve the pruner.
+    """
+    decoder = adapter.decoder(model)
+    layers: list[nn.Module] = list(decoder.layers)  # type: ignore[arg-type]
+    kind = str(getattr(model.config, "model_type", ""))
+    if isinstance(pruner, Pruner):
+        pruner = pruner.fitted(kind, len(layers))
+    check_pair(pruner, adapter.provides(model.config), type(model).__name__, len(layers))
+    check_model(model, decoder)
+    backend_of(decoder)
+    parts = ModelParts(
+        adapter, pruner, decoder, len(layers), adapter.position_axes(model),
+        adapter.inverse_frequencies(model), adapter.text_encoder(model),
+    )  # fmt: skip
+    session = Session()
+    hooks = Hooks(model, parts, session)
+    with _lock:
+        if decoder in _pruned:
+            raise UserError(
+                "This model is being pruned already: leave that block (or close that session) "
+                "first; two methods together are a Compose."
+            )
+        _pruned.add(decoder)
+
+    def close() -> None:
+        hooks.detach()
+        _pruned.discard(decoder)
+
+    session.on_close(close)
+    try:
+        hooks.attach()
+    except BaseException:
+        close()
+        raise
+    return session
+
+
+@contextmanager
+def open_session(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Iterator[Session]:
+    """`attach` for the length of a block."""
+    session = attach(model, adapter, pruner)
+    try:
+        yield session
+    finally:
+        session.close()

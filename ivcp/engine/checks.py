@@ -1,0 +1,176 @@
+"""What is refused: selections that make no sense, and models that hooks cannot prune."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ivcp.core.errors import UserError
+from ivcp.core.selection import Selection
+
+BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
+
+
+def thorough(device: torch.device) -> bool:
+    """Whether values are checked too: where that waits for no device, or IVCP_CHECK=1 asks."""
+    return device.type == "cpu" or os.environ.get("IVCP_CHECK") == "1"
+
+
+def check_selections(
+    found: Any, counts: Sequence[int], hidden: Tensor, pruner: str
+) -> list[Selection]:
+    """The selections of a sample, one for each image, if they make sense.
+
+    Args:
+        found: What the pruner gave.
+        counts: Current visual tokens of each image.
+        hidden: (B, P, C) states that enter the stage's layer.
+        pruner: Name of the method, for messages.
+
+    Raises:
+        UserError: They do not.
+    """
+    if not isinstance(found, list | tuple) or len(found) != len(counts):
+        raise UserError(
+            f"{pruner}.select_sample must give a list of {len(counts)} selections, one an image; "
+            f"got {_described(found)}."
+        )
+    for one, count in zip(found, counts, strict=True):
+        try:
+            _check(one, count, hidden)
+        except ValueError as error:
+            raise UserError(f"{pruner} made a selection that cannot be used: {error}") from None
+    return list(found)
+
+
+def _check(found: Any, count: int, hidden: Tensor) -> None:
+    if not isinstance(found, Selection):
+        raise ValueError(f"select must give a Selection; got {_described(found)}.")
+    _check_index("keep", found.keep, count)
+    kept = len(found.keep)
+    for name, mask in (found.reasons or {}).items():
+        if not isinstance(name, str) or not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            raise ValueError(f"reasons must map words to truth values; got {name!r}.")
+        if mask.shape != (kept,):
+            raise ValueError(f"reason {name!r} must have the shape ({kept},) of keep.")
+    _check_states("states", found.states, kept, hidden)
+    merged = 0
+    if (found.merged_at is None) != (found.merged_states is None):
+        raise ValueError("merged_at and merged_states must come together.")
+    if found.merged_at is not None:
+        _check_index("merged_at", found.merged_at, count)
+        merged = len(found.merged_at)
+        _check_states("merged_states", found.merged_states, merged, hidden)
+    if not 0 <= found.merged_before <= merged:
+        raise ValueError(f"merged_before must lie in 0 .. {merged}; got {found.merged_before}.")
+    if kept + merged > count:
+        raise ValueError(f"it leaves {kept + merged} tokens of {count}.")
+    if not kept + merged:
+        raise ValueError("it leaves no token of the image; keep at least one.")
+    if not thorough(hidden.device):
+        return
+    if kept > 1 and not (found.keep.diff() > 0).all():
+        raise ValueError("keep must be ascending, each index once.")
+    both = found.keep if found.merged_at is None else torch.cat([found.keep, found.merged_at])
+    if both.min() < 0 or both.max() >= count:
+        raise ValueError(f"indices must lie in 0 .. {count - 1}, the current tokens of the image.")
+    if len(torch.unique(both)) < len(both):
+        raise ValueError("merged_at must hold each index once, and none that is kept.")
+
+
+def _check_index(name: str, index: Any, count: int) -> None:
+    if not isinstance(index, Tensor) or index.dtype != torch.long or index.ndim != 1:
+        raise ValueError(f"{name} must be a one-dimensional int64 tensor; got {_described(index)}.")
+    if len(index) > count:
+        raise ValueError(f"{name} has {len(index)} indices for {count} tokens.")
+
+
+def _check_states(name: str, states: Any, count: int, hidden: Tensor) -> None:
+    if states is None:
+        return
+    if not isinstance(states, Tensor) or not states.is_floating_point():
+        raise ValueError(f"{name} must be a tensor of numbers; got {_described(states)}.")
+    if states.shape != (count, hidden.shape[-1]):
+        raise ValueError(
+            f"{name} must have the shape ({count}, {hidden.shape[-1]}), one state a token; got "
+            f"{tuple(states.shape)}."
+        )
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
+    return f"a {type(value).__name__}"
+
+
+def backend_of(decoder: nn.Module) -> str:
+    """The attention backend that the language model uses now.
+
+    Raises:
+        UserError: Pruning does not know it.
+    """
+    backend = str(decoder.config._attn_implementation)  # type: ignore[union-attr]
+    if backend not in BACKENDS:
+        raise UserError(
+            f"Pruning supports the attention backends {', '.join(BACKENDS)}; the model uses "
+            f"{backend!r}. Load it with attn_implementation='sdpa'."
+        )
+    return backend
+
+
+def check_model(model: nn.Module, decoder: nn.Module) -> None:
+    """Refuse a model that hooks cannot prune.
+
+    Raises:
+        UserError: It is compiled, or attends within a sliding window.
+    """
+    for module in model.modules():
+        if getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod"):
+            raise UserError(
+                f"{type(module).__name__} is compiled, and compiled code runs no hooks: prune the "
+                "model as it was before torch.compile."
+            )
+    config: Any = decoder.config
+    kinds = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None)
+    if kinds is not None:
+        windowed = any(kind != "full_attention" for kind in kinds)
+    else:
+        windowed = window is not None and getattr(config, "use_sliding_window", True)
+    if windowed:
+        raise UserError(
+            "Pruning does not support models with sliding-window layers; where no prompt is longer "
+            f"than the window of {window} tokens, load the model with sliding_window=None."
+        )
+
+
+def check_generation(settings: dict[str, Any]) -> None:
+    """Refuse ways to generate that would prune something else than the prompt.
+
+    Args:
+        settings: What `generate` will follow.
+
+    Raises:
+        UserError: One of them is set.
+    """
+    refused = {
+        "prompt_lookup_num_tokens": "guessed tokens would be taken for the question",
+        "assistant_model": "guessed tokens would be taken for the question",
+        "assistant_early_exit": "guessed tokens would be taken for the question",
+        "use_mtp": "guessed tokens would be taken for the question",
+        "prefill_chunk_size": "a part of the prompt would be taken for the whole",
+    }
+    for name, reason in refused.items():
+        if settings.get(name):
+            raise UserError(
+                f"{name} cannot be used inside pruned(), where {reason}; generate without it."
+            )
+    if settings.get("use_cache") is False:
+        raise UserError(
+            "use_cache=False cannot be used inside pruned(), where each step would select anew "
+            "with the answer as question; generate with the cache."
+        )

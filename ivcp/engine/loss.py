@@ -1,0 +1,68 @@
+"""`labels` and `logits_to_keep`, which count the tokens of a prompt that is no longer whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ivcp.core.errors import UserError
+from ivcp.engine.prefill import Prefill
+
+IGNORED = -100
+
+
+def remaining_labels(labels: Tensor, prefill: Prefill | None) -> Tensor:
+    """The labels of the tokens that are left, -100 at padding.
+
+    Args:
+        labels: (B, S) of the tokens that entered.
+        prefill: The pass, or None if nothing was pruned.
+    """
+    if prefill is None or prefill.source is None:
+        return labels
+    source = prefill.source.to(labels.device)
+    left = labels.gather(1, source)
+    real = prefill.inputs.real
+    return left if real is None else left.masked_fill(~real.to(labels.device), IGNORED)
+
+
+def with_loss(
+    model: Any, output: Any, labels: Tensor, kwargs: dict[str, Any], prefill: Prefill | None
+) -> Any:
+    """The model's output with the loss that its own loss function gives for what is left."""
+    logits = output[0] if isinstance(output, tuple) else output.logits
+    extra = {name: kwargs[name] for name in ("num_items_in_batch",) if name in kwargs}
+    loss = model.loss_function(
+        logits=logits,
+        labels=remaining_labels(labels, prefill),
+        vocab_size=logits.shape[-1],
+        **extra,
+    )
+    if isinstance(output, tuple):
+        return loss, *output
+    return type(output)(**{"loss": loss, **output})
+
+
+def check_kept_logits(kept: int | Tensor, prefill: Prefill) -> None:
+    """Refuse `logits_to_keep` that would count tokens that are no longer there.
+
+    The last one is always there: behind an image that ends the prompt, it is the last that is left.
+
+    Raises:
+        UserError: It does.
+    """
+    if prefill.source is None:
+        return
+    if isinstance(kept, torch.Tensor) or kept > max(1, prefill.tail):
+        raise UserError(
+            "logits_to_keep counts the tokens of the whole prompt, of which some were dropped: "
+            f"give a number up to {max(1, prefill.tail)}, or take all logits, whose rows "
+            "session.remaining names."
+        )
+
+
+def vocabulary_head(model: nn.Module) -> bool:
+    """Whether a model computes logits and a loss itself."""
+    return hasattr(model, "lm_head") and hasattr(model, "loss_function")

@@ -1,0 +1,162 @@
+"""Values, keys and attention of one decoder layer, for all samples of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ivcp.core.family import ModelAdapter
+
+SCORES = 2**22
+"""Most attention scores that are held at once: 16 MB in float32."""
+KEYS = 2**23
+"""Most numbers of keys that are held at once in float32: 32 MB, or one sample's."""
+
+
+def rotary_rows(rotary: Any, choose: Callable[[Tensor], Tensor]) -> Any:
+    """Apply `choose` to position embeddings, a (cos, sin) pair or one complex tensor."""
+    if isinstance(rotary, tuple):
+        return tuple(choose(part) for part in rotary)
+    return choose(rotary)
+
+
+class LayerSignals:
+    """What one decoder layer shows at a stage; each is computed at most once, when asked for.
+
+    Args:
+        adapter: How to look inside the model.
+        layer: The decoder layer.
+        entering: (B, N, C) its input.
+        rotary: Its position embeddings.
+        stored: What its cache stores as keys and values, (B, G, M, D) each: the `N` tokens that
+            enter, if the layer has run, behind those of earlier turns; None if nothing.
+        has_run: Whether the layer has run, so that `stored` holds the tokens that enter.
+        real: (B, M + N or M) False at padding among all slots, or None.
+        device: Where the stage's layer takes its input.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        layer: nn.Module,
+        entering: Tensor,
+        rotary: Any,
+        stored: tuple[Tensor, Tensor] | None,
+        *,
+        has_run: bool,
+        real: Tensor | None,
+        device: torch.device,
+    ) -> None:
+        self.adapter, self.layer = adapter, layer
+        self.entering, self.rotary = entering, rotary
+        self.stored, self.has_run = stored, has_run
+        self.real, self.device = real, device
+        self._last_keys: tuple[slice, Tensor] | None = None
+
+    @property
+    def width(self) -> int:
+        """`N`, the columns of the tokens that enter; they are the last of all slots."""
+        return self.entering.shape[1]
+
+    @cached_property
+    def _slots(self) -> tuple[Tensor, Tensor]:
+        """What a cache would store of all slots, earlier turns included."""
+        if self.has_run and self.stored is not None:
+            return self.stored
+        new = self.adapter.stored_states(self.layer, self.entering, self.rotary)
+        if self.stored is None:
+            return new
+        keys, values = (
+            torch.cat([old.to(fresh.device), fresh], 2)
+            for old, fresh in zip(self.stored, new, strict=True)
+        )
+        return keys, values
+
+    def _keys(self, batch: slice) -> Tensor:
+        """(B', G, M, D) float32 keys of all slots of some samples; the last asked for are kept."""
+        if self._last_keys is None or self._last_keys[0] != batch:
+            keys, values = (part[batch] for part in self._slots)
+            self._last_keys = batch, self.adapter.cached_states(self.layer, keys, values)[0].float()
+        return self._last_keys[1]
+
+    def states(self, batch: int, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """(G, R, D) keys and values of columns of one sample."""
+        keys, values = (part[batch : batch + 1] for part in self._slots)
+        columns = (columns + keys.shape[2] - self.width).to(keys.device)
+        keys, values = self.adapter.cached_states(
+            self.layer, keys[:, :, columns], values[:, :, columns]
+        )
+        return keys[0].to(self.device), values[0].to(self.device)
+
+    def _queries(self, columns: Tensor, batch: slice) -> Tensor:
+        """(B', H, R, D) query states of (B', R) columns."""
+        there = self.entering.device
+        index = columns.to(there)
+
+        def asked(part: Tensor) -> Tensor:
+            own = (part[batch] if len(part) > 1 else part).expand(len(index), *part.shape[1:])
+            place = index.to(part.device)[..., None].expand(-1, -1, part.shape[-1])
+            return own.gather(1, place).to(there)
+
+        rotary = rotary_rows(self.rotary, asked)
+        return self.adapter.query_states(self.layer, asked(self.entering), rotary)
+
+    def _weights(self, columns: Tensor, batch: slice) -> Tensor:
+        """(B', R, M) attention that (B', R) columns pay to all slots, mean over heads, float32."""
+        keys = self._keys(batch)
+        query = self._queries(columns, batch).to(keys.device)
+        rows, groups, stored = len(keys), keys.shape[1], keys.shape[2]
+        query = query.reshape(rows, groups, -1, *query.shape[2:])  # (B', G, H / G, R, D)
+        logits = query.float() @ keys[:, :, None].mT
+        logits *= self.adapter.attention_scale(self.layer)
+        slots = torch.arange(stored, device=keys.device)
+        seen = slots <= stored - self.width + columns.to(keys.device)[..., None]  # (B', R, M)
+        if self.real is not None:
+            seen = seen & self.real[batch, None].to(keys.device)
+        weights = logits.masked_fill(~seen[:, None, None], float("-inf")).softmax(-1)
+        mean: Tensor = weights.mean((1, 2))
+        return mean
+
+    @cached_property
+    def last(self) -> Tensor:
+        """(B, N) attention that each row's last column pays to the columns of this pass."""
+        rows = len(self.entering)
+        ends = torch.full((rows, 1), self.width - 1, device=self.entering.device)
+        keys = self._slots[0]
+        some = max(1, min(self._rows_at_once, KEYS // max(1, keys[0].numel())))
+        parts = [
+            self._weights(ends[start : start + some], slice(start, min(rows, start + some)))
+            for start in range(0, rows, some)
+        ]
+        return torch.cat(parts)[:, 0, -self.width :].to(self.device)
+
+    @property
+    def _rows_at_once(self) -> int:
+        """Attention rows of one sample that are computed at once."""
+        config: Any = self.layer.self_attn.config  # type: ignore[union-attr]
+        return max(1, SCORES // (config.num_attention_heads * self._slots[0].shape[2]))
+
+    def attention(self, batch: int, columns: Tensor) -> Tensor:
+        """(R, N) attention that columns of one sample pay to the columns of this pass."""
+        parts = [weights for _, weights in self._chunks(batch, columns)]
+        return torch.cat(parts) if parts else self.entering.new_zeros(0, self.width).float()
+
+    def mean_attention(self, batch: int, columns: Tensor, weights: Tensor) -> Tensor:
+        """(N,) weighted mean of the rows of `attention`, a few rows at a time."""
+        total = torch.zeros(self.width, device=self.device)
+        weights = weights.float().to(self.device)
+        for start, part in self._chunks(batch, columns):
+            total += weights[start : start + len(part)] @ part
+        mean: Tensor = total / weights.sum()
+        return mean
+
+    def _chunks(self, batch: int, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
+        some = self._rows_at_once
+        for start in range(0, len(columns), some):
+            part = columns[None, start : start + some]
+            weights = self._weights(part, slice(batch, batch + 1))[0, :, -self.width :]
+            yield start, weights.to(self.device)

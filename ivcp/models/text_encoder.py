@@ -1,0 +1,85 @@
+"""CLIP's text tower, for methods that hold patches against the question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from ivcp.core.errors import UserError
+
+
+class ClipText:
+    """Cosines between patches of a CLIP vision tower and a text.
+
+    Patches go through CLIP's last norm and projection, one by one; a text longer than the tower
+    takes is cut into segments, whose cosines are averaged.
+
+    Args:
+        clip: `CLIPModel`, whose vision tower is the model's own.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(self, clip: nn.Module, tokenizer: Any) -> None:
+        self.clip: Any = clip
+        self.tokenizer = tokenizer
+        self._last: tuple[str, Tensor] | None = None
+
+    @classmethod
+    def load(cls, source: str, tower: nn.Module) -> ClipText:
+        """The text tower of a checkpoint, with the dtype and on the device of the vision tower.
+
+        Args:
+            source: Hub id or folder of a `CLIPModel`.
+            tower: The model's vision tower.
+
+        Raises:
+            UserError: It cannot be loaded, or was trained with another vision tower.
+        """
+        from transformers import AutoTokenizer, CLIPModel
+
+        weight = next(tower.parameters())
+        try:
+            clip = CLIPModel.from_pretrained(source, dtype=weight.dtype).to(weight.device).eval()
+            tokenizer = AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"The text encoder {source!r} could not be loaded ({reason}); download it where "
+                "the hub can be reached and point model.text_tower at the folder."
+            ) from error
+        width, wanted = clip.config.vision_config.hidden_size, tower.config.hidden_size  # type: ignore[union-attr]
+        if width != wanted:
+            raise UserError(
+                f"The text encoder {source!r} belongs to a vision tower of width {width}; the "
+                f"model's has {wanted}: set model.text_tower to the one it was trained with."
+            )
+        del clip.vision_model.encoder, clip.vision_model.embeddings  # the model has them itself
+        return cls(clip, tokenizer)
+
+    @torch.no_grad()
+    def embeddings(self, text: str) -> Tensor:
+        """(segments, E) embeddings of a text; the last text's are kept."""
+        if self._last is None or self._last[0] != text:
+            config: Any = self.clip.config.text_config
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            room = config.max_position_embeddings - 2
+            pieces = [ids[start : start + room] for start in range(0, len(ids), room)] or [[]]
+            start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+            device = self.clip.visual_projection.weight.device
+            rows = []
+            for piece in pieces:
+                row = torch.tensor([[start, *piece, end]], device=device)
+                rows.append(self.clip.get_text_features(row, return_dict=True).pooler_output)
+            self._last = text, torch.cat(rows)
+        return self._last[1]
+
+    @torch.no_grad()
+    def relevance(self, features: Tensor, text: str) -> Tensor:
+        """(V,) float32 cosine of each token with the text, mean over its segments."""
+        normed = self.clip.vision_model.post_layernorm(features)
+        patches = self.clip.visual_projection(normed).float()  # (V, E)
+        words = self.embeddings(text).float()
+        return cosine_similarity(patches[:, None], words[None], -1).mean(1)

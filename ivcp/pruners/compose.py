@@ -1,0 +1,76 @@
+"""Several methods one after the other, as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ivcp.core.errors import UserError
+from ivcp.core.pruner import Pruner, Stage, View
+from ivcp.core.selection import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compose(Pruner):
+    """Let each method prune what the one before has left, such as VisionZip and then FastV.
+
+    Stages follow each other, each with the needs of its own method. Every part keeps a fraction of
+    what it finds, so that the fractions multiply to `keep_ratio`.
+
+    Attributes:
+        keep_ratio: Fraction of visual tokens after the last part, in (0, 1].
+        parts: The methods, in the order of their layers, perhaps under names; one that asks for
+            whole images comes first.
+        ratios: "equal" gives all parts the same fraction; "own" leaves each part the `keep_ratio`
+            that it was made with, and `keep_ratio` must be their product.
+    """
+
+    parts: tuple[Pruner, ...]
+    ratios: Literal["equal", "own"] = "equal"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.parts, Mapping):  # a config names its parts
+            object.__setattr__(self, "parts", tuple(self.parts.values()))
+        super().__post_init__()
+        if len(self.parts) < 2:
+            raise UserError(f"parts must be two or more methods; got {list(self.parts)}.")
+        for number, part in enumerate(self.parts):
+            name = type(part).__name__
+            if not part.fills_ratio():
+                raise UserError(f"Each part must prune to a ratio; {name} does not: {part!r}.")
+            if number and part.whole_images:
+                raise UserError(
+                    f"{name} asks for all tokens of an image, so it must be the first part."
+                )
+        if len({part.renumbers() for part in self.parts}) > 1:
+            raise UserError("All parts must renumber positions, or none: set renumber alike.")
+        product = math.prod(part.keep_ratio for part in self.parts)
+        if self.ratios == "own" and not math.isclose(product, self.keep_ratio, rel_tol=1e-6):
+            raise UserError(
+                f"The keep ratios of the parts multiply to {product:g}; keep_ratio is "
+                f"{self.keep_ratio:g}: set it to that, or ratios to equal."
+            )
+
+    def stages(self) -> tuple[Stage, ...]:
+        return tuple(stage for part in self.parts for stage in part.stages())
+
+    def renumbers(self) -> bool:
+        return self.parts[0].renumbers()
+
+    def fitted(self, model_type: str, layers: int) -> Compose:
+        return replace(self, parts=tuple(part.fitted(model_type, layers) for part in self.parts))
+
+    def select(self, view: View, stage: int) -> Selection:
+        left = 1.0  # of the image's tokens, as budgets count
+        for number, part in enumerate(self.parts, 1):
+            left *= part.keep_ratio
+            if self.ratios == "equal":
+                left = self.keep_ratio ** (number / len(self.parts))
+            if stage < (own := len(part.stages())):
+                if number == len(self.parts):
+                    left = self.keep_ratio
+                return replace(part, keep_ratio=left).select(view, stage)
+            stage -= own
+        raise RuntimeError("this stage is none of the parts'")

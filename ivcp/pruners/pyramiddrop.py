@@ -1,0 +1,64 @@
+"""PyramidDrop: stage by stage, keep what the last prompt token is about to attend to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from ivcp.core.depths import scaled
+from ivcp.core.errors import UserError
+from ivcp.core.pruner import Signal, StagedPruner, View
+from ivcp.core.selection import Selection, top
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidDrop(StagedPruner):
+    """Drop more visual tokens at each of a few layers, as images become redundant with depth.
+
+    Before each stage's layer, tokens are ranked by the attention that the last prompt token is
+    going to pay them in that layer itself, computed for that one row with the layer's own weights.
+
+    Paper: PyramidDrop (arXiv 2410.17247); release: layers 8, 16 and 24 of 32, half at each.
+    Differs from the reference: original positions stay (`renumber` gives the release's gapless
+    numbering); grouped keys and batches work; the ratio is rounded, and the release's truncated
+    numbers of tokens are given by `ratios`.
+
+    Attributes:
+        keep_ratio: Fraction of visual tokens after the last stage, in (0, 1]; stages shrink
+            geometrically to it (release: 0.125).
+        layers: Decoder layers before which tokens leave, ascending, 0 .. L-1; "auto" takes 8, 16
+            and 24 of 32 and the same shares of other depths.
+        prune_earlier_kv: Whether they also leave the caches of earlier layers (release: no).
+        renumber: Whether surviving tokens get gapless positions, as in the release.
+        ratios: Fraction of the image's tokens to keep at each stage, in (0, 1], instead of
+            `keep_ratio`; numbers of tokens are truncated, as in the release.
+    """
+
+    ratios: tuple[float, ...] | None = None
+
+    needs: ClassVar[frozenset[Signal]] = frozenset({"attention"})
+    signals_from: ClassVar[Literal["previous", "next"]] = "next"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ratios is None:
+            return
+        if not all(0 < ratio <= 1 for ratio in self.ratios):
+            raise UserError(f"ratios must lie in (0, 1]; got {list(self.ratios)}.")
+        if self.layers != "auto" and len(self.ratios) != len(self.layers):
+            raise UserError(
+                f"ratios must name one number for each of the {len(self.layers)} layers; got "
+                f"{list(self.ratios)}."
+            )
+
+    def auto_layers(self, layers: int) -> tuple[int, ...]:
+        return scaled((8, 16, 24), 32, layers)
+
+    def fills_ratio(self) -> bool:
+        return self.ratios is None
+
+    def select(self, view: View, stage: int) -> Selection:
+        room = self.room(view, stage)
+        if self.ratios is not None:
+            room = max(1, int(view.image.length * self.ratios[stage]))
+        return Selection(top(view.last_attention(), room).sort().values)

@@ -1,0 +1,68 @@
+"""Methods of another package, installed beside this one and used by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small import save_untrained
+
+from ivcp.core.errors import UserError
+from ivcp.core.plugins import PRUNERS, plugged
+from ivcp.core.pruner import Pruner
+
+ROOT = Path(__file__).parents[1]
+METHOD = """
+from dataclasses import dataclass
+import torch
+from ivcp.core.pruner import ScorePruner
+
+@dataclass(frozen=True, kw_only=True)
+class Strided(ScorePruner):
+    step: int = 2
+
+    def score(self, view):
+        return -(torch.arange(len(view.index)) % self.step).float()
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder with a package of two files, as installers leave it."""
+    (tmp_path / "strided.py").write_text(METHOD)
+    info = tmp_path / "strided-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strided\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ivcp.pruners]\nstrided = strided:Strided\n")
+    return tmp_path
+
+
+def test_a_method_of_another_package_is_evaluated_by_name(elsewhere: Path, tmp_path: Path) -> None:
+    model, out = save_untrained(tmp_path / "model", layers=4), tmp_path / "run"
+    command = [
+        sys.executable, "run.py", "pruner=strided", "pruner.step=3", "ratio=0.3", "limit=2",
+        f"model.path={model}", "trainer=cpu", "logger=none", "workers=0", "pictures=0",
+        "generation.max_new_tokens=2", f"hydra.run.dir={out}",
+    ]  # fmt: skip
+    paths = os.pathsep.join([str(elsewhere), str(ROOT)])
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "metrics.json").read_text())
+    assert report["run"]["pruner"] == "strided"
+    assert report["run"]["config"]["pruner"]["step"] == 3
+    assert report["run"]["layer"] == 2
+    assert report["tokens"]["keep_ratio"] == pytest.approx(0.3, abs=0.01)
+
+
+def test_an_entry_point_that_is_no_method(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = elsewhere / "strided-1.0.dist-info"
+    (info / "entry_points.txt").write_text("[ivcp.pruners]\nstrided = json:loads\n")
+    monkeypatch.syspath_prepend(str(elsewhere))
+    with pytest.raises(UserError, match=r"'strided' of ivcp.pruners must give a Pruner class"):
+        plugged(PRUNERS, Pruner)
