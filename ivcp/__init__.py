@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["attach", "pruned"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """A method by the name of its class: `from ivcp import FastV`."""
+    from importlib import import_module
+    from pkgutil import iter_modules
+
+    if name[:1].isupper():
+        folder = import_module("ivcp.pruners").__path__
+        for module in iter_modules(folder, "ivcp.pruners."):
+            found = vars(import_module(module.name)).get(name)
+            if getattr(found, "__module__", None) == module.name:
+                return found
+    raise AttributeError(f"module 'ivcp' has no attribute {name!r}")
 
 
 def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = None) -> Session:

@@ -66,3 +66,15 @@ def test_an_entry_point_that_is_no_method(elsewhere: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(str(elsewhere))
     with pytest.raises(UserError, match=r"'strided' of ivcp.pruners must give a Pruner class"):
         plugged(PRUNERS, Pruner)
+
+
+def test_every_method_can_be_imported_from_the_package() -> None:
+    import ivcp
+    from ivcp.pruners.fastv import FastV
+
+    assert ivcp.FastV is FastV
+    assert ivcp.IVCPrune.__module__ == "ivcp.pruners.ivcp"
+    with pytest.raises(ImportError, match="cannot import name 'Unheard'"):
+        exec("from ivcp import Unheard")
+    with pytest.raises(AttributeError, match="no attribute 'torch'"):
+        _ = ivcp.torch

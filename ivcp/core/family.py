@@ -176,6 +176,10 @@ class ModelAdapter(ABC):
             rotary: The layer's position embeddings for these rows.
         """
 
+    def attention_heads(self, layer: nn.Module) -> int:
+        """Query heads of a layer."""
+        return int(layer.self_attn.config.num_attention_heads)  # type: ignore[union-attr,arg-type]
+
     def attention_scale(self, layer: nn.Module) -> float:
         """What a layer multiplies the products of queries and keys by."""
         return float(layer.self_attn.scaling)  # type: ignore[union-attr,arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +24,6 @@ class Encoding:
     Attributes:
         kind: "image" or "video".
         arguments: Its arguments.
-        result: What it returned; `generate` hands it to the forward pass.
         blocks: For each tower block that is looked at, its input (R, Ct) and keyword arguments.
         features: (R, Ct) states from which the projector's features are taken.
         facts: Small arguments on the CPU, once they were fetched.
@@ -32,11 +32,24 @@ class Encoding:
 
     kind: str
     arguments: dict[str, Any]
-    result: Any = None
     blocks: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
     features: Tensor | None = None
     facts: Mapping[str, Tensor] = field(default_factory=dict)
     tower: VisionTower | None = None
+    _result: weakref.ref[Any] | None = None
+
+    def returned(self, result: Any) -> None:
+        """Note what the call returned, which `generate` hands to the forward pass."""
+        self._result = weakref.ref(result)
+
+    def gave(self, output: Any) -> bool:
+        """Whether these features are what the call returned."""
+        return self._result is not None and self._result() is output
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether nobody holds the features any more, so that no pass can come with them."""
+        return self._result is None or self._result() is None
 
     @cached_property
     def call(self) -> dict[str, Any]:
@@ -85,6 +98,6 @@ def matching(encodings: list[Encoding], kwargs: Mapping[str, Any]) -> dict[str, 
     found = {}
     for kind, output in (kwargs.get("mm_encoder_outputs") or {}).items():
         for encoding in encodings:
-            if encoding.result is output:
+            if encoding.gave(output):
                 found[kind] = encoding
     return found

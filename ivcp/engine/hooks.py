@@ -32,7 +32,7 @@ from ivcp.engine.encoding import Encoding
 from ivcp.engine.layer_inputs import LayerInputs
 from ivcp.engine.loss import check_kept_logits, vocabulary_head, with_loss
 from ivcp.engine.prefill import ModelParts, Prefill
-from ivcp.engine.prompt import Chunk, Prompt, read_prompt
+from ivcp.engine.prompt import Chunk, Prompt, check_prompt, read_prompt
 from ivcp.engine.session import Session
 
 Args: TypeAlias = tuple[Any, ...]
@@ -170,8 +170,8 @@ class Hooks:
         def generate(*args: Any, **kwargs: Any) -> Any:
             given = kwargs.get("generation_config")
             own = getattr(self.model, "generation_config", None)
-            settings = {**_set(own), **_set(given), **kwargs}
-            check_generation(settings)
+            if self.parts.pruner.stages():
+                check_generation({**_set(own), **_set(given), **kwargs})
             self.running.encodings.clear()
             return method(*args, **kwargs)
 
@@ -190,9 +190,12 @@ class Hooks:
             bound = {**bound.pop("kwargs", {}), **bound}
             running.encoding = Encoding(kind, bound, tower=self.tower)
             try:
-                running.encoding.result = method(*args, **kwargs)
+                result = method(*args, **kwargs)
+                running.encoding.returned(result)
+                if running.entered is None:  # no forward pass is about to take them
+                    running.encodings = [e for e in running.encodings if not e.forgotten]
                 running.encodings.append(running.encoding)
-                return running.encoding.result
+                return result
             finally:
                 running.encoding = None
 
@@ -252,15 +255,18 @@ class Hooks:
         """Find the visual tokens of this forward pass."""
         running = self.running
         running.entered = None
+        named = self._named(module, args, kwargs)
         running.entered = read_prompt(
             self.parts.adapter,
             self.model,
-            self._named(module, args, kwargs),
+            named,
             running.encodings,
             self.session.id_of,
             self.session.questions_of,
         )
         running.encodings = []
+        if isinstance(running.entered, Prompt) and self.parts.pruner.stages():
+            check_prompt(named)
 
     def _language_model(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         """Begin to follow a pass through the layers."""

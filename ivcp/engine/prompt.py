@@ -96,7 +96,7 @@ def read_prompt(
         A `Prompt` where there are visual tokens.
 
     Raises:
-        UserError: Tokens and images do not belong together, or the pass cannot be pruned.
+        UserError: Tokens and images do not belong together.
     """
     ids: Tensor | None = kwargs.get("input_ids")
     embeds: Tensor | None = kwargs.get("inputs_embeds")
@@ -151,19 +151,28 @@ def read_prompt(
             "The prompt holds image tokens, but the inputs hold no image: pass what the "
             "processor made of it, or take the tokens out."
         )
-    if (cache := kwargs.get("past_key_values")) is not None:
-        check_cache(cache)
-    if isinstance(given, Tensor | dict) and (isinstance(given, dict) or given.ndim != 2):
-        raise UserError(
-            "Pruning supports padding masks of the shape (batch, length) only; got an attention "
-            f"mask {'for each kind of layer' if isinstance(given, dict) else tuple(given.shape)}."
-        )
     names = [functools.partial(identify, number, len(rows), row) for number, row in enumerate(rows)]
     own = {name: inputs[name] for name in facts}
     prompt = Prompt(width, mask, padding, layouts, names, own, {}, questions(len(rows)))
     for encoding in taken.values():
         prompt.take(encoding)
     return prompt
+
+
+def check_prompt(kwargs: dict[str, Any]) -> None:
+    """Refuse a cache or mask with which visual tokens cannot be pruned.
+
+    Raises:
+        UserError: The cache is no plain dynamic one, or the mask more than padding.
+    """
+    if (cache := kwargs.get("past_key_values")) is not None:
+        check_cache(cache)
+    given = kwargs.get("attention_mask")
+    if isinstance(given, Tensor | dict) and (isinstance(given, dict) or given.ndim != 2):
+        raise UserError(
+            "Pruning supports padding masks of the shape (batch, length) only; got an attention "
+            f"mask {'for each kind of layer' if isinstance(given, dict) else tuple(given.shape)}."
+        )
 
 
 def digest(tokens: Tensor) -> str:

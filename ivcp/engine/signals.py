@@ -137,8 +137,8 @@ class LayerSignals:
     @property
     def _rows_at_once(self) -> int:
         """Attention rows of one sample that are computed at once."""
-        config: Any = self.layer.self_attn.config  # type: ignore[union-attr]
-        return max(1, SCORES // (config.num_attention_heads * self._slots[0].shape[2]))
+        heads = self.adapter.attention_heads(self.layer)
+        return max(1, SCORES // (heads * self._slots[0].shape[2]))
 
     def attention(self, batch: int, columns: Tensor) -> Tensor:
         """(R, N) attention that columns of one sample pay to the columns of this pass."""
