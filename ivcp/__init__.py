@@ -49,8 +49,10 @@ def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = No
         UserError: The model cannot serve the pruner, or is being pruned already.
     """
     from ivcp.engine.attach import attach as attach_hooks
+    from ivcp.engine.checks import check_compiled
     from ivcp.models import find_family, find_model
 
+    check_compiled(model)  # as given: the model inside of a compiled one may not be
     if family is None:
         model = find_model(model)
         family = find_family(model)

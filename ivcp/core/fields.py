@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import numbers
 import types
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ivcp.core.errors import UserError
@@ -44,6 +44,8 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 def _fitted(value: Any, hint: Any) -> Any:
     """The value as Python's own type, or `NOT_MINE`."""
+    if hint is Any:
+        return value
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         found = (_fitted(value, option) for option in options)
@@ -57,6 +59,12 @@ def _fitted(value: Any, hint: Any) -> Any:
         if NOT_MINE in items:
             return NOT_MINE
         return value if isinstance(value, tuple) and items == value else items
+    if origin is frozenset:  # of words
+        if isinstance(value, str) or not isinstance(value, Collection):
+            return NOT_MINE
+        if not all(isinstance(item, str) for item in value):
+            return NOT_MINE
+        return value if isinstance(value, frozenset) else frozenset(value)
     if hint is bool:
         return value if isinstance(value, bool) else NOT_MINE
     if hint in (int, float) and isinstance(value, bool):
@@ -64,7 +72,7 @@ def _fitted(value: Any, hint: Any) -> Any:
     if hint is int:
         return int(value) if isinstance(value, numbers.Integral) else NOT_MINE
     if hint is float:
-        if isinstance(value, int | float):
+        if type(value) in (int, float):
             return value
         return float(value) if isinstance(value, numbers.Real) else NOT_MINE
     if hint is str:
@@ -83,6 +91,8 @@ def _described(hint: Any) -> str:
         return " or ".join(_described(option) for option in options)
     if origin is Literal:
         return " or ".join(str(option) for option in options)
+    if origin is frozenset:
+        return "a set of words"
     if origin is tuple:
         return f"a list, each item {_described(options[0])}"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}

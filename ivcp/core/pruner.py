@@ -42,7 +42,8 @@ TOWER_SIGNALS: frozenset[Signal] = frozenset({"tower_attention", "tower_keys", "
 class View(Protocol):
     """One image of one sample, as it stands before the stage's layer.
 
-    The `V` current visual tokens are those that earlier stages left. Tensors are on the model's
+    The `V` current visual tokens are those that earlier stages left; before the first stage all are
+    there, and `image.spans` says where each grid begins among them. Tensors are on the model's
     device; `values`, `keys`, `embeddings`, `hidden` and tower states have the model's dtype. A
     signal that the stage did not declare in its `needs` is refused. All of them are copies.
 
@@ -119,9 +120,12 @@ class View(Protocol):
         Mean over heads, and over the patches that make up a token.
 
         Args:
-            layer: Index of the tower's layer, negative from its end; declared by the stage.
-            queries: Who pays it: [CLS], all patches (and [CLS]) in the mean, or [CLS] where the
-                tower has one.
+            layer: Index of the tower's layer, 0 for the first or -1 for the last; declared by the
+                stage. The attention is that inside the layer.
+            queries: Who pays it. "all": every patch of the token's own tile, frame or window, and
+                [CLS], in the mean, so that tokens of runs of other lengths do not compare as they
+                are; "cls": [CLS] alone, refused where the tower has none; "auto": "cls" where there
+                is one, else "all".
         """
 
     def tower_keys(self, layer: int = -2) -> Tensor:
@@ -159,8 +163,8 @@ class Stage:
         prune_earlier_kv: Whether tokens also leave the KV cache of the layers that have run.
         signals_from: Which decoder layer shows its values, keys and attention: the "previous" one,
             which has run, or the "next" one, which is about to run.
-        tower_layers: Layers of the vision tower whose attention and keys are looked at, negative
-            from its end.
+        tower_layers: Layers of the vision tower whose attention and keys are looked at; 0 is the
+            first, -1 the last.
     """
 
     layer: int
@@ -184,7 +188,8 @@ class Pruner(ABC):
     keep_ratio: float = 0.5
 
     whole_images: ClassVar[bool] = False
-    """Whether the method asks for all tokens of an image, so that nothing may prune before it."""
+    """Whether `select` takes the view's tokens for all tokens of the image, so that nothing may
+    prune before it."""
 
     def __post_init__(self) -> None:
         """Check types and ranges.
@@ -360,17 +365,19 @@ class TowerPruner(Pruner):
     """Base of methods that prune before the language model, by what the vision tower shows.
 
     Attributes:
-        tower_layer: Layer of the vision tower that is looked at, negative from its end.
         renumber: Whether surviving tokens get gapless positions instead of keeping their own.
     """
 
-    tower_layer: int = -2
     renumber: bool = False
 
     needs: ClassVar[frozenset[Signal]] = frozenset()
 
+    @abstractmethod
+    def tower_layers(self) -> tuple[int, ...]:
+        """Layers of the vision tower that are looked at; 0 is the first, -1 the last."""
+
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage(0, self.needs, tower_layers=(self.tower_layer,)),)
+        return (Stage(0, self.needs, tower_layers=self.tower_layers()),)
 
     def renumbers(self) -> bool:
         return self.renumber
@@ -394,8 +401,10 @@ def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: 
         raise UserError(
             f"pruner must be an instance of a Pruner, such as FastV(keep_ratio=0.5); got {got}."
         )
-    name, before = type(pruner).__name__, -1
-    for stage in pruner.stages():
+    name, before, stages = type(pruner).__name__, -1, pruner.stages()
+    if not isinstance(stages, tuple | list):
+        raise UserError(f"{name}.stages() must give a tuple of Stage objects; got {stages!r}.")
+    for stage in stages:
         if not isinstance(stage, Stage):
             raise UserError(f"{name}.stages() must give Stage objects; got {stage!r}.")
         if missing := sorted(stage.needs - provides):

@@ -18,8 +18,6 @@ class VisionTower(ABC):
     patches are merged).
 
     Attributes:
-        per_tile: Whether the inputs do not say which tiles make up an image, so that `patches` and
-            `cls_rows` have an entry for each tile.
         per_tile: Whether a call does not say which tiles make up an image, so that `patches` and
             `cls_rows` have an entry for each tile.
         has_cls: Whether each image, tile or frame begins with a [CLS] row.

@@ -12,7 +12,7 @@ from torch import nn
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelAdapter
 from ivcp.core.pruner import Pruner, check_pair
-from ivcp.engine.checks import backend_of, check_model
+from ivcp.engine.checks import backend_of, check_model, forget_compiled
 from ivcp.engine.hooks import Hooks
 from ivcp.engine.prefill import ModelParts
 from ivcp.engine.session import Session
@@ -56,9 +56,11 @@ def attach(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Session:
 
     def close() -> None:
         hooks.detach()
+        forget_compiled()
         _pruned.discard(decoder)
 
     session.on_close(close)
+    forget_compiled()
     try:
         hooks.attach()
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,11 +123,11 @@ def backend_of(decoder: nn.Module) -> str:
     return backend
 
 
-def check_model(model: nn.Module, decoder: nn.Module) -> None:
-    """Refuse a model that hooks cannot prune.
+def check_compiled(model: nn.Module) -> None:
+    """Refuse a model that is compiled, or holds compiled parts.
 
     Raises:
-        UserError: It is compiled, or attends within a sliding window.
+        UserError: It is.
     """
     for module in model.modules():
         if getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod"):
@@ -134,6 +135,32 @@ def check_model(model: nn.Module, decoder: nn.Module) -> None:
                 f"{type(module).__name__} is compiled, and compiled code runs no hooks: prune the "
                 "model as it was before torch.compile."
             )
+
+
+def forget_compiled() -> None:
+    """Have code compiled anew that was compiled since the last call.
+
+    It runs the hooks that were there when it was compiled, and no others.
+    """
+    dynamo: Any = sys.modules.get("torch._dynamo")
+    if dynamo is None:
+        return
+    frames = dynamo.utils.counters["frames"]["total"]
+    if frames != _compiled["frames"]:
+        _compiled["frames"] = frames
+        torch.compiler.reset()
+
+
+_compiled = {"frames": 0}
+
+
+def check_model(model: nn.Module, decoder: nn.Module) -> None:
+    """Refuse a model that hooks cannot prune.
+
+    Raises:
+        UserError: It is compiled, or attends within a sliding window.
+    """
+    check_compiled(model)
     config: Any = decoder.config
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -40,11 +40,13 @@ class Encoding:
 
     def returned(self, result: Any) -> None:
         """Note what the call returned, which `generate` hands to the forward pass."""
-        self._result = weakref.ref(result)
+        first = next(_tensors(result), None)
+        self._result = None if first is None else weakref.ref(first)
 
     def gave(self, output: Any) -> bool:
         """Whether these features are what the call returned."""
-        return self._result is not None and self._result() is output
+        first = next(_tensors(output), None)  # accelerate's hooks rebuild the containers
+        return first is not None and self._result is not None and self._result() is first
 
     @property
     def forgotten(self) -> bool:
@@ -91,6 +93,15 @@ class Encoding:
         """Which entries of the tower's lists are the image's."""
         count = len(image.grids) if self.reading.tower.per_tile else 1
         return slice(image.number, image.number + count)
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """The tensors in what an image encoder returns."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping | list | tuple):
+        for part in output.values() if isinstance(output, Mapping) else output:
+            yield from _tensors(part)
 
 
 def matching(encodings: list[Encoding], kwargs: Mapping[str, Any]) -> dict[str, Encoding]:

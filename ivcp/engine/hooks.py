@@ -20,11 +20,12 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import TOWER_SIGNALS
-from ivcp.engine.cache import SlotMask
+from ivcp.engine.cache import PrunedLayer, SlotMask
 from ivcp.engine.checks import backend_of, check_generation
 from ivcp.engine.continuation import Continuation
 from ivcp.engine.deepstack import DeepStack
@@ -32,7 +33,7 @@ from ivcp.engine.encoding import Encoding
 from ivcp.engine.layer_inputs import LayerInputs
 from ivcp.engine.loss import check_kept_logits, vocabulary_head, with_loss
 from ivcp.engine.prefill import ModelParts, Prefill
-from ivcp.engine.prompt import Chunk, Prompt, check_prompt, read_prompt
+from ivcp.engine.prompt import Chunk, Prompt, check_prompt, check_text, read_prompt
 from ivcp.engine.session import Session
 
 Args: TypeAlias = tuple[Any, ...]
@@ -64,6 +65,21 @@ class Running(threading.local):
         self.kept_logits: int | Tensor = 0
 
 
+class Hook:
+    """One hook: it runs as it is between the parts of a compiled model, and is not copied."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.call(*args)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise UserError(
+            "A model cannot be copied or saved whole inside pruned(): do it outside of the block."
+        )
+
+
 class Hooks:
     """The hooks of one session.
 
@@ -85,18 +101,25 @@ class Hooks:
         stages = [s for s in parts.pruner.stages() if s.needs & (TOWER_SIGNALS | {"text_encoder"})]
         if stages:
             self.tower = parts.adapter.tower(model)
-            count = len(self.tower.blocks)
+            read = [s for s in stages if s.needs & {"tower_attention", "tower_keys"}]
             self.blocks = frozenset(
-                layer % count
-                for stage in stages
-                if stage.needs & {"tower_attention", "tower_keys"}
-                for layer in stage.tower_layers
+                self._tower_block(layer) for stage in read for layer in stage.tower_layers
             )
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise UserError(
-            "A model cannot be copied or saved whole inside pruned(): do it outside of the block."
-        )
+    def _tower_block(self, layer: int) -> int:
+        """Index of a block of the vision tower.
+
+        Raises:
+            UserError: The tower has none of that number.
+        """
+        count = 0 if self.tower is None else len(self.tower.blocks)
+        if not -count <= layer < count:
+            raise UserError(
+                f"{type(self.parts.pruner).__name__} looks at layer {layer} of the vision tower, "
+                f"but that of {type(self.model).__name__} has {count} layers: give a number in "
+                f"{-count} .. {count - 1}."
+            )
+        return layer % count
 
     def attach(self) -> None:
         """Put all hooks on."""
@@ -115,6 +138,8 @@ class Hooks:
         decoder = self.parts.decoder
         if callable(getattr(self.model, "generate", None)):
             self._replace(self.model, "generate", self._generating)
+        if hasattr(self.model, "_prepare_generation_config"):
+            self._replace(self.model, "_prepare_generation_config", self._preparing)
         for name, kind in ENCODERS.items():
             if hasattr(self.entry, name):
                 self._replace(self.entry, name, functools.partial(self._encoding, kind))
@@ -138,10 +163,10 @@ class Hooks:
                 self._after(module, self._features_out)
 
     def _before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        self.removers.append(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        self.removers.append(module.register_forward_pre_hook(Hook(hook), with_kwargs=True).remove)
 
     def _after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        self.removers.append(module.register_forward_hook(hook, with_kwargs=True).remove)
+        self.removers.append(module.register_forward_hook(Hook(hook), with_kwargs=True).remove)
 
     def _replace(self, module: nn.Module, name: str, wrap: Callable[..., Any]) -> None:
         """Put a wrapper before a method, and later what was there."""
@@ -176,6 +201,18 @@ class Hooks:
             return method(*args, **kwargs)
 
         return generate
+
+    def _preparing(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """What `generate` will follow, also where it was bound before the session."""
+
+        @functools.wraps(method)
+        def prepare(*args: Any, **kwargs: Any) -> Any:
+            config, rest = found = method(*args, **kwargs)
+            if self.parts.pruner.stages():
+                check_generation({**_set(config), **rest})
+            return found
+
+        return prepare
 
     def _encoding(self, kind: str, method: Callable[..., Any]) -> Callable[..., Any]:
         """An image encoder, with a note of its call: `generate` hands it to no forward pass."""
@@ -265,7 +302,9 @@ class Hooks:
             self.session.questions_of,
         )
         running.encodings = []
-        if isinstance(running.entered, Prompt) and self.parts.pruner.stages():
+        layers = getattr(named.get("past_key_values"), "layers", ())
+        pruned = any(isinstance(layer, PrunedLayer) and layer.stored for layer in layers)
+        if pruned or (isinstance(running.entered, Prompt) and self.parts.pruner.stages()):
             check_prompt(named)
 
     def _language_model(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
@@ -274,6 +313,10 @@ class Hooks:
         entered, running.entered = running.entered, None
         backend = backend_of(module)
         cache = kwargs.get("past_key_values")
+        if entered is None and self.parts.adapter.needs_ids:  # nothing else has called it
+            given = kwargs.get("inputs_embeds")
+            if given is not None and given.shape[1] > 1:
+                check_text(self.model, given, False)
         if not isinstance(entered, Prompt):
             chunk = entered or Chunk(0)
             past = None if chunk.past is None else SlotMask(chunk.past)

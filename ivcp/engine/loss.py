@@ -25,7 +25,12 @@ def remaining_labels(labels: Tensor, prefill: Prefill | None) -> Tensor:
     source = prefill.source.to(labels.device)
     left = labels.gather(1, source)
     real = prefill.inputs.real
-    return left if real is None else left.masked_fill(~real.to(labels.device), IGNORED)
+    if real is None:
+        return left
+    real = real.to(labels.device)
+    predicted = real.clone()
+    predicted[:, 1:] &= real[:, :-1]  # the padding in front of a row predicts nothing
+    return left.masked_fill(~predicted, IGNORED)
 
 
 def with_loss(

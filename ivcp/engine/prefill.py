@@ -366,6 +366,12 @@ class Prefill:
         pruned = [layer for layer in self.cache.layers if isinstance(layer, PrunedLayer)]
         alike = len({layer.get_mask_sizes(0)[0] for layer in self.cache.layers}) == 1
         plain = alike and all(one.mask is None and not one.renumbered for one in pruned)
+        if not plain:  # layers that were left whole refuse as well, before any has stored more
+            whole = self._inputs(self.prompt.real)
+            for index, layer in enumerate(self.cache.layers):
+                if not isinstance(layer, PrunedLayer) and layer.is_initialized:
+                    mask = whole.grown(self.bases[index], self.lengths.before[index])
+                    pruned.append(pruned_layer(self.cache, index, mask))
         for layer in pruned:
             layer.needs_session = not plain
             if layer.dropped:

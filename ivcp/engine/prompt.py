@@ -109,7 +109,7 @@ def read_prompt(
         return Chunk(width)
     if ids is None:
         if adapter.needs_ids:
-            _check_text(model, entering, shown)
+            check_text(model, entering, shown)
             return Chunk(width, *_masks(kwargs, None))
         ids = torch.full(entering.shape[:2], -1)
     taken = matching(encodings, kwargs)
@@ -189,7 +189,7 @@ def _masks(kwargs: dict[str, Any], host: Tensor | None) -> tuple[Tensor | None, 
     return (None, None) if host.all() else (given.bool(), host)
 
 
-def _check_text(model: nn.Module, embeds: Tensor, shown: bool) -> None:
+def check_text(model: nn.Module, embeds: Tensor, shown: bool) -> None:
     """Accept embeddings of text alone, recognised by being rows of the embedding table.
 
     Raises:

@@ -62,7 +62,7 @@ class Row:
         device = columns.device
         images = []
         for image in layout.images:
-            tokens = to_device(image.tokens, device)
+            tokens = to_device(image.tokens, device).clone()  # pruners are shown the layout's
             reasons = torch.zeros(image.length, dtype=torch.uint8, device=device)
             index = torch.arange(image.length, device=device)
             images.append(Visual(image, tokens, index, tokens, reasons, {}))

@@ -63,15 +63,23 @@ class LayerSignals:
         return self.entering.shape[1]
 
     @cached_property
+    def _there(self) -> torch.device:
+        """Where the layer computes; weights that are fetched to run it are nowhere until then."""
+        device = next(self.layer.parameters()).device
+        return self.entering.device if device.type == "meta" else device
+
+    @cached_property
     def _slots(self) -> tuple[Tensor, Tensor]:
         """What a cache would store of all slots, earlier turns included."""
         if self.has_run and self.stored is not None:
             return self.stored
-        new = self.adapter.stored_states(self.layer, self.entering, self.rotary)
+        there = self._there
+        rotary = rotary_rows(self.rotary, lambda part: part.to(there))
+        new = self.adapter.stored_states(self.layer, self.entering.to(there), rotary)
         if self.stored is None:
             return new
         keys, values = (
-            torch.cat([old.to(fresh.device), fresh], 2)
+            torch.cat([old.to(there), fresh], 2)
             for old, fresh in zip(self.stored, new, strict=True)
         )
         return keys, values
@@ -94,8 +102,8 @@ class LayerSignals:
 
     def _queries(self, columns: Tensor, batch: slice) -> Tensor:
         """(B', H, R, D) query states of (B', R) columns."""
-        there = self.entering.device
-        index = columns.to(there)
+        there = self._there
+        index = columns.to(self.entering.device)
 
         def asked(part: Tensor) -> Tensor:
             own = (part[batch] if len(part) > 1 else part).expand(len(index), *part.shape[1:])
@@ -126,6 +134,10 @@ class LayerSignals:
         """(B, N) attention that each row's last column pays to the columns of this pass."""
         rows = len(self.entering)
         ends = torch.full((rows, 1), self.width - 1, device=self.entering.device)
+        if self.real is not None:  # rows may be padded on the right
+            there = self.real[:, -self.width :].to(ends.device)
+            places = torch.arange(self.width, device=ends.device)
+            ends = (there * places).amax(1, keepdim=True)
         keys = self._slots[0]
         some = max(1, min(self._rows_at_once, KEYS // max(1, keys[0].numel())))
         parts = [

@@ -135,7 +135,10 @@ class ImageView:
             raise RuntimeError("the inputs of layer 0 were not kept")
         rows = self.forward.embeddings[self.batch]
         first, tokens = self.row.first.to(rows.device), self.visual.tokens.to(rows.device)
-        asking = to_device(self.row.layout.text_queries(self.image), rows.device)
+        asking = self.row.layout.text_queries(self.image)
+        if not len(asking):  # as in `queries`, the last token asks
+            asking = torch.tensor([self.row.layout.length - 1])
+        asking = to_device(asking, rows.device)
         device = self.forward.hidden.device
         return rows[first[asking]].to(device), rows[first[tokens]].to(device)
 
@@ -216,7 +219,7 @@ class ImageView:
         if not -count <= layer < count or layer % count not in declared:
             raise UserError(
                 f"{self.forward.pruner} reads layer {layer} of the vision tower, but its stage "
-                f"declares tower_layers {list(self.forward.stage.tower_layers)}."
+                f"declares tower_layers {list(self.forward.stage.tower_layers)}: add it there."
             )
         return layer % count
 

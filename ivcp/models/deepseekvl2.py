@@ -122,6 +122,11 @@ class DeepSeekVL2(HubFamily):
                 "config.image_token_id is not set (the published config.json has no such key); set "
                 "it to the id that the tokenizer gives to <image>."
             )
+        if lines is None and any(bool((row == token).any()) for row in rows):
+            raise UserError(
+                "How much of an image is padding shows in its pixels alone: pass pixel_values, or "
+                "encode them inside pruned(...)."
+            )
         layouts = []
         lengths = [images.token_count(crop) for crop in crops]
         for row, places in zip(rows, deal(rows, token, lengths), strict=True):

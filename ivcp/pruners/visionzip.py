@@ -30,12 +30,14 @@ class VisionZip(TowerPruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, merged ones included, in (0, 1].
-        tower_layer: Layer of the vision tower that is looked at (release: the second to last).
+        tower_layer: Layer of the vision tower that is looked at, negative from its end (release:
+            the second to last).
         renumber: Whether surviving tokens get gapless positions (release: yes).
         contextual_share: Part of the budget for merged tokens, in [0, 1) (release: 10 of 64).
         keep_cls: Whether [CLS] is kept as one of the tokens (release: yes).
     """
 
+    tower_layer: int = -2
     contextual_share: float = 0.15625
     keep_cls: bool = True
 
@@ -47,6 +49,9 @@ class VisionZip(TowerPruner):
         super().__post_init__()
         if not 0 <= self.contextual_share < 1:
             raise UserError(f"contextual_share must lie in [0, 1); got {self.contextual_share!r}.")
+
+    def tower_layers(self) -> tuple[int, ...]:
+        return (self.tower_layer,)
 
     def select(self, view: View, stage: int) -> Selection:
         target, attention = self.target(view), view.tower_attention(self.tower_layer)
