@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ivcp.core.family import ModelAdapter
 from ivcp.core.layout import ImageLayout, PromptLayout
-from ivcp.core.pruner import LAYER_SIGNALS
+from ivcp.core.view import LAYER_SIGNALS
 from ivcp.models.decoders import PLAIN
 from ivcp.models.deepseekvl2 import DeepSeekVL2
 from ivcp.models.hub import HubFamily

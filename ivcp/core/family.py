@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ivcp.core.layout import PromptLayout
-from ivcp.core.pruner import Pruner, Signal, check_pair
+from ivcp.core.pruner import Pruner, check_pair
 from ivcp.core.text_encoder import TextEncoder
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
+from ivcp.core.view import Signal
 
 TOKEN_PIXELS = 28 * 28
 """Pixels of a visual token where a family says nothing of its own."""

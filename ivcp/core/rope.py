@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ivcp.core.devices import to_device
-from ivcp.core.pruner import View
 from ivcp.core.selection import ranks
+from ivcp.core.view import View
 
 
 def rotation_scores(positions: Tensor, inverse_frequencies: Tensor) -> tuple[Tensor, Tensor]:

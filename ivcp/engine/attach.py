@@ -14,7 +14,7 @@ from ivcp.core.family import ModelAdapter
 from ivcp.core.pruner import Pruner, check_pair
 from ivcp.engine.checks import backend_of, check_model, forget_compiled
 from ivcp.engine.hooks import Hooks
-from ivcp.engine.prefill import ModelParts
+from ivcp.engine.parts import ModelParts
 from ivcp.engine.session import Session
 
 _pruned: weakref.WeakSet[nn.Module] = weakref.WeakSet()

@@ -148,6 +148,13 @@ def pruned_layer(cache: Cache, index: int, past: SlotMask | None = None) -> Prun
     return new
 
 
+def stored_slots(cache: Cache | None, index: int) -> int:
+    """Slots that layer `index` of a cache stores."""
+    if cache is None or index >= len(cache.layers) or not cache.layers[index].is_initialized:
+        return 0
+    return int(cache.layers[index].keys.shape[2])
+
+
 def check_cache(cache: Any) -> None:
     """Refuse a cache that cannot be pruned.
 

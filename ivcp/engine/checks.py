@@ -76,10 +76,11 @@ def _check(found: Any, count: int, hidden: Tensor) -> None:
         return
     if kept > 1 and not (found.keep.diff() > 0).all():
         raise ValueError("keep must be ascending, each index once.")
-    both = found.keep if found.merged_at is None else torch.cat([found.keep, found.merged_at])
-    if both.min() < 0 or both.max() >= count:
+    merged_at = found.keep[:0] if found.merged_at is None else found.merged_at
+    outer = torch.cat([found.keep[:1], found.keep[-1:], merged_at])
+    if outer.amin() < 0 or outer.amax() >= count:
         raise ValueError(f"indices must lie in 0 .. {count - 1}, the current tokens of the image.")
-    if len(torch.unique(both)) < len(both):
+    if merged and len(torch.unique(torch.cat([found.keep, merged_at]))) < len(found):
         raise ValueError("merged_at must hold each index once, and none that is kept.")
 
 

@@ -14,27 +14,33 @@ there on; so passes of several threads do not meet.
 
 from __future__ import annotations
 
-import functools
 import inspect
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import TOWER_SIGNALS
+from ivcp.core.view import TOWER_SIGNALS
 from ivcp.engine.cache import PrunedLayer, SlotMask
-from ivcp.engine.checks import backend_of, check_generation
+from ivcp.engine.checks import backend_of
 from ivcp.engine.continuation import Continuation
 from ivcp.engine.deepstack import DeepStack
-from ivcp.engine.encoding import Encoding
 from ivcp.engine.layer_inputs import LayerInputs
 from ivcp.engine.loss import check_kept_logits, vocabulary_head, with_loss
-from ivcp.engine.prefill import ModelParts, Prefill
+from ivcp.engine.parts import ModelParts
+from ivcp.engine.prefill import Prefill
 from ivcp.engine.prompt import Chunk, Prompt, check_prompt, check_text, read_prompt
 from ivcp.engine.session import Session
+from ivcp.engine.wrappers import (
+    Running,
+    guarded_generate,
+    guarded_numbering,
+    guarded_settings,
+    noted_encoder,
+)
 
 Args: TypeAlias = tuple[Any, ...]
 Kwargs: TypeAlias = dict[str, Any]
@@ -42,27 +48,6 @@ Kwargs: TypeAlias = dict[str, Any]
 ENCODERS = {"get_image_features": "image", "get_video_features": "video"}
 RUNNING = "ivcp_running"
 """Keyword argument by which a forward pass travels through the language model's layers."""
-
-
-class Running(threading.local):
-    """What the hooks know of the forward pass that a thread is in.
-
-    Attributes:
-        encodings: Calls of the image encoder that no forward pass has taken yet.
-        encoding: The one that is running.
-        entered: What has entered, between the model's entry and its language model.
-        prefill: The last prefill of the pass, until the model ends.
-        labels: What the model was called with, for after the pass.
-        kept_logits: Likewise.
-    """
-
-    def __init__(self) -> None:
-        self.encodings: list[Encoding] = []
-        self.encoding: Encoding | None = None
-        self.entered: Chunk | None = None
-        self.prefill: Prefill | None = None
-        self.labels: Tensor | None = None
-        self.kept_logits: int | Tensor = 0
 
 
 class Hook:
@@ -136,26 +121,27 @@ class Hooks:
 
     def _attach(self) -> None:
         decoder = self.parts.decoder
-        if callable(getattr(self.model, "generate", None)):
-            self._replace(self.model, "generate", self._generating)
-        if hasattr(self.model, "_prepare_generation_config"):
-            self._replace(self.model, "_prepare_generation_config", self._preparing)
+        if self.parts.pruner.stages() and callable(getattr(self.model, "generate", None)):
+            self._replace(self.model, "generate", partial(guarded_generate, running=self.running))
+        if self.parts.pruner.stages() and hasattr(self.model, "_prepare_generation_config"):
+            self._replace(self.model, "_prepare_generation_config", guarded_settings)
         for name, kind in ENCODERS.items():
             if hasattr(self.entry, name):
-                self._replace(self.entry, name, functools.partial(self._encoding, kind))
+                wrap = partial(noted_encoder, kind=kind, tower=self.tower, running=self.running)
+                self._replace(self.entry, name, wrap)
         if hasattr(self.entry, "get_rope_index"):
-            self._replace(self.entry, "get_rope_index", self._numbering)
+            self._replace(self.entry, "get_rope_index", guarded_numbering)
         if vocabulary_head(self.model):
             self._before(self.model, self._called)
             self._after(self.model, self._ended)
         self._before(self.entry, self._entered)
         self._before(decoder, self._language_model)
         for index, layer in enumerate(decoder.layers):  # type: ignore[arg-type]
-            self._before(layer, functools.partial(self._before_layer, index))
+            self._before(layer, partial(self._before_layer, index))
         self._after(decoder, self._finished)
         if self.tower is not None:
             for index in sorted(self.blocks):
-                self._before(self.tower.blocks[index], functools.partial(self._block, index))
+                self._before(self.tower.blocks[index], partial(self._block, index))
             module, site = self.tower.feature_site
             if site == "input":
                 self._before(module, self._features_in)
@@ -187,71 +173,6 @@ class Hooks:
             return kwargs
         bound = dict(self.signatures[module].bind_partial(*args, **kwargs).arguments)
         return {**bound.pop("kwargs", {}), **bound}
-
-    def _generating(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """`generate`, which is asked first whether it would prune something else."""
-
-        @functools.wraps(method)
-        def generate(*args: Any, **kwargs: Any) -> Any:
-            given = kwargs.get("generation_config")
-            own = getattr(self.model, "generation_config", None)
-            if self.parts.pruner.stages():
-                check_generation({**_set(own), **_set(given), **kwargs})
-            self.running.encodings.clear()
-            return method(*args, **kwargs)
-
-        return generate
-
-    def _preparing(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """What `generate` will follow, also where it was bound before the session."""
-
-        @functools.wraps(method)
-        def prepare(*args: Any, **kwargs: Any) -> Any:
-            config, rest = found = method(*args, **kwargs)
-            if self.parts.pruner.stages():
-                check_generation({**_set(config), **rest})
-            return found
-
-        return prepare
-
-    def _encoding(self, kind: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        """An image encoder, with a note of its call: `generate` hands it to no forward pass."""
-        signature = inspect.signature(method)
-
-        @functools.wraps(method)
-        def encode(*args: Any, **kwargs: Any) -> Any:
-            running = self.running
-            if running.encoding is not None:  # some encode videos as images
-                return method(*args, **kwargs)
-            bound = dict(signature.bind_partial(*args, **kwargs).arguments)
-            bound = {**bound.pop("kwargs", {}), **bound}
-            running.encoding = Encoding(kind, bound, tower=self.tower)
-            try:
-                result = method(*args, **kwargs)
-                running.encoding.returned(result)
-                if running.entered is None:  # no forward pass is about to take them
-                    running.encodings = [e for e in running.encodings if not e.forgotten]
-                running.encodings.append(running.encoding)
-                return result
-            finally:
-                running.encoding = None
-
-        return encode
-
-    def _numbering(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """M-RoPE's numbering, which runs out of images where the inputs hold too few."""
-
-        @functools.wraps(method)
-        def number(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return method(*args, **kwargs)
-            except StopIteration as error:
-                raise UserError(
-                    "The prompts hold more images than the inputs: give one image for each "
-                    "placeholder."
-                ) from error
-
-        return number
 
     def _block(self, index: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         """Note what enters a block of the vision tower."""
@@ -366,10 +287,3 @@ class Hooks:
         check_kept_logits(self.running.kept_logits, prefill)
         self.session.record(prefill)
         self.running.prefill = prefill
-
-
-def _set(config: Any) -> Mapping[str, Any]:
-    """What a generation config sets."""
-    if config is None:
-        return {}
-    return {name: value for name, value in vars(config).items() if value is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,57 +10,19 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from ivcp.core.devices import to_device
-from ivcp.core.family import ModelAdapter
-from ivcp.core.pruner import LAYER_SIGNALS, Pruner
 from ivcp.core.selection import Selection
-from ivcp.core.text_encoder import TextEncoder
-from ivcp.engine.cache import PrunedLayer, SlotMask, keep_slots, pruned_layer
+from ivcp.core.view import LAYER_SIGNALS
+from ivcp.engine.cache import PrunedLayer, SlotMask, pruned_layer, stored_slots
 from ivcp.engine.checks import check_selections
 from ivcp.engine.deepstack import DeepStack
 from ivcp.engine.layer_inputs import LayerInputs
+from ivcp.engine.parts import ModelParts
 from ivcp.engine.prompt import Prompt
 from ivcp.engine.rows import KEPT, MERGED, Row, pad_left
 from ivcp.engine.signals import LayerSignals, rotary_rows
 from ivcp.engine.stopwatch import Stopwatch
+from ivcp.engine.stored import StoredTokens
 from ivcp.engine.view import Forward, ImageView
-
-
-@dataclass(frozen=True)
-class ModelParts:
-    """What stays the same in all forward passes of a session.
-
-    Attributes:
-        adapter: How to look inside the model.
-        pruner: The method, its layers fitted.
-        decoder: The language model.
-        depth: Number of decoder layers.
-        axes: Axes of its position ids.
-        inverse_frequencies: (D / 2,) float32, on the CPU.
-        text_encoder: Gives the text tower, if the family has one.
-    """
-
-    adapter: ModelAdapter
-    pruner: Pruner
-    decoder: nn.Module
-    depth: int
-    axes: int
-    inverse_frequencies: Tensor
-    text_encoder: Callable[[], TextEncoder] | None
-
-
-@dataclass
-class Group:
-    """Layers whose caches hold the same tokens of this forward pass.
-
-    Attributes:
-        layers: Their indices.
-        slots: For each sample, where each present token stands among the last `width` slots.
-        width: Slots that this forward pass added to each of them.
-    """
-
-    layers: list[int]
-    slots: list[Tensor]
-    width: int
 
 
 @dataclass
@@ -123,7 +84,7 @@ class Prefill:
         self.cache, self.width, self.deepstack = cache, width, deepstack
         self.stages = {stage.layer: n for n, stage in enumerate(parts.pruner.stages())}
         self.clock, self.lengths = Stopwatch(), Lengths()
-        self.groups: list[Group] = []
+        self.stored = StoredTokens()
         self.reasons = [KEPT, MERGED]
         self.source: Tensor | None = None  # (B, P) columns at which what is left entered layer 0
         self.last_run: LayerRun | None = None
@@ -168,7 +129,7 @@ class Prefill:
         if (number := self.stages.get(index)) is not None:
             with self.clock.running(hidden.device):
                 hidden = self._stage(number, LayerRun(layer, hidden, kwargs["position_embeddings"]))
-        counts, before = self.lengths, _slots(self.cache, index)
+        counts, before = self.lengths, stored_slots(self.cache, index)
         self.bases.append(self._base(index))
         counts.layer_tokens.append([len(row) for row in self.rows])
         counts.before.append(before)
@@ -205,13 +166,13 @@ class Prefill:
         pruned = self._pruned_before(index)
         if pruned is not None:
             return pruned.mask
-        return self.past if _slots(self.cache, index) else None
+        return self.past if stored_slots(self.cache, index) else None
 
     def _rotary(self, index: int, hidden: Tensor, given: Any) -> Any:
         """Position embeddings of what enters a layer now."""
         pruned, dropped = self._pruned_before(index), self.source is not None
         if (dropped and self.parts.pruner.renumbers()) or (pruned and pruned.renumbered):
-            return self.inputs.gapless(self._base(index), _slots(self.cache, index), hidden)
+            return self.inputs.gapless(self._base(index), stored_slots(self.cache, index), hidden)
         return self._narrowed(given) if dropped else given
 
     def _narrowed(self, rotary: Any) -> Any:
@@ -247,7 +208,7 @@ class Prefill:
             row.chosen(found, self.reasons)
             for row, found in zip(self.rows, selections, strict=True)
         ]
-        self._open_group(stage.layer, hidden.shape[1])
+        self.stored.close_group(stage.layer, [row.columns for row in self.rows], hidden.shape[1])
         changed = any(
             one.merged_states is not None or one.states is not None
             for found in selections
@@ -284,7 +245,10 @@ class Prefill:
         if stage.signals_from == "next":
             index, base = stage.layer, self._base(stage.layer)
             rotary = self._rotary(index, run.entering, run.rotary)
-            shown, before = LayerRun(run.layer, run.entering, rotary), _slots(self.cache, index)
+            shown, before = (
+                LayerRun(run.layer, run.entering, rotary),
+                stored_slots(self.cache, index),
+            )
         else:
             if self.last_run is None:
                 raise RuntimeError("no layer has run before this stage")
@@ -296,20 +260,13 @@ class Prefill:
             real = torch.ones(len(mask.real), total, dtype=torch.bool, device=run.entering.device)
             real[:, : mask.real.shape[1]] = mask.real[:, :total]
         stored = None
-        if held := _slots(self.cache, index):
+        if held := stored_slots(self.cache, index):
             layer = self.cache.layers[index]  # type: ignore[union-attr]
             stored = layer.keys, layer.values
         return LayerSignals(
             self.parts.adapter, shown.layer, shown.entering, shown.rotary, stored,
             has_run=held == total, real=real, device=run.entering.device,
         )  # fmt: skip
-
-    def _open_group(self, index: int, width: int) -> None:
-        """The layers since the last stage hold what is present now."""
-        first = 1 + max((layer for group in self.groups for layer in group.layers), default=-1)
-        if first < index:
-            columns = [row.columns for row in self.rows]
-            self.groups.append(Group(list(range(first, index)), columns, width))
 
     def _drop(self, chosen: list[Tensor], hidden: Tensor, *, earlier: bool) -> Tensor:
         """Keep the chosen tokens of each row in the hidden states and, if asked, in the caches."""
@@ -320,28 +277,24 @@ class Prefill:
             row.origin = row.origin[tokens]
             row.columns = torch.arange(width - len(tokens), width, device=hidden.device)
         self.inputs, self.narrowed = self._inputs(real), None
-        for group in self.groups:
-            group.slots = [
-                s.to(tokens.device)[tokens] for s, tokens in zip(group.slots, chosen, strict=True)
-            ]
-            if earlier:
-                self._cut(group)
+        self.stored.keep(chosen)
+        if earlier:
+            self._prune_earlier()
         self.source, _ = pad_left([row.first[row.origin] for row in self.rows])
         if len(slots) == 1:
             return hidden.index_select(1, slots[0])
         return hidden.gather(1, slots[..., None].expand(-1, -1, hidden.shape[-1]))
 
-    def _cut(self, group: Group) -> None:
+    def _prune_earlier(self) -> None:
         """Take dropped tokens out of the caches of layers that have run."""
-        slots, _ = pad_left(group.slots)  # padded like the rows, so the same slots are real
-        for index in group.layers:
-            before = self.lengths.before[index]
-            if self.cache is not None and _slots(self.cache, index):
-                layer = pruned_layer(self.cache, index)
-                keep_slots(layer, slots, self.inputs.grown(self.bases[index], before), group.width)
-            self.lengths.cached[index] = [before + len(row) for row in self.rows]
-        group.width = slots.shape[1]
-        group.slots = [row.columns for row in self.rows]
+        lengths = self.lengths
+
+        def mask_of(index: int) -> SlotMask | None:
+            return self.inputs.grown(self.bases[index], lengths.before[index])
+
+        self.stored.prune(self.cache, [row.columns for row in self.rows], mask_of)
+        for index, before in enumerate(lengths.before):
+            lengths.cached[index] = [before + len(row) for row in self.rows]
 
     def _place_states(self, selections: list[list[Selection]], hidden: Tensor) -> None:
         """Overwrite the states of kept tokens that get others, and of merged ones."""
@@ -387,10 +340,3 @@ class Prefill:
             return 0
         layers = [layer for layer in self.cache.layers if layer.is_initialized]
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
-
-
-def _slots(cache: Cache | None, index: int) -> int:
-    """Slots that a layer of a cache stores."""
-    if cache is None or index >= len(cache.layers) or not cache.layers[index].is_initialized:
-        return 0
-    return int(cache.layers[index].keys.shape[2])

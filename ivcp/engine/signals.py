@@ -118,15 +118,16 @@ class LayerSignals:
         keys = self._keys(batch)
         query = self._queries(columns, batch).to(keys.device)
         rows, groups, stored = len(keys), keys.shape[1], keys.shape[2]
-        query = query.reshape(rows, groups, -1, *query.shape[2:])  # (B', G, H / G, R, D)
-        logits = query.float() @ keys[:, :, None].mT
-        logits *= self.adapter.attention_scale(self.layer)
+        asked = query.shape[2]
+        query = query.float() * self.adapter.attention_scale(self.layer)
+        query = query.reshape(rows, groups, -1, query.shape[3])  # (B', G, H / G * R, D)
+        logits = (query @ keys.mT).view(rows, -1, asked, stored)  # (B', H, R, M)
         slots = torch.arange(stored, device=keys.device)
         seen = slots <= stored - self.width + columns.to(keys.device)[..., None]  # (B', R, M)
         if self.real is not None:
             seen = seen & self.real[batch, None].to(keys.device)
-        weights = logits.masked_fill(~seen[:, None, None], float("-inf")).softmax(-1)
-        mean: Tensor = weights.mean((1, 2))
+        weights = logits.masked_fill_(~seen[:, None], float("-inf")).softmax(-1)
+        mean: Tensor = weights.mean(1)
         return mean
 
     @cached_property
@@ -161,6 +162,9 @@ class LayerSignals:
         """(N,) weighted mean of the rows of `attention`, a few rows at a time."""
         total = torch.zeros(self.width, device=self.device)
         weights = weights.float().to(self.device)
+        if weights.device.type == "cpu":  # elsewhere the host would wait for the count
+            rows = weights.nonzero()[:, 0]
+            columns, weights = columns[rows], weights[rows]
         for start, part in self._chunks(batch, columns):
             total += weights[start : start + len(part)] @ part
         mean: Tensor = total / weights.sum()

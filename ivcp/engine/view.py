@@ -13,8 +13,9 @@ from torch import Tensor
 from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
-from ivcp.core.pruner import Signal, Stage
+from ivcp.core.pruner import Stage
 from ivcp.core.text_encoder import TextEncoder
+from ivcp.core.view import Signal
 from ivcp.engine.encoding import Encoding
 from ivcp.engine.rows import Row, Visual
 from ivcp.engine.signals import LayerSignals

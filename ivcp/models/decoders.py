@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ivcp.core.pruner import LAYER_SIGNALS, Signal
+from ivcp.core.view import LAYER_SIGNALS, Signal
 
 PLAIN: frozenset[Signal] = frozenset({"positions", "embeddings", "hidden"})
 KNOWN = (

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
-from ivcp.core.pruner import LAYER_SIGNALS, TOWER_SIGNALS, Signal
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
+from ivcp.core.view import LAYER_SIGNALS, TOWER_SIGNALS, Signal
 from ivcp.models import wording
 from ivcp.models.decoders import PLAIN
 from ivcp.models.hub import WHOLE, HubFamily, Processor, Seen, magnified, pictures

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded, Frame, ModelFamily
-from ivcp.core.pruner import TOWER_SIGNALS, Signal
 from ivcp.core.types import Box, Sample
+from ivcp.core.view import TOWER_SIGNALS, Signal
 from ivcp.models.decoders import projected, readable, rope_frequencies, rotated
 
 NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"

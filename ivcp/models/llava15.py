@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
-from ivcp.core.pruner import Signal
 from ivcp.core.text_encoder import TextEncoder
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
+from ivcp.core.view import Signal
 from ivcp.models import wording
 from ivcp.models.hub import HubFamily, Processor, Seen, one_of, pictures
 from ivcp.models.placeholders import deal

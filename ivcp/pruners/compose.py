@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import Pruner, Stage, View
+from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.selection import Selection
+from ivcp.core.view import View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from ivcp.core.depths import Auto
-from ivcp.core.pruner import ScorePruner, Signal, View
+from ivcp.core.pruner import ScorePruner
+from ivcp.core.view import Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)

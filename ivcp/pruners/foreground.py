@@ -9,9 +9,10 @@ import torch
 
 from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import LayerPruner, Signal, View
+from ivcp.core.pruner import LayerPruner
 from ivcp.core.selection import Selection, ranks, top
 from ivcp.core.similarity import foreground_scores, padding
+from ivcp.core.view import Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)

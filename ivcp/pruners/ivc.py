@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ivcp.core.pruner import ScorePruner, Signal, View
+from ivcp.core.pruner import ScorePruner
 from ivcp.core.rope import ivc_rank
 from ivcp.core.selection import Selection
+from ivcp.core.view import Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import LayerPruner, Signal, View
+from ivcp.core.pruner import LayerPruner
 from ivcp.core.rope import rotation_scores
 from ivcp.core.selection import Selection, budget, ranks, top
 from ivcp.core.similarity import foreground_scores, padding
+from ivcp.core.view import Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ivcp.core.pruner import Pruner, Stage, View
+from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.selection import Selection
+from ivcp.core.view import View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 from ivcp.core.depths import scaled
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import Signal, StagedPruner, View
+from ivcp.core.pruner import StagedPruner
 from ivcp.core.selection import Selection, top
+from ivcp.core.view import Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)

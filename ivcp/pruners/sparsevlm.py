@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ivcp.core.depths import scaled
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import Signal, StagedPruner, View
+from ivcp.core.pruner import StagedPruner
 from ivcp.core.selection import Selection, top
+from ivcp.core.view import Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)

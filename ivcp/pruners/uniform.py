@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ivcp.core.devices import to_device
 from ivcp.core.layout import Grid
-from ivcp.core.pruner import LayerPruner, View
+from ivcp.core.pruner import LayerPruner
 from ivcp.core.selection import Selection
+from ivcp.core.view import View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import Signal, TowerPruner, View
+from ivcp.core.pruner import TowerPruner
 from ivcp.core.selection import Selection, top
+from ivcp.core.view import Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaModel, LlavaConfig, LlavaForCondition
 
 from ivcp import pruned
 from ivcp.core.layout import Grid, ImageLayout
-from ivcp.core.pruner import TOWER_SIGNALS
+from ivcp.core.view import TOWER_SIGNALS
 from ivcp.engine.prefill import Prefill
 
 VISUAL, LIMIT = 4096, 64 * 2**20

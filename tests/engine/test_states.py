@@ -12,8 +12,9 @@ from test_oracle import exact_model
 from torch import Tensor
 
 from ivcp import pruned
-from ivcp.core.pruner import Pruner, Stage, View
+from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.selection import Selection
+from ivcp.core.view import View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +142,22 @@ def test_a_batch_equals_its_rows(family: str, greedy: Any) -> None:
             alone["pixel_values"] = alone["pixel_values"].double()
             for first, second in zip(together.logits, greedy(model, alone, 4).logits, strict=True):
                 torch.testing.assert_close(first[number], second[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_images_of_a_sample_can_share_a_budget(family: str, greedy: Any) -> None:
+    """The first image of each sample stays whole, of the others one token."""
+
+    class Shared(Rewriting):
+        def select_sample(self, views: Any, stage: int) -> list[Selection]:
+            counts = [len(view.index) if not number else 1 for number, view in enumerate(views)]
+            return [Selection(torch.arange(count)) for count in counts]
+
+    model, (a, b, c, _) = exact_model(family), SMALL[family].images
+    batch = prompts([5, a, 7], [3, b, 12, c, 4], family=family)
+    inputs = {**batch.inputs, "pixel_values": batch.inputs["pixel_values"].double()}
+    with pruned(model, Shared()) as session:
+        greedy(model, inputs, 2)
+    first, second = batch.tokens[1]
+    assert torch.equal(session.kept[0], batch.tokens[0][0])
+    assert torch.equal(session.kept[1], torch.cat([first, second[:1]]))

@@ -15,7 +15,8 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import Pruner, ScorePruner, View
+from ivcp.core.pruner import Pruner, ScorePruner
+from ivcp.core.view import View
 from ivcp.models.llava15 import Llava15
 
 QUESTION = "is the red ball left of the blue box or right"

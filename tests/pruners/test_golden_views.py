@@ -25,10 +25,11 @@ from transformers import (
 
 from ivcp import pruned
 from ivcp.core.layout import PromptLayout
-from ivcp.core.pruner import Pruner, Stage, View
+from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.rope import rotation_scores
 from ivcp.core.selection import Selection, ranks, top
 from ivcp.core.similarity import foreground_scores
+from ivcp.core.view import View
 from ivcp.engine.cache import keep_slots, pruned_layer
 from ivcp.models import deepseekvl2, internvl
 from ivcp.pruners.ivcp import IVCPrune
