@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -12,14 +11,12 @@ from torch import Tensor, nn
 from ivcp.core.errors import UserError
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
-from ivcp.core.text_encoder import TextEncoder
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
-from ivcp.core.view import Signal
 from ivcp.models import wording
-from ivcp.models.hub import HubFamily, Processor, Seen, one_of, pictures
+from ivcp.models.hub import Processor, Seen, one_of, pictures
 from ivcp.models.placeholders import deal
-from ivcp.models.text_encoder import ClipText
+from ivcp.models.text_encoder import ClipFamily
 from ivcp.models.towers import LlavaTower
 
 VICUNA = (
@@ -44,20 +41,17 @@ def square_area(frame: Frame) -> Box:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Llava15(HubFamily):
+class Llava15(ClipFamily):
     """LLaVA-1.5 of any size.
 
-    Attributes, beside those of every family (`HubFamily`):
+    Attributes, beside those of every family (`HubFamily`) and `ClipFamily`:
         square: How an image becomes a square: "pad" with the mean colour, as LLaVA-1.5 was trained,
             or "crop" its middle, as the converted checkpoints are configured.
         box_frame: What fractions in answers refer to if the image is padded: "padded", the square
             that the model is shown and was trained on (haotian-liu/LLaVA issue 606), or "image".
-        text_tower: Hub id or folder of the CLIP model whose vision tower this one has, for methods
-            that hold patches against the question; None if there is none.
     """
 
     path: str | None = "llava-hf/llava-1.5-7b-hf"
-    text_tower: str | None = "openai/clip-vit-large-patch14-336"
     square: Literal["pad", "crop"] = "pad"
     box_frame: Literal["image", "padded"] = "padded"
 
@@ -102,15 +96,6 @@ class Llava15(HubFamily):
         if self.square == "pad" and self.box_frame == "image":
             frames = [Frame(1, 1, *image.size) for image in images]
         return Seen(dict(pixels), [text] * len(images), frames, shown)
-
-    def provides(self, config: Any) -> frozenset[Signal]:
-        more: tuple[Signal, ...] = ("text_encoder",) if self.text_tower else ()
-        return super().provides(config) | frozenset(more)
-
-    def text_encoder(self, model: nn.Module) -> Callable[[], TextEncoder] | None:
-        if self.text_tower is None:
-            return None
-        return cache(partial(ClipText.load, self.text_tower, self.vision(model)))
 
     def tower(self, model: nn.Module) -> VisionTower:
         return LlavaTower(self.entry(model))

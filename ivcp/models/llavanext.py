@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,30 +11,25 @@ from torch import Tensor, nn
 
 from ivcp.core.family import Frame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
-from ivcp.core.text_encoder import TextEncoder
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
-from ivcp.core.view import Signal
 from ivcp.models import wording
-from ivcp.models.hub import HubFamily, Processor, Seen, one_of, pictures
+from ivcp.models.hub import Processor, Seen, one_of, pictures
 from ivcp.models.llava15 import VICUNA
 from ivcp.models.placeholders import deal, structural
-from ivcp.models.text_encoder import ClipText
+from ivcp.models.text_encoder import ClipFamily
 from ivcp.models.towers import LlavaNextTower
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlavaNext(HubFamily):
+class LlavaNext(ClipFamily):
     """LLaVA-NeXT (LLaVA-1.6) of any size.
 
-    Attributes, beside those of every family (`HubFamily`):
+    Attributes, beside those of every family (`HubFamily`) and `ClipFamily`:
         chat: The conversation of its language model: "vicuna" or "mistral".
-        text_tower: Hub id or folder of the CLIP model whose vision tower this one has, for methods
-            that hold patches against the question; None if there is none.
     """
 
     path: str | None = "llava-hf/llava-v1.6-vicuna-7b-hf"
-    text_tower: str | None = "openai/clip-vit-large-patch14-336"
     chat: Literal["vicuna", "mistral"] = "vicuna"
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
@@ -73,15 +67,6 @@ class LlavaNext(HubFamily):
             for size in pixels["image_sizes"].tolist()
         ]
         return Seen(dict(pixels), texts, [Frame(1, 1, *image.size) for image in images])
-
-    def provides(self, config: Any) -> frozenset[Signal]:
-        more: tuple[Signal, ...] = ("text_encoder",) if self.text_tower else ()
-        return super().provides(config) | frozenset(more)
-
-    def text_encoder(self, model: nn.Module) -> Callable[[], TextEncoder] | None:
-        if self.text_tower is None:
-            return None
-        return cache(partial(ClipText.load, self.text_tower, self.vision(model)))
 
     def tower(self, model: nn.Module) -> VisionTower:
         return LlavaNextTower(self.entry(model))

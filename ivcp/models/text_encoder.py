@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from ivcp.core.errors import UserError
+from ivcp.core.text_encoder import TextEncoder
+from ivcp.core.view import Signal
+from ivcp.models.hub import HubFamily
 
 
 class ClipText:
@@ -40,6 +47,9 @@ class ClipText:
         """
         from transformers import AutoTokenizer, CLIPModel
 
+        known = _loaded.setdefault(tower, {})
+        if source in known:
+            return known[source]
         weight = next(tower.parameters())
         try:
             clip = CLIPModel.from_pretrained(source, dtype=weight.dtype).to(weight.device).eval()
@@ -57,7 +67,8 @@ class ClipText:
                 f"model's has {wanted}: set model.text_tower to the one it was trained with."
             )
         del clip.vision_model.encoder, clip.vision_model.embeddings  # the model has them itself
-        return cls(clip, tokenizer)
+        known[source] = cls(clip, tokenizer)
+        return known[source]
 
     @torch.no_grad()
     def embeddings(self, text: str) -> Tensor:
@@ -79,7 +90,33 @@ class ClipText:
     @torch.no_grad()
     def relevance(self, features: Tensor, text: str) -> Tensor:
         """(V,) float32 cosine of each token with the text, mean over its segments."""
+        features = features.to(self.clip.visual_projection.weight)  # the model may have moved
         normed = self.clip.vision_model.post_layernorm(features)
         patches = self.clip.visual_projection(normed).float()  # (V, E)
         words = self.embeddings(text).float()
         return cosine_similarity(patches[:, None], words[None], -1).mean(1)
+
+
+_loaded: weakref.WeakKeyDictionary[nn.Module, dict[str, ClipText]] = weakref.WeakKeyDictionary()
+"""The text towers of vision towers that are there, loaded once for all sessions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFamily(HubFamily):
+    """A family whose vision tower is CLIP's, so that CLIP's text tower belongs to it.
+
+    Attributes, beside those of every family (`HubFamily`):
+        text_tower: Hub id or folder of the CLIP model whose vision tower this one has, for methods
+            that hold patches against the question; None if there is none.
+    """
+
+    text_tower: str | None = "openai/clip-vit-large-patch14-336"
+
+    def provides(self, config: Any) -> frozenset[Signal]:
+        more: tuple[Signal, ...] = ("text_encoder",) if self.text_tower else ()
+        return super().provides(config) | frozenset(more)
+
+    def text_encoder(self, model: nn.Module) -> Callable[[], TextEncoder] | None:
+        if self.text_tower is None:
+            return None
+        return partial(ClipText.load, self.text_tower, self.vision(model))
