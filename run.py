@@ -47,6 +47,9 @@ def variant(overrides: Sequence[str]) -> str:
 
 def fitted(config: dict[str, Any], pruner: Any) -> dict[str, Any]:
     """A pruner's configuration with the layers that "auto" stands for."""
+    if isinstance(pruner, tuple):
+        pairs = zip(config.items(), pruner, strict=True)
+        return {name: fitted(part, own) for (name, part), own in pairs}
     filled = {key: getattr(pruner, key) for key, value in config.items() if value == "auto"}
     nested = {
         key: fitted(value, getattr(pruner, key))

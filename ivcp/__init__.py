@@ -48,10 +48,15 @@ def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = No
     Raises:
         UserError: The model cannot serve the pruner, or is being pruned already.
     """
+    from torch import nn
+
+    from ivcp.core.errors import UserError
     from ivcp.engine.attach import attach as attach_hooks
     from ivcp.engine.checks import check_compiled
     from ivcp.models import find_family, find_model
 
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model must be a Hugging Face model; got a {type(model).__name__}.")
     check_compiled(model)  # as given: the model inside of a compiled one may not be
     if family is None:
         model = find_model(model)

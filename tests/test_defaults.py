@@ -18,6 +18,7 @@ FILES = [path for group in FREE for path in sorted((CONF / group).glob("*.yaml")
 def test_yaml_and_class_agree(path: Path) -> None:
     config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     base = config.pop("defaults", None)
+    config.pop("_convert_", None)
     inner = [key for part in base or () if isinstance(part, dict) for key in part]
     wraps = [key.partition("@")[2].split(".")[0] for key in inner]
     if wraps:  # which method it wraps is a choice, like that of the method itself

@@ -125,3 +125,16 @@ def test_a_setting_that_a_pruner_lacks_is_one_sentence(model, run) -> None:
     assert (
         err.strip() == "NoPruning.__init__() got an unexpected keyword argument 'prune_earlier_kv'"
     )
+
+
+def test_composed_methods_are_recorded_with_their_layers(run, model, tmp_path) -> None:
+    out = f"hydra.run.dir={tmp_path / 'composed'}"
+    code, _, err = run("pruner=compose", "ratio=0.3", model, out, *QUICK)
+    assert code == 0, err
+    record = json.loads((tmp_path / "composed" / "metrics.json").read_text())["run"]
+    assert record["config"]["pruner"]["parts"]["second"]["layer"] == record["layer"] == 2
+    more = ["pruner@pruner.parts.second=pyramiddrop", f"hydra.run.dir={tmp_path / 'more'}"]
+    code, _, err = run("pruner=compose", "ratio=0.1", model, *more, *QUICK)
+    assert code == 0, err
+    record = json.loads((tmp_path / "more" / "metrics.json").read_text())["run"]
+    assert record["layer"] == [2, 3, 4]

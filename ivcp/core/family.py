@@ -158,13 +158,16 @@ class ModelAdapter(ABC):
         return keys, values
 
     @abstractmethod
-    def stored_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> tuple[Tensor, Tensor]:
+    def stored_states(
+        self, layer: nn.Module, hidden: Tensor, rotary: Any, *, values: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """What a layer would store in its cache as keys and values.
 
         Args:
             layer: A decoder layer.
             hidden: (B, R, C) rows of its input.
             rotary: Its position embeddings for these rows.
+            values: Whether values are needed; else the keys may stand in for them.
         """
 
     @abstractmethod

@@ -25,7 +25,13 @@ def plugged(group: str, base: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for point in entry_points(group=group):
-        kind: Any = point.load()
+        try:
+            kind: Any = point.load()
+        except Exception as error:
+            raise UserError(
+                f"The entry point {point.name!r} of {group} cannot be loaded ({error}): mend or "
+                "remove the package that brings it."
+            ) from error
         if not (inspect.isclass(kind) and issubclass(kind, base)) or inspect.isabstract(kind):
             raise UserError(
                 f"The entry point {point.name!r} of {group} must give a {base.__name__} class; got "

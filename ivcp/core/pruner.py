@@ -99,8 +99,16 @@ class Pruner(ABC):
         return False
 
     def fills_ratio(self) -> bool:
-        """Whether exactly `keep_ratio` of the tokens survive, rather than another rule's number."""
+        """Whether exactly `keep_ratio` of the tokens survive, whatever ratio is set."""
         return True
+
+    def takes_whole_images(self) -> bool:
+        """Whether nothing may prune before the method (`whole_images`, or that of an inner one)."""
+        return self.whole_images
+
+    def decides_by_image(self) -> bool:
+        """Whether `select` decides for each image alone, so that other methods can wrap it."""
+        return type(self).select_sample is Pruner.select_sample
 
     def fitted(self, model_type: str, layers: int) -> Self:
         """The method with layers in place of "auto".
@@ -196,7 +204,9 @@ class StagedPruner(Pruner):
         super().__post_init__()
         layers = self.layers
         if layers != "auto" and (not layers or list(layers) != sorted(set(layers))):
-            raise UserError(f"layers must be ascending and not empty; got {list(layers)}.")
+            raise UserError(
+                f"layers must be ascending, each once, and not empty; got {list(layers)}."
+            )
 
     def stages(self) -> tuple[Stage, ...]:
         if self.layers == "auto":

@@ -33,19 +33,25 @@ def value_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = No
     return similarity
 
 
-SCORES = 2**22
-"""Most similarities that are held at once: 16 MB in float32, however long the text."""
+SCORES = 2**21
+"""Most similarities, and most numbers of keys in float32, that are held at once: 8 MB each."""
 
 
 def summed_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = None) -> Tensor:
-    """(V,) float32 sum of `value_similarity` over its rows, a few rows at a time."""
-    heads, count, _ = queries.shape
+    """(V,) float32 sum of `value_similarity` over its rows, a few heads and rows at a time."""
+    heads, count, size = queries.shape
     width = visual.shape[1] + (0 if others is None else others.shape[1])
-    rows = max(1, SCORES // (heads * width))
     total = visual.new_zeros(visual.shape[1], dtype=torch.float32)
-    for start in range(0, count, rows):
-        total += value_similarity(queries[:, start : start + rows], visual, others).sum(0)
-    return total
+    some = max(1, SCORES // (width * size))
+    for first in range(0, heads, some):
+        own = slice(first, min(heads, first + some))
+        keys = visual[own] if others is None else torch.cat([visual[own], others[own]], 1)
+        keys = keys.float().mT  # (G', D, V + O)
+        rows = max(1, SCORES // (len(keys) * width))
+        for start in range(0, count, rows):
+            logits = queries[own, start : start + rows].float() @ keys / size**0.5
+            total += logits.softmax(-1).sum((0, 1))[: visual.shape[1]]
+    return total / heads
 
 
 def foreground_scores(

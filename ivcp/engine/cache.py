@@ -25,9 +25,17 @@ class SlotMask:
         self._last: tuple[Any, SlotMask] | None = None
 
     def after(self, change: Any, make: Callable[[], Tensor]) -> SlotMask:
-        """The mask after a change of the cache's rows, made once for all layers that share it."""
-        if self._last is None or self._last[0] is not change:
+        """The mask after a change of the cache, made once for all layers that share it.
+
+        Args:
+            change: The tensor of row indices, the very same for all layers, or a number.
+            make: Makes the slots after the change.
+        """
+        last = None if self._last is None else self._last[0]
+        if last is not change and not (isinstance(change, int) and last == change):
             self._last = change, SlotMask(make())
+        if self._last is None:
+            raise RuntimeError("a change must not be None")
         return self._last[1]
 
     def pads(self, width: int) -> Tensor:
@@ -106,6 +114,9 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
             )
         super().crop(tokens_to_remove)
         self.tail -= count
+        stored = self.stored
+        if (mask := self.mask) is not None and mask.real.shape[1] > stored:
+            self.mask = mask.after(stored, lambda: mask.real[:, :stored])
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)

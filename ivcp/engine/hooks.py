@@ -194,9 +194,12 @@ class Hooks:
         named = self._named(module, args, kwargs)
         running = self.running
         running.kept_logits = named.get("logits_to_keep", 0)
-        running.labels, running.prefill = named.get("labels"), None
-        if running.labels is None:
+        running.labels, running.prefill = None, None
+        if named.get("labels") is None or not self.parts.pruner.stages():
             return None
+        if named.get("shift_labels") is not None:
+            raise UserError("shift_labels cannot be used inside pruned(): pass labels alone.")
+        running.labels = named["labels"]
         return (), {**named, "labels": None}
 
     def _ended(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
@@ -212,7 +215,7 @@ class Hooks:
     def _entered(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         """Find the visual tokens of this forward pass."""
         running = self.running
-        running.entered = None
+        running.entered = running.prefill = None
         named = self._named(module, args, kwargs)
         running.entered = read_prompt(
             self.parts.adapter,
@@ -284,6 +287,9 @@ class Hooks:
                 "is it compiled? Prune the model as it was before torch.compile."
             )
         prefill.finish()
-        check_kept_logits(self.running.kept_logits, prefill)
+        running = self.running
+        kept_logits, running.kept_logits = running.kept_logits, 0
+        check_kept_logits(kept_logits, prefill)
         self.session.record(prefill)
-        self.running.prefill = prefill
+        if running.labels is not None:
+            running.prefill = prefill

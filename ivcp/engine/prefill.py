@@ -129,6 +129,9 @@ class Prefill:
         if (number := self.stages.get(index)) is not None:
             with self.clock.running(hidden.device):
                 hidden = self._stage(number, LayerRun(layer, hidden, kwargs["position_embeddings"]))
+            if number + 1 == len(self.stages):  # nothing looks at these again
+                self.embeddings = None
+                self.prompt.encodings.clear()
         counts, before = self.lengths, stored_slots(self.cache, index)
         self.bases.append(self._base(index))
         counts.layer_tokens.append([len(row) for row in self.rows])
@@ -308,7 +311,9 @@ class Prefill:
 
     @property
     def tail(self) -> int:
-        """Prompt tokens behind the last visual token, in the row that has fewest."""
+        """Tokens behind the last visual one in the row that has fewest; none if padding follows."""
+        if self.prompt.host is not None and not self.prompt.host[:, -1].all():
+            return 0
         shown = [layout for layout in self.prompt.layouts if layout.images]
         return min(layout.length - layout.images[-1].stop for layout in shown)
 
@@ -327,8 +332,11 @@ class Prefill:
                     pruned.append(pruned_layer(self.cache, index, mask))
         for layer in pruned:
             layer.needs_session = not plain
-            if layer.dropped:
+            if self.source is not None:  # what one layer refuses to lose, none may lose
                 layer.tail = min(layer.tail, self.tail)
+        for row in self.rows:
+            for image in row.images:
+                image.notes.clear()
 
     def cache_lengths(self) -> list[list[int]]:
         """[layer][sample] tokens in the cache, the slots of earlier turns included."""

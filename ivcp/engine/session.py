@@ -149,6 +149,8 @@ class Session:
 
 
 def _of_row(given: list[str], name: str, row: int, rows: int) -> str:
+    if isinstance(given, str):
+        raise UserError(f"{name} must be a list, one text a sample; got the text {given!r}.")
     if not given or rows % len(given):
         raise UserError(
             f"{name} must name each sample of the batch; got {len(given)} {name.split('_')[-1]} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,8 +13,10 @@ from ivcp.core.family import ModelAdapter
 
 SCORES = 2**22
 """Most attention scores that are held at once: 16 MB in float32."""
-KEYS = 2**23
-"""Most numbers of keys that are held at once in float32: 32 MB, or one sample's."""
+KEYS = 2**21
+"""Most numbers of keys that are held at once in float32: 8 MB, or one head's."""
+COLUMNS = 512
+"""Most tokens whose keys are projected at once."""
 
 
 def rotary_rows(rotary: Any, choose: Callable[[Tensor], Tensor]) -> Any:
@@ -22,6 +24,10 @@ def rotary_rows(rotary: Any, choose: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(rotary, tuple):
         return tuple(choose(part) for part in rotary)
     return choose(rotary)
+
+
+def _columns(part: Tensor, own: slice, device: torch.device) -> Tensor:
+    return part[:, own].to(device)
 
 
 class LayerSignals:
@@ -55,7 +61,7 @@ class LayerSignals:
         self.entering, self.rotary = entering, rotary
         self.stored, self.has_run = stored, has_run
         self.real, self.device = real, device
-        self._last_keys: tuple[slice, Tensor] | None = None
+        self._projected: tuple[bool, tuple[Tensor, Tensor]] | None = None
 
     @property
     def width(self) -> int:
@@ -68,32 +74,42 @@ class LayerSignals:
         device = next(self.layer.parameters()).device
         return self.entering.device if device.type == "meta" else device
 
-    @cached_property
-    def _slots(self) -> tuple[Tensor, Tensor]:
-        """What a cache would store of all slots, earlier turns included."""
+    def _slots(self, *, values: bool) -> tuple[Tensor, Tensor]:
+        """What a cache would store of all slots, earlier turns included.
+
+        Args:
+            values: Whether the second part is needed; where it must be projected, it costs as much.
+        """
         if self.has_run and self.stored is not None:
             return self.stored
-        there = self._there
-        rotary = rotary_rows(self.rotary, lambda part: part.to(there))
-        new = self.adapter.stored_states(self.layer, self.entering.to(there), rotary)
-        if self.stored is None:
-            return new
-        keys, values = (
-            torch.cat([old.to(there), fresh], 2)
-            for old, fresh in zip(self.stored, new, strict=True)
-        )
-        return keys, values
+        if self._projected is None or (values and not self._projected[0]):
+            self._projected = values, self._project(values)
+        return self._projected[1]
 
-    def _keys(self, batch: slice) -> Tensor:
-        """(B', G, M, D) float32 keys of all slots of some samples; the last asked for are kept."""
-        if self._last_keys is None or self._last_keys[0] != batch:
-            keys, values = (part[batch] for part in self._slots)
-            self._last_keys = batch, self.adapter.cached_states(self.layer, keys, values)[0].float()
-        return self._last_keys[1]
+    def _project(self, values: bool) -> tuple[Tensor, Tensor]:
+        """The layer's own projections of what enters it, a few columns at a time."""
+        there, old = self._there, 0 if self.stored is None else self.stored[0].shape[2]
+        some = max(1, COLUMNS // len(self.entering))
+        slots: list[Tensor] = []
+        for start in range(0, self.width, some):
+            own = slice(start, start + some)
+            rotary = rotary_rows(self.rotary, partial(_columns, own=own, device=there))
+            hidden = self.entering[:, own].to(there)
+            parts = self.adapter.stored_states(self.layer, hidden, rotary, values=values)
+            if not slots:  # the keys stand in for values that nobody needs
+                kinds = parts[:1] if parts[1] is parts[0] else parts
+                shapes = [(*part.shape[:2], old + self.width, part.shape[3]) for part in kinds]
+                slots = [parts[0].new_empty(shape) for shape in shapes]
+                if self.stored is not None:
+                    for slot, part in zip(slots, self.stored, strict=False):
+                        slot[:, :, :old] = part
+            for slot, part in zip(slots, parts, strict=False):
+                slot[:, :, old + start : old + start + part.shape[2]] = part
+        return slots[0], slots[-1]
 
     def states(self, batch: int, columns: Tensor) -> tuple[Tensor, Tensor]:
         """(G, R, D) keys and values of columns of one sample."""
-        keys, values = (part[batch : batch + 1] for part in self._slots)
+        keys, values = (part[batch : batch + 1] for part in self._slots(values=True))
         columns = (columns + keys.shape[2] - self.width).to(keys.device)
         keys, values = self.adapter.cached_states(
             self.layer, keys[:, :, columns], values[:, :, columns]
@@ -115,20 +131,26 @@ class LayerSignals:
 
     def _weights(self, columns: Tensor, batch: slice) -> Tensor:
         """(B', R, M) attention that (B', R) columns pay to all slots, mean over heads, float32."""
-        keys = self._keys(batch)
-        query = self._queries(columns, batch).to(keys.device)
-        rows, groups, stored = len(keys), keys.shape[1], keys.shape[2]
-        asked = query.shape[2]
+        stored = [part[batch] for part in self._slots(values=False)]
+        keys = self.adapter.cached_states(self.layer, stored[0], stored[1])[0]  # (B', G, M, D)
+        query = self._queries(columns, batch).to(keys.device)  # (B', H, R, D)
+        rows, groups, slots = keys.shape[:3]
+        heads, asked = query.shape[1:3]
         query = query.float() * self.adapter.attention_scale(self.layer)
+        # The queries of a group are folded into its rows: broadcasting would copy keys for each.
         query = query.reshape(rows, groups, -1, query.shape[3])  # (B', G, H / G * R, D)
-        logits = (query @ keys.mT).view(rows, -1, asked, stored)  # (B', H, R, M)
-        slots = torch.arange(stored, device=keys.device)
-        seen = slots <= stored - self.width + columns.to(keys.device)[..., None]  # (B', R, M)
+        number = torch.arange(slots, device=keys.device)
+        seen = number <= slots - self.width + columns.to(keys.device)[..., None]  # (B', R, M)
         if self.real is not None:
             seen = seen & self.real[batch, None].to(keys.device)
-        weights = logits.masked_fill_(~seen[:, None], float("-inf")).softmax(-1)
-        mean: Tensor = weights.mean(1)
-        return mean
+        total = torch.zeros(rows, asked, slots, device=keys.device)
+        some = max(1, KEYS // (rows * slots * keys.shape[3]))
+        for first in range(0, groups, some):
+            own = slice(first, first + some)
+            logits = query[:, own] @ keys[:, own].float().mT
+            logits = logits.view(rows, -1, asked, slots)  # (B', H', R, M)
+            total += logits.masked_fill_(~seen[:, None], float("-inf")).softmax(-1).sum(1)
+        return total / heads
 
     @cached_property
     def last(self) -> Tensor:
@@ -139,8 +161,7 @@ class LayerSignals:
             there = self.real[:, -self.width :].to(ends.device)
             places = torch.arange(self.width, device=ends.device)
             ends = (there * places).amax(1, keepdim=True)
-        keys = self._slots[0]
-        some = max(1, min(self._rows_at_once, KEYS // max(1, keys[0].numel())))
+        some = self._rows_at_once
         parts = [
             self._weights(ends[start : start + some], slice(start, min(rows, start + some)))
             for start in range(0, rows, some)
@@ -151,7 +172,7 @@ class LayerSignals:
     def _rows_at_once(self) -> int:
         """Attention rows of one sample that are computed at once."""
         heads = self.adapter.attention_heads(self.layer)
-        return max(1, SCORES // (heads * self._slots[0].shape[2]))
+        return max(1, SCORES // (heads * self._slots(values=False)[0].shape[2]))
 
     def attention(self, batch: int, columns: Tensor) -> Tensor:
         """(R, N) attention that columns of one sample pay to the columns of this pass."""

@@ -83,10 +83,16 @@ def outcome(
 
 
 def layer_of(pruner: dict[str, Any]) -> int | list[int] | None:
-    """Layer or layers at which a pruner acts, as configured, or the one in it; None for none."""
-    inner = pruner.get("base")
+    """Layer or layers at which a pruner, or a method in it, acts, as configured; None for none."""
     layer: int | list[int] | None = pruner.get("layer", pruner.get("layers"))
-    return layer_of(inner) if layer is None and isinstance(inner, dict) else layer
+    if layer is not None:
+        return layer
+    parts = pruner.get("parts")
+    inner = list(parts.values()) if isinstance(parts, dict) else [pruner.get("base")]
+    found: list[int] = []
+    for one in (layer_of(part) for part in inner if isinstance(part, dict)):
+        found += one if isinstance(one, list) else [] if one is None else [one]
+    return (found[0] if len(found) == 1 else found) or None
 
 
 def resumed(done: Sequence[Record], records: Sequence[Record]) -> list[str]:

@@ -49,16 +49,23 @@ def find_model(module: nn.Module) -> nn.Module:
     """The Hugging Face model of a known family that a module is, or holds.
 
     Raises:
-        UserError: It holds none.
+        UserError: It holds none, or several.
     """
     from transformers import PreTrainedModel
 
     known = known_families()
-    held = (part for part in module.modules() if isinstance(part, PreTrainedModel))
-    found = next((part for part in held if model_type(part) in known), None)
-    if found is None:
+    held = [part for part in module.modules() if isinstance(part, PreTrainedModel)]
+    found: list[nn.Module] = []
+    for part in held:
+        if model_type(part) in known and not any(part in outer.modules() for outer in found):
+            found.append(part)
+    if not found:
         raise _unknown(module)
-    return found
+    if len(found) > 1:
+        raise UserError(
+            f"{type(module).__name__} holds {len(found)} models that could be pruned: pass one."
+        )
+    return found[0]
 
 
 def _unknown(module: Any) -> UserError:

@@ -146,7 +146,9 @@ class DeepSeekVL2(HubFamily):
         expanded: tuple[Tensor, Tensor] = layer.self_attn.expand_kv(keys, values)  # type: ignore[union-attr,operator]
         return expanded
 
-    def stored_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> tuple[Tensor, Tensor]:
+    def stored_states(
+        self, layer: nn.Module, hidden: Tensor, rotary: Any, *, values: bool = True
+    ) -> tuple[Tensor, Tensor]:
         from transformers.models.deepseek_v2.modeling_deepseek_v2 import apply_rotary_emb
 
         attention: Any = layer.self_attn

@@ -289,8 +289,11 @@ class HubFamily(ModelFamily):
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
         return rotated(projected(layer, hidden, "q"), rotary)
 
-    def stored_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> tuple[Tensor, Tensor]:
-        return rotated(projected(layer, hidden, "k"), rotary), projected(layer, hidden, "v")
+    def stored_states(
+        self, layer: nn.Module, hidden: Tensor, rotary: Any, *, values: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        keys = rotated(projected(layer, hidden, "k"), rotary)
+        return keys, projected(layer, hidden, "v") if values else keys
 
 
 def four_numbers(pattern: re.Pattern[str], text: str) -> Box | None:

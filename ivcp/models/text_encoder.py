@@ -73,7 +73,8 @@ class ClipText:
     @torch.no_grad()
     def embeddings(self, text: str) -> Tensor:
         """(segments, E) embeddings of a text; the last text's are kept."""
-        if self._last is None or self._last[0] != text:
+        last = self._last
+        if last is None or last[0] != text:
             config: Any = self.clip.config.text_config
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             room = config.max_position_embeddings - 2
@@ -84,8 +85,8 @@ class ClipText:
             for piece in pieces:
                 row = torch.tensor([[start, *piece, end]], device=device)
                 rows.append(self.clip.get_text_features(row, return_dict=True).pooler_output)
-            self._last = text, torch.cat(rows)
-        return self._last[1]
+            self._last = last = text, torch.cat(rows)
+        return last[1]
 
     @torch.no_grad()
     def relevance(self, features: Tensor, text: str) -> Tensor:

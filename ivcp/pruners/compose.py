@@ -18,7 +18,8 @@ class Compose(Pruner):
     """Let each method prune what the one before has left, such as VisionZip and then FastV.
 
     Stages follow each other, each with the needs of its own method. Every part keeps a fraction of
-    what it finds, so that the fractions multiply to `keep_ratio`.
+    what it finds, so that the fractions multiply to `keep_ratio`. A part with several stages counts
+    from the whole image, so its first stages may find little to drop.
 
     Attributes:
         keep_ratio: Fraction of visual tokens after the last part, in (0, 1].
@@ -41,7 +42,9 @@ class Compose(Pruner):
             name = type(part).__name__
             if not part.fills_ratio():
                 raise UserError(f"Each part must prune to a ratio; {name} does not: {part!r}.")
-            if number and part.whole_images:
+            if not part.decides_by_image():
+                raise UserError(f"{name} decides for all images together, so it cannot be a part.")
+            if number and part.takes_whole_images():
                 raise UserError(
                     f"{name} asks for all tokens of an image, so it must be the first part."
                 )
@@ -53,6 +56,12 @@ class Compose(Pruner):
                 f"The keep ratios of the parts multiply to {product:g}; keep_ratio is "
                 f"{self.keep_ratio:g}: set it to that, or ratios to equal."
             )
+
+    def fills_ratio(self) -> bool:
+        return self.ratios == "equal"
+
+    def takes_whole_images(self) -> bool:
+        return self.parts[0].takes_whole_images()
 
     def stages(self) -> tuple[Stage, ...]:
         return tuple(stage for part in self.parts for stage in part.stages())

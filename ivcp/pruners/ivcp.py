@@ -68,6 +68,9 @@ class IVCPrune(LayerPruner):
             if not (value is None and name == "foreground_share") and not 0 <= value <= 1:
                 raise UserError(f"{name} must lie in [0, 1]; got {value!r}.")
 
+    def fills_ratio(self) -> bool:
+        return self.foreground_share is None
+
     def select(self, view: View, stage: int) -> Selection:
         image, target = view.image, self.target(view)
         first, size = image.global_view

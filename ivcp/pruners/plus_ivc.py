@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class PlusIVC(Pruner):
         seed: Another seed adds other random tokens.
     """
 
+    whole_images: ClassVar[bool] = True
+
     base: Pruner
     share: float = 0.4
     added: Literal["ivc", "random"] = "ivc"
@@ -53,6 +55,8 @@ class PlusIVC(Pruner):
                 f"can take a share of it; got {self.base!r}: choose one with "
                 "pruner@pruner.base=fastv."
             )
+        if not self.base.decides_by_image():
+            raise UserError("base must decide for each image alone; this one sees all together.")
         super().__post_init__()
         if not 0 <= self.share < 1:
             raise UserError(f"share must lie in [0, 1); got {self.share!r}.")

@@ -44,8 +44,9 @@ class PyramidDrop(StagedPruner):
         super().__post_init__()
         if self.ratios is None:
             return
-        if not all(0 < ratio <= 1 for ratio in self.ratios):
-            raise UserError(f"ratios must lie in (0, 1]; got {list(self.ratios)}.")
+        falling = sorted(self.ratios, reverse=True) == list(self.ratios)
+        if not falling or not all(0 < ratio <= 1 for ratio in self.ratios):
+            raise UserError(f"ratios must lie in (0, 1] and not rise; got {list(self.ratios)}.")
         if self.layers != "auto" and len(self.ratios) != len(self.layers):
             raise UserError(
                 f"ratios must name one number for each of the {len(self.layers)} layers; got "

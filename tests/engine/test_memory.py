@@ -73,3 +73,30 @@ def with_tower(text: int) -> tuple[Any, dict[str, Any], None]:
     ids = torch.tensor([[2, *[IMAGE] * VISUAL, *[5] * (text - 1)]])
     inputs = {"input_ids": ids, "pixel_values": torch.randn(1, 3, 256, 256)}
     return LlavaForConditionalGeneration(config).eval(), inputs, None
+
+
+@pytest.mark.parametrize("name", ["ivcp", "foreground", "fastv", "pyramiddrop"])
+def test_selection_adds_little_to_a_model_of_7b(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 heads of 128 in bfloat16, where a float32 copy of all keys would take 67 MB."""
+    meter = PeakBytes()
+    stage = Prefill._stage
+
+    def metered(self: Prefill, *args: Any) -> Any:
+        with meter:
+            return stage(self, *args)
+
+    monkeypatch.setattr(Prefill, "_stage", metered)
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=256, intermediate_size=64, num_hidden_layers=4, head_dim=128,
+        num_attention_heads=32, num_key_value_heads=32, max_position_embeddings=8192,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaModel(config).bfloat16().eval()
+    window = LlamaWindow(ImageLayout((Grid(10, 64, VISUAL // 64),)))
+    embeddings = torch.randn(1, VISUAL + 50, 256).bfloat16()
+    pruner = build(name, 0.5, **({"layers": [2]} if name == "pyramiddrop" else {"layer": 2}))
+    with torch.no_grad(), pruned(model, pruner, family=window) as session:
+        model(inputs_embeds=embeddings, use_cache=True)
+    assert len(session.kept[0]) == VISUAL // 2
+    kept_at_once = 2 * 2 * 32 * 128 * VISUAL // 2  # what is left of keys and values, cut anew
+    assert meter.peak < LIMIT + kept_at_once, f"{meter.peak / 2**20:.1f} MB"
