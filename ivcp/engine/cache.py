@@ -31,12 +31,13 @@ class SlotMask:
             change: The tensor of row indices, the very same for all layers, or a number.
             make: Makes the slots after the change.
         """
-        last = None if self._last is None else self._last[0]
-        if last is not change and not (isinstance(change, int) and last == change):
-            self._last = change, SlotMask(make())
-        if self._last is None:
-            raise RuntimeError("a change must not be None")
-        return self._last[1]
+        known = self._last
+        same = known is not None and (
+            known[0] is change or (isinstance(change, int) and known[0] == change)
+        )
+        if known is None or not same:
+            self._last = known = change, SlotMask(make())
+        return known[1]
 
     def pads(self, width: int) -> Tensor:
         """(B, 1) padding among the first `width` slots."""

@@ -94,8 +94,7 @@ class Prefill:
             host = prompt.host[:, -width:]
             columns = [to_device(row.nonzero()[:, 0], device) for row in host]
         self.rows = [Row.begin(*pair) for pair in zip(prompt.layouts, columns, strict=True)]
-        past = None if prompt.past is None else SlotMask(prompt.past)
-        self.past = past
+        self.past = None if prompt.past is None else SlotMask(prompt.past)
         self.bases: list[SlotMask | None] = []  # of each layer that has run, before it ran
         self.narrowed: Any = None
         self.inputs = self._inputs(real)
@@ -234,7 +233,7 @@ class Prefill:
             positions=self.positions,
             inverse_frequencies=self.inverse_frequencies,
             embeddings=self.embeddings,
-            encodings=dict(self.prompt.encodings or {}),
+            encodings=self.prompt.encodings,
             questions=self.prompt.questions,
             text_encoder=parts.text_encoder,
             stage=stage,
@@ -248,10 +247,8 @@ class Prefill:
         if stage.signals_from == "next":
             index, base = stage.layer, self._base(stage.layer)
             rotary = self._rotary(index, run.entering, run.rotary)
-            shown, before = (
-                LayerRun(run.layer, run.entering, rotary),
-                stored_slots(self.cache, index),
-            )
+            shown = LayerRun(run.layer, run.entering, rotary)
+            before = stored_slots(self.cache, index)
         else:
             if self.last_run is None:
                 raise RuntimeError("no layer has run before this stage")
@@ -318,7 +315,10 @@ class Prefill:
         return min(layout.length - layout.images[-1].stop for layout in shown)
 
     def finish(self) -> None:
-        """Note in the cache what may be done with it from now on."""
+        """Note in the cache what may be done with it from now on, and let go of what is done."""
+        for row in self.rows:
+            for image in row.images:
+                image.notes.clear()
         if self.cache is None:
             return
         pruned = [layer for layer in self.cache.layers if isinstance(layer, PrunedLayer)]
@@ -334,9 +334,6 @@ class Prefill:
             layer.needs_session = not plain
             if self.source is not None:  # what one layer refuses to lose, none may lose
                 layer.tail = min(layer.tail, self.tail)
-        for row in self.rows:
-            for image in row.images:
-                image.notes.clear()
 
     def cache_lengths(self) -> list[list[int]]:
         """[layer][sample] tokens in the cache, the slots of earlier turns included."""

@@ -54,7 +54,7 @@ class Forward:
 
 @dataclass
 class ImageView:
-    """Implements `ivcp.core.pruner.View`; every signal is computed when it is asked for.
+    """Implements `ivcp.core.view.View`; every signal is computed when it is asked for.
 
     Attributes:
         forward: What the running forward pass shows.

@@ -20,6 +20,19 @@ from ivcp.engine.prefill import Prefill
 VISUAL, LIMIT = 4096, 64 * 2**20
 
 
+@pytest.fixture
+def meter(monkeypatch: pytest.MonkeyPatch) -> PeakBytes:
+    """Counts what a stage of a prefill allocates."""
+    found, stage = PeakBytes(), Prefill._stage
+
+    def metered(self: Prefill, *args: Any) -> Any:
+        with found:
+            return stage(self, *args)
+
+    monkeypatch.setattr(Prefill, "_stage", metered)
+    return found
+
+
 def test_the_meter_sees_a_square_and_its_end() -> None:
     with PeakBytes() as meter:
         square = torch.zeros(1024, 1024)
@@ -30,15 +43,7 @@ def test_the_meter_sees_a_square_and_its_end() -> None:
 
 @pytest.mark.parametrize("text", [50, 2000])
 @pytest.mark.parametrize("name", [name for name in PRUNERS if name != "none"])
-def test_selection_adds_little(name: str, text: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = PeakBytes()
-    stage = Prefill._stage
-
-    def metered(self: Prefill, *args: Any) -> Any:
-        with meter:
-            return stage(self, *args)
-
-    monkeypatch.setattr(Prefill, "_stage", metered)
+def test_selection_adds_little(name: str, text: int, meter: PeakBytes) -> None:
     pruner = build(name, 0.5)
     if any(stage.needs & TOWER_SIGNALS for stage in pruner.stages()):
         model, inputs, window = with_tower(text)
@@ -76,16 +81,8 @@ def with_tower(text: int) -> tuple[Any, dict[str, Any], None]:
 
 
 @pytest.mark.parametrize("name", ["ivcp", "foreground", "fastv", "pyramiddrop"])
-def test_selection_adds_little_to_a_model_of_7b(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selection_adds_little_to_a_model_of_7b(name: str, meter: PeakBytes) -> None:
     """32 heads of 128 in bfloat16, where a float32 copy of all keys would take 67 MB."""
-    meter = PeakBytes()
-    stage = Prefill._stage
-
-    def metered(self: Prefill, *args: Any) -> Any:
-        with meter:
-            return stage(self, *args)
-
-    monkeypatch.setattr(Prefill, "_stage", metered)
     config = LlamaConfig(
         vocab_size=8, hidden_size=256, intermediate_size=64, num_hidden_layers=4, head_dim=128,
         num_attention_heads=32, num_key_value_heads=32, max_position_embeddings=8192,
