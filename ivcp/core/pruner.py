@@ -236,6 +236,18 @@ class StagedPruner(Pruner):
     def auto_layers(self, layers: int) -> tuple[int, ...]:
         """The layers that "auto" stands for in a model of so many decoder layers."""
 
+    def check_length(self, name: str, values: Sequence[float]) -> None:
+        """Check that a setting names one number for each layer.
+
+        Raises:
+            UserError: It does not.
+        """
+        if self.layers != "auto" and len(values) != len(self.layers):
+            raise UserError(
+                f"{name} must name one number for each of the {len(self.layers)} layers; got "
+                f"{list(values)}."
+            )
+
     def room(self, view: View, stage: int) -> int:
         """Tokens that are left after a stage, where stages shrink geometrically to the ratio."""
         count, whole = len(self.layers), view.image.length

@@ -18,6 +18,7 @@ class TiledTower(VisionTower):
 
     Args:
         vision: The library's vision model; its embeddings tell whether there is a [CLS] row.
+        projector: Makes embeddings of a token's patches side by side.
         patch: Height and width of a patch in pixels.
         fold: Patches along each side of a visual token.
     """
@@ -25,8 +26,11 @@ class TiledTower(VisionTower):
     norm: ClassVar[str] = "layer_norm1"
     attention: ClassVar[str] = "self_attn"
 
-    def __init__(self, vision: nn.Module, patch: tuple[int, int], fold: int = 1) -> None:
+    def __init__(
+        self, vision: nn.Module, projector: Any, patch: tuple[int, int], fold: int = 1
+    ) -> None:
         embeddings: Any = vision.embeddings
+        self.projector = projector
         self.has_cls = any(hasattr(embeddings, name) for name in ("class_embedding", "cls_token"))
         self.patch, self.fold = patch, fold
 
@@ -77,6 +81,10 @@ class TiledTower(VisionTower):
     def scale(self, block: nn.Module) -> float:
         return float(getattr(block, self.attention).scale)
 
+    def project(self, features: Tensor) -> Tensor:
+        embeddings: Tensor = self.projector(features)
+        return embeddings
+
     def _projected(self, block: nn.Module, hidden: Tensor, name: str) -> Tensor:
         attention: Any = getattr(block, self.attention)
         states = getattr(attention, f"{name}_proj")(getattr(block, self.norm)(hidden))
@@ -99,12 +107,11 @@ class LlavaTower(TiledTower):
     def __init__(self, entry: nn.Module) -> None:
         vision: Any = entry.vision_tower
         config: Any = entry.config
-        projector: Any = entry.multi_modal_projector
-        self.config, self.projector = config, projector
+        self.config = config
         if (kind := vision.config.model_type) not in ("clip_vision_model", "siglip_vision_model"):
             raise UserError(f"Only towers of CLIP and SigLIP can be read; this one is {kind!r}.")
         size = vision.config.patch_size
-        super().__init__(vision, (size, size))
+        super().__init__(vision, entry.multi_modal_projector, (size, size))
         strategy = config.vision_feature_select_strategy
         # the first row is left out whatever it is, so a tower without [CLS] would lose a patch
         if (strategy == "default") != self.has_cls:
@@ -116,15 +123,13 @@ class LlavaTower(TiledTower):
         self.blocks = vision.encoder.layers
         self.feature_site = feature_layer(self.blocks, config.vision_feature_layer)
 
-    def patches(self, call: Mapping[str, Any]) -> list[Tensor]:
+    def _tokens(self, call: Mapping[str, Any]) -> tuple[Tensor, ...]:
         for name in ("vision_feature_layer", "vision_feature_select_strategy"):
-            if call.get(name) not in (None, own := getattr(self.config, name)):
-                raise UserError(f"Set {name} in the configuration ({own!r}), not in the call.")
-        return super().patches(call)
-
-    def project(self, features: Tensor) -> Tensor:
-        embeddings: Tensor = self.projector(features)
-        return embeddings
+            if call.get(name) not in (None, configured := getattr(self.config, name)):
+                raise UserError(
+                    f"Set {name} in the configuration ({configured!r}), not in the call."
+                )
+        return super()._tokens(call)
 
 
 class LlavaNextTower(LlavaTower):
@@ -144,7 +149,6 @@ class LlavaNextTower(LlavaTower):
         from transformers.models.llava_next import modeling_llava_next as library
 
         pinpoints, edge = self.config.image_grid_pinpoints, self.config.vision_config.image_size
-        super().patches(call)  # checks the call
         images = []
         sizes = torch.as_tensor(call["image_sizes"]).tolist()
         for size, tokens in zip(sizes, self._tokens(call), strict=True):
@@ -164,16 +168,10 @@ class DeepSeekVLTower(TiledTower):
 
     def __init__(self, entry: nn.Module) -> None:
         vision: Any = entry.vision_model
-        projector: Any = entry.aligner
-        self.projector = projector
         size = vision.config.patch_size
-        super().__init__(vision, (size, size))
+        super().__init__(vision, entry.aligner, (size, size))
         self.blocks = vision.encoder.layers
         self.feature_site = vision.post_layernorm, "output"
-
-    def project(self, features: Tensor) -> Tensor:
-        embeddings: Tensor = self.projector(features)
-        return embeddings
 
 
 class DeepSeekVL2Tower(TiledTower):
@@ -187,8 +185,7 @@ class DeepSeekVL2Tower(TiledTower):
         vision: Any = entry.vision_tower
         projector: Any = entry.projector
         size = vision.config.patch_size
-        super().__init__(vision, (size, size), projector.ratio)
-        self.projector = projector
+        super().__init__(vision, projector, (size, size), projector.ratio)
         self.blocks = vision.encoder.layers
         self.feature_site = vision.post_layernorm, "output"
 
@@ -226,24 +223,20 @@ class InternVLTower(TiledTower):
     def __init__(self, entry: nn.Module) -> None:
         vision: Any = entry.vision_tower
         config: Any = entry.config
-        projector: Any = entry.multi_modal_projector
-        self.projector = projector
         if (strategy := config.vision_feature_select_strategy) != "default":
             raise UserError(
                 "Only InternVL models that leave [CLS] out can be read; this one has "
                 f"vision_feature_select_strategy={strategy!r}."
             )
-        super().__init__(vision, tuple(vision.config.patch_size), int(1 / config.downsample_ratio))
+        # the pixel shuffle puts a token's patches side by side, row by row
+        fold = int(1 / config.downsample_ratio)
+        patch = tuple(vision.config.patch_size)
+        super().__init__(vision, entry.multi_modal_projector, patch, fold)
         self.blocks = vision.encoder.layer
         if config.vision_feature_layer == -1:
             self.feature_site = vision.layernorm, "output"
         else:
             self.feature_site = feature_layer(self.blocks, config.vision_feature_layer)
-
-    def project(self, features: Tensor) -> Tensor:
-        # the pixel shuffle puts a token's patches side by side, row by row
-        embeddings: Tensor = self.projector(features)
-        return embeddings
 
 
 def feature_layer(blocks: Any, layer: Any) -> tuple[nn.Module, Any]:

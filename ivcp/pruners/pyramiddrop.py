@@ -47,11 +47,7 @@ class PyramidDrop(StagedPruner):
         falling = sorted(self.ratios, reverse=True) == list(self.ratios)
         if not falling or not all(0 < ratio <= 1 for ratio in self.ratios):
             raise UserError(f"ratios must lie in (0, 1] and not rise; got {list(self.ratios)}.")
-        if self.layers != "auto" and len(self.ratios) != len(self.layers):
-            raise UserError(
-                f"ratios must name one number for each of the {len(self.layers)} layers; got "
-                f"{list(self.ratios)}."
-            )
+        self.check_length("ratios", self.ratios)
 
     def auto_layers(self, layers: int) -> tuple[int, ...]:
         return scaled((8, 16, 24), 32, layers)

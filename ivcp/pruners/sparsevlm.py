@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ivcp.core.depths import scaled
-from ivcp.core.errors import UserError
 from ivcp.core.pruner import StagedPruner
 from ivcp.core.selection import Selection, top
 from ivcp.core.view import Signal, View
@@ -54,11 +53,8 @@ class SparseVLM(StagedPruner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.budget == "table" and self.layers != "auto" and len(self.table) != len(self.layers):
-            raise UserError(
-                f"table must name one number for each of the {len(self.layers)} layers; got "
-                f"{list(self.table)}."
-            )
+        if self.budget == "table":
+            self.check_length("table", self.table)
 
     def auto_layers(self, layers: int) -> tuple[int, ...]:
         return scaled((3, 7, 16), 32, layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,7 +29,6 @@ def hidden_tokens_logits(
     """
     prompt, length = inputs["input_ids"].shape[1], sequences.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    handles = []
 
     def hide(layer: int) -> Any:
         mask = causal.clone()
@@ -42,8 +42,25 @@ def hidden_tokens_logits(
 
         return hook
 
-    for number, layer in enumerate(model.model.language_model.layers):
-        handles.append(layer.register_forward_pre_hook(hide(number), with_kwargs=True))
+    return teacher_forced(model, inputs, sequences, hide)
+
+
+def teacher_forced(
+    model: Any, inputs: dict[str, Tensor], sequences: Tensor, hook_of: Callable[[int], Any]
+) -> Tensor:
+    """Logits that predict the generated tokens, in one pass without a cache.
+
+    Args:
+        model: A random model of `small.py` with SDPA attention.
+        inputs: A batch of one, without padding.
+        sequences: (1, S + N) prompt and generated tokens.
+        hook_of: Gives the hook that runs before each decoder layer.
+    """
+    prompt, length = inputs["input_ids"].shape[1], sequences.shape[1]
+    handles = [
+        layer.register_forward_pre_hook(hook_of(number), with_kwargs=True)
+        for number, layer in enumerate(model.model.language_model.layers)
+    ]
     rest = {name: value for name, value in inputs.items() if "mask" not in name}
     rest["input_ids"] = sequences
     if (types := rest.get("mm_token_type_ids")) is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracle import teacher_forced
 from small import SMALL, prompts, single
 from test_oracle import exact_model
 from torch import Tensor
@@ -68,7 +69,6 @@ def expected_logits(
         place[back] = tokens[-1] + torch.linspace(0.1, 0.5, len(back)).double()
         rewritten.append((tokens, keep, merged))
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    handles = []
 
     def hook(index: int) -> Any:
         mask = causal.clone()
@@ -93,19 +93,7 @@ def expected_logits(
 
         return change
 
-    for index, layer in enumerate(model.model.language_model.layers):
-        handles.append(layer.register_forward_pre_hook(hook(index), with_kwargs=True))
-    rest = {name: value for name, value in inputs.items() if "mask" not in name}
-    rest["input_ids"] = sequences
-    if (types := rest.get("mm_token_type_ids")) is not None:
-        rest["mm_token_type_ids"] = torch.nn.functional.pad(types, (0, length - prompt))
-    try:
-        with torch.no_grad():
-            out = model(**rest, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return out.logits[0, prompt - 1 : length - 1]
+    return teacher_forced(model, inputs, sequences, hook)
 
 
 @pytest.mark.parametrize("family", [name for name in SMALL if name != "qwen3vl"])
