@@ -44,12 +44,12 @@ def summed_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = N
     total = visual.new_zeros(visual.shape[1], dtype=torch.float32)
     some = max(1, SCORES // (width * size))
     for first in range(0, heads, some):
-        own = slice(first, min(heads, first + some))
-        keys = visual[own] if others is None else torch.cat([visual[own], others[own]], 1)
+        group = slice(first, min(heads, first + some))
+        keys = visual[group] if others is None else torch.cat([visual[group], others[group]], 1)
         keys = keys.float().mT  # (G', D, V + O)
         rows = max(1, SCORES // (len(keys) * width))
         for start in range(0, count, rows):
-            logits = queries[own, start : start + rows].float() @ keys / size**0.5
+            logits = queries[group, start : start + rows].float() @ keys / size**0.5
             total += logits.softmax(-1).sum((0, 1))[: visual.shape[1]]
     return total / heads
 

@@ -31,13 +31,13 @@ class SlotMask:
             change: The tensor of row indices, the very same for all layers, or a number.
             make: Makes the slots after the change.
         """
-        known = self._last
-        same = known is not None and (
-            known[0] is change or (isinstance(change, int) and known[0] == change)
+        last = self._last
+        same = last is not None and (
+            last[0] is change or (isinstance(change, int) and last[0] == change)
         )
-        if known is None or not same:
-            self._last = known = change, SlotMask(make())
-        return known[1]
+        if last is None or not same:
+            self._last = last = change, SlotMask(make())
+        return last[1]
 
     def pads(self, width: int) -> Tensor:
         """(B, 1) padding among the first `width` slots."""

@@ -156,14 +156,14 @@ class Hooks:
 
     def _replace(self, module: nn.Module, name: str, wrap: Callable[..., Any]) -> None:
         """Put a wrapper before a method, and later what was there."""
-        own = vars(module).get(name)
+        instance_attribute = vars(module).get(name)
         setattr(module, name, wrap(getattr(module, name)))
 
         def restore() -> None:
-            if own is None:
+            if instance_attribute is None:
                 vars(module).pop(name, None)
             else:
-                setattr(module, name, own)
+                setattr(module, name, instance_attribute)
 
         self.removers.append(restore)
 

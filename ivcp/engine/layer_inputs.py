@@ -71,8 +71,8 @@ class LayerInputs:
             if stored:
                 before = torch.ones(len(real), stored, dtype=torch.bool, device=real.device)
                 if mask is not None:
-                    known = mask.real[:, :stored].to(real.device)
-                    before[:, : known.shape[1]] = known
+                    past = mask.real[:, :stored].to(real.device)
+                    before[:, : past.shape[1]] = past
                 real = torch.cat([before, real], 1)
             self._grown[key] = SlotMask(real)
         return self._grown[key]

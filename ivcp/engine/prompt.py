@@ -152,8 +152,8 @@ def read_prompt(
             "processor made of it, or take the tokens out."
         )
     names = [functools.partial(identify, number, len(rows), row) for number, row in enumerate(rows)]
-    own = {name: inputs[name] for name in facts}
-    prompt = Prompt(width, mask, padding, layouts, names, own, {}, questions(len(rows)))
+    host_facts = {name: inputs[name] for name in facts}
+    prompt = Prompt(width, mask, padding, layouts, names, host_facts, {}, questions(len(rows)))
     for encoding in taken.values():
         prompt.take(encoding)
     return prompt

@@ -126,14 +126,14 @@ class Row:
             reasons = reasons.masked_fill(mask, names.index(name))
         return reasons
 
-    def queries(self, asking: Tensor) -> Tensor:
+    def queries(self, indices: Tensor) -> Tensor:
         """Present columns of text tokens, given on the CPU as indices into the prompt.
 
         Where none ask, the last token does.
         """
-        if not len(asking):
+        if not len(indices):
             return self.columns[-1:]
-        rank = torch.searchsorted(self.layout.text, asking)
+        rank = torch.searchsorted(self.layout.text, indices)
         return self.columns[self.text[to_device(rank, self.columns.device)]]
 
     def kept(self, names: Sequence[str]) -> tuple[Tensor, list[str]]:

@@ -26,8 +26,8 @@ def rotary_rows(rotary: Any, choose: Callable[[Tensor], Tensor]) -> Any:
     return choose(rotary)
 
 
-def _columns(part: Tensor, own: slice, device: torch.device) -> Tensor:
-    return part[:, own].to(device)
+def _columns(part: Tensor, columns: slice, device: torch.device) -> Tensor:
+    return part[:, columns].to(device)
 
 
 class LayerSignals:
@@ -92,9 +92,9 @@ class LayerSignals:
         some = max(1, COLUMNS // len(self.entering))
         slots: list[Tensor] = []
         for start in range(0, self.width, some):
-            own = slice(start, start + some)
-            rotary = rotary_rows(self.rotary, partial(_columns, own=own, device=there))
-            hidden = self.entering[:, own].to(there)
+            columns = slice(start, start + some)
+            rotary = rotary_rows(self.rotary, partial(_columns, columns=columns, device=there))
+            hidden = self.entering[:, columns].to(there)
             parts = self.adapter.stored_states(self.layer, hidden, rotary, values=values)
             if not slots:  # the keys stand in for values that nobody needs
                 kinds = parts[:1] if parts[1] is parts[0] else parts
@@ -121,13 +121,13 @@ class LayerSignals:
         there = self._there
         index = columns.to(self.entering.device)
 
-        def asked(part: Tensor) -> Tensor:
-            own = (part[batch] if len(part) > 1 else part).expand(len(index), *part.shape[1:])
-            place = index.to(part.device)[..., None].expand(-1, -1, part.shape[-1])
-            return own.gather(1, place).to(there)
+        def rows_of(part: Tensor) -> Tensor:
+            sample = (part[batch] if len(part) > 1 else part).expand(len(index), *part.shape[1:])
+            at = index.to(part.device)[..., None].expand(-1, -1, part.shape[-1])
+            return sample.gather(1, at).to(there)
 
-        rotary = rotary_rows(self.rotary, asked)
-        return self.adapter.query_states(self.layer, asked(self.entering), rotary)
+        rotary = rotary_rows(self.rotary, rows_of)
+        return self.adapter.query_states(self.layer, rows_of(self.entering), rotary)
 
     def _weights(self, columns: Tensor, batch: slice) -> Tensor:
         """(B', R, M) attention that (B', R) columns pay to all slots, mean over heads, float32."""
@@ -135,7 +135,7 @@ class LayerSignals:
         keys = self.adapter.cached_states(self.layer, stored[0], stored[1])[0]  # (B', G, M, D)
         query = self._queries(columns, batch).to(keys.device)  # (B', H, R, D)
         rows, groups, slots = keys.shape[:3]
-        heads, asked = query.shape[1:3]
+        heads, queries = query.shape[1:3]
         query = query.float() * self.adapter.attention_scale(self.layer)
         # The queries of a group are folded into its rows: broadcasting would copy keys for each.
         query = query.reshape(rows, groups, -1, query.shape[3])  # (B', G, H / G * R, D)
@@ -143,12 +143,12 @@ class LayerSignals:
         seen = number <= slots - self.width + columns.to(keys.device)[..., None]  # (B', R, M)
         if self.real is not None:
             seen = seen & self.real[batch, None].to(keys.device)
-        total = torch.zeros(rows, asked, slots, device=keys.device)
+        total = torch.zeros(rows, queries, slots, device=keys.device)
         some = max(1, KEYS // (rows * slots * keys.shape[3]))
         for first in range(0, groups, some):
-            own = slice(first, first + some)
-            logits = query[:, own] @ keys[:, own].float().mT
-            logits = logits.view(rows, -1, asked, slots)  # (B', H', R, M)
+            some_groups = slice(first, first + some)
+            logits = query[:, some_groups] @ keys[:, some_groups].float().mT
+            logits = logits.view(rows, -1, queries, slots)  # (B', H', R, M)
             total += logits.masked_fill_(~seen[:, None], float("-inf")).softmax(-1).sum(1)
         return total / heads
 

@@ -128,23 +128,23 @@ class TowerReading:
         scale, heads = self.tower.scale(module), len(keys)
         received = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         for length, starts in _by_length(self.tower.segments(block, self.call), len(hidden)):
-            asking = 1 if from_cls else length
+            count = 1 if from_cls else length
             some = _at_once(SCORES, heads * length)
             if not from_cls:
                 some = min(some, _at_once(STATES, hidden.shape[1]))
-            together = min(some // asking, KEYS // (length * keys[:, 0].numel())) or 1
-            step = asking if together > 1 else min(some, asking)
+            together = min(some // count, KEYS // (length * keys[:, 0].numel())) or 1
+            step = count if together > 1 else min(some, count)
             for group in _groups(starts, together):
                 rows = _rows(group, length, hidden.device)
-                own = keys[:, rows].float().reshape(heads, len(group), length, -1).mT
+                segment_keys = keys[:, rows].float().reshape(heads, len(group), length, -1).mT
                 total = torch.zeros(len(group), length, device=hidden.device)
-                for first in range(0, asking, step):
-                    width = min(step, asking - first)
+                for first in range(0, count, step):
+                    width = min(step, count - first)
                     places = [start + first for start in group]
-                    asked = _rows(places, width, hidden.device)
-                    query = self.tower.queries(module, hidden, asked, context).float() * scale
-                    total += _paid(query.reshape(heads, len(group), width, -1), own)
-                received[rows] = (total / (heads * asking)).flatten()
+                    query_rows = _rows(places, width, hidden.device)
+                    query = self.tower.queries(module, hidden, query_rows, context).float() * scale
+                    total += _paid(query.reshape(heads, len(group), width, -1), segment_keys)
+                received[rows] = (total / (heads * count)).flatten()
         return received
 
 

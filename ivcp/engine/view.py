@@ -136,12 +136,12 @@ class ImageView:
             raise RuntimeError("the inputs of layer 0 were not kept")
         rows = self.forward.embeddings[self.batch]
         first, tokens = self.row.first.to(rows.device), self.visual.tokens.to(rows.device)
-        asking = self.row.layout.text_queries(self.image)
-        if not len(asking):  # as in `queries`, the last token asks
-            asking = torch.tensor([self.row.layout.length - 1])
-        asking = to_device(asking, rows.device)
+        queries = self.row.layout.text_queries(self.image)
+        if not len(queries):  # as in `queries`, the last token asks
+            queries = torch.tensor([self.row.layout.length - 1])
+        queries = to_device(queries, rows.device)
         device = self.forward.hidden.device
-        return rows[first[asking]].to(device), rows[first[tokens]].to(device)
+        return rows[first[queries]].to(device), rows[first[tokens]].to(device)
 
     def hidden(self) -> Tensor:
         """(V, C)."""

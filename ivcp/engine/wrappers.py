@@ -44,8 +44,8 @@ def guarded_generate(method: Callable[..., Any], *, running: Running) -> Callabl
 
     @functools.wraps(method)
     def generate(*args: Any, **kwargs: Any) -> Any:
-        own = getattr(getattr(method, "__self__", None), "generation_config", None)
-        check_generation({**_set(own), **_set(kwargs.get("generation_config")), **kwargs})
+        default = getattr(getattr(method, "__self__", None), "generation_config", None)
+        check_generation({**_set(default), **_set(kwargs.get("generation_config")), **kwargs})
         running.encodings.clear()
         return method(*args, **kwargs)
 

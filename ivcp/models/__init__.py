@@ -53,11 +53,11 @@ def find_model(module: nn.Module) -> nn.Module:
     """
     from transformers import PreTrainedModel
 
-    known = known_families()
+    families = known_families()
     held = [part for part in module.modules() if isinstance(part, PreTrainedModel)]
     found: list[nn.Module] = []
     for part in held:
-        if model_type(part) in known and not any(part in outer.modules() for outer in found):
+        if model_type(part) in families and not any(part in outer.modules() for outer in found):
             found.append(part)
     if not found:
         raise _unknown(module)

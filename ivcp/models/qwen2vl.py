@@ -164,8 +164,8 @@ class QwenFamily(HubFamily):
                     height, width = (edge // merge for edge in next(grids[token]))
                     number = next(numbers[token])
                 else:  # the caller's positions have the axes time, height, width
-                    own = positions[row][:, start : start + length]  # type: ignore[index]
-                    height, width = (own.amax(1) - own.amin(1) + 1).tolist()[1:]
+                    span = positions[row][:, start : start + length]  # type: ignore[index]
+                    height, width = (span.amax(1) - span.amin(1) + 1).tolist()[1:]
                     number = 0
                 images.append(
                     replace(_layout(kinds[token], start, length, height, width), number=number)
@@ -194,8 +194,8 @@ def _check_types(
     """
     for number, of_row in enumerate(found):
         for start, length, _ in of_row:
-            own = None if positions is None else positions[number][:, start : start + length]
-            if own is None or (length > 1 and (own == own[:1]).all()):
+            span = None if positions is None else positions[number][:, start : start + length]
+            if span is None or (length > 1 and (span == span[:1]).all()):
                 raise UserError(
                     "The inputs lack mm_token_type_ids, without which image tokens are numbered "
                     "like text: pass what the processor gives."

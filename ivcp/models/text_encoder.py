@@ -47,9 +47,9 @@ class ClipText:
         """
         from transformers import AutoTokenizer, CLIPModel
 
-        known = _loaded.setdefault(tower, {})
-        if source in known:
-            return known[source]
+        loaded = _loaded.setdefault(tower, {})
+        if source in loaded:
+            return loaded[source]
         weight = next(tower.parameters())
         try:
             clip = CLIPModel.from_pretrained(source, dtype=weight.dtype).to(weight.device).eval()
@@ -67,8 +67,8 @@ class ClipText:
                 f"model's has {wanted}: set model.text_tower to the one it was trained with."
             )
         del clip.vision_model.encoder, clip.vision_model.embeddings  # the model has them itself
-        known[source] = cls(clip, tokenizer)
-        return known[source]
+        loaded[source] = cls(clip, tokenizer)
+        return loaded[source]
 
     @torch.no_grad()
     def embeddings(self, text: str) -> Tensor:

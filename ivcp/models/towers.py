@@ -51,10 +51,10 @@ class TiledTower(VisionTower):
     def _tokens(self, call: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """For each image, (tiles, rows, columns, P) rows of the tower behind each token."""
         tiles = self._tiles(call)
-        own = folded(*self._edges(call), self.fold)  # (rows, columns, P), into a tile's patches
+        tile = folded(*self._edges(call), self.fold)  # (rows, columns, P), into a tile's patches
         starts = torch.arange(sum(tiles)) * self._length(call) + self.has_cls
-        rows = starts[:, None, None, None] + own
-        return torch.split(rows.masked_fill(own < 0, -1), tiles)
+        rows = starts[:, None, None, None] + tile
+        return torch.split(rows.masked_fill(tile < 0, -1), tiles)
 
     def segments(self, block: int, call: Mapping[str, Any]) -> list[int]:
         return [self._length(call)] * sum(self._tiles(call))

@@ -32,8 +32,8 @@ class QwenTower(VisionTower):
 
     def patches(self, call: Mapping[str, Any]) -> list[Tensor]:
         counts = grids(call).prod(1).tolist()
-        own = torch.arange(sum(counts)).view(-1, self.merge**2)
-        return list(torch.split(own, [count // self.merge**2 for count in counts]))
+        rows = torch.arange(sum(counts)).view(-1, self.merge**2)
+        return list(torch.split(rows, [count // self.merge**2 for count in counts]))
 
     def cls_rows(self, call: Mapping[str, Any]) -> list[Tensor]:
         return [torch.empty(0, dtype=torch.long) for _ in grids(call)]

@@ -78,9 +78,9 @@ class Compose(Pruner):
             left *= part.keep_ratio
             if self.ratios == "equal":
                 left = self.keep_ratio ** (number / len(self.parts))
-            if stage < (own := len(part.stages())):
+            if stage < (count := len(part.stages())):
                 if number == len(self.parts):
                     left = self.keep_ratio
                 return replace(part, keep_ratio=left).select(view, stage)
-            stage -= own
+            stage -= count
         raise RuntimeError("this stage is none of the parts'")

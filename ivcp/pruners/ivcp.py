@@ -111,7 +111,7 @@ class IVCPrune(LayerPruner):
         """(size,) foreground rank of each token of the global view, and the seeds among them."""
         first, size = view.image.global_view
         text, visual = view.values()
-        own, others = visual[:, first : first + size], None
+        scored, others = visual[:, first : first + size], None
         if self.softmax == "prompt":
             beside = [view.other_values(), visual[:, :first], visual[:, first + size :]]
             others = torch.cat(beside, 1)
@@ -119,7 +119,7 @@ class IVCPrune(LayerPruner):
         blank = padding(view.image, visual.device)
         if blank is not None:
             blank = blank[first : first + size]
-        scores, picked = foreground_scores(text, own, seeds, others, blank)
+        scores, picked = foreground_scores(text, scored, seeds, others, blank)
         return ranks(scores, [(0, size)]), picked
 
     def _room_beside(self, ivc: Tensor, rank: Tensor) -> Tensor:
