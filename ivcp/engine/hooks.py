@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from ivcp.core.errors import UserError
+from ivcp.core.layout import PromptLayout
 from ivcp.core.view import TOWER_SIGNALS
 from ivcp.engine.cache import PrunedLayer, SlotMask
 from ivcp.engine.checks import backend_of
@@ -241,16 +242,17 @@ class Hooks:
             given = kwargs.get("inputs_embeds")
             if given is not None and given.shape[1] > 1:
                 check_text(self.model, given, False)
+        embeds = kwargs.get("inputs_embeds")
+        if embeds is None:
+            embeds = args[0] if args else module.get_input_embeddings()(kwargs["input_ids"])  # type: ignore[operator]
         if not isinstance(entered, Prompt):
             chunk = entered or Chunk(0)
             past = None if chunk.past is None else SlotMask(chunk.past)
             inputs = LayerInputs(module, self.parts.axes, backend, chunk.real, past)
-            if chunk.layouts and (cache is None or not cache.get_seq_length()):
-                self.session.clear(list(chunk.layouts))
+            if cache is None or not cache.get_seq_length():
+                text = [PromptLayout(embeds.shape[1], ())] * len(embeds)
+                self.session.clear(list(chunk.layouts) or text)
             return args, {**kwargs, RUNNING: Continuation(inputs)}
-        embeds = kwargs.get("inputs_embeds")
-        if embeds is None:
-            embeds = args[0] if args else module.get_input_embeddings()(kwargs["input_ids"])  # type: ignore[operator]
         deepstack = None
         if kwargs.get("deepstack_visual_embeds") is not None:
             # the language model would look for its visual tokens where they stood before the cut

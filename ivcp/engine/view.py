@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -70,10 +70,11 @@ class ImageView:
     visual: Visual
     make_id: Callable[[], str]
 
-    @property
+    @cached_property
     def image(self) -> ImageLayout:
-        """The image's grids and their places in the prompt."""
-        return self.visual.layout
+        """The image's grids and their places in the prompt; a copy, which the pruner may spoil."""
+        layout = self.visual.layout
+        return replace(layout, grids=tuple(replace(grid) for grid in layout.grids))
 
     @property
     def index(self) -> Tensor:
@@ -103,7 +104,7 @@ class ImageView:
     @cached_property
     def queries(self) -> Tensor:
         """(T,) columns of the text queries in the present rows."""
-        return self.row.queries(self.row.layout.text_queries(self.image))
+        return self.row.queries(self.row.layout.text_queries(self.visual.layout))
 
     def _require(self, signal: Signal) -> None:
         if signal not in self.forward.stage.needs:
@@ -136,7 +137,7 @@ class ImageView:
             raise RuntimeError("the inputs of layer 0 were not kept")
         rows = self.forward.embeddings[self.batch]
         first, tokens = self.row.first.to(rows.device), self.visual.tokens.to(rows.device)
-        queries = self.row.layout.text_queries(self.image)
+        queries = self.row.layout.text_queries(self.visual.layout)
         if not len(queries):  # as in `queries`, the last token asks
             queries = torch.tensor([self.row.layout.length - 1])
         queries = to_device(queries, rows.device)
@@ -181,7 +182,7 @@ class ImageView:
 
     @cached_property
     def _encoding(self) -> Encoding:
-        kind = "video" if self.image.grids[0].kind == "frame" else "image"
+        kind = "video" if self.visual.layout.grids[0].kind == "frame" else "image"
         if kind not in self.forward.encodings:
             raise UserError(
                 f"{self.forward.pruner} looks at the vision tower, but the images were encoded "
@@ -192,7 +193,7 @@ class ImageView:
     @cached_property
     def _patches(self) -> Tensor:
         """(V, P) rows of the current tokens' patches in the tower."""
-        patches = self._encoding.patches_of(self.image)
+        patches = self._encoding.patches_of(self.visual.layout)
         return to_device(patches, self.forward.hidden.device)[self.visual.index]
 
     def tower_attention(
@@ -233,7 +234,7 @@ class ImageView:
     def tower_cls(self) -> Tensor | None:
         """(N, F), or None."""
         self._require("tower_features")
-        rows = self._encoding.cls_rows_of(self.image)
+        rows = self._encoding.cls_rows_of(self.visual.layout)
         if not len(rows) or self._patches.shape[1] > 1:
             return None
         features = self._encoding.reading.features()

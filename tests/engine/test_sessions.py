@@ -155,3 +155,37 @@ class Shared(RandomPruning):
 def test_methods_that_cannot_be_wrapped(build: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         build()
+
+
+def test_a_layout_is_not_spoiled_by_who_is_shown_it() -> None:
+    class Careless(RandomPruning):
+        def select(self, view: Any, stage: int) -> Selection:
+            found = super().select(view, stage)
+            for tensor in (
+                view.image.tokens,
+                view.image.thumbnail_index,
+                view.image.grids[0].tokens,
+            ):
+                tensor.zero_()
+            return found
+
+    with torch.no_grad(), pruned(model_of("llava15"), Careless(layer=3)) as session:
+        model_of("llava15")(**single(BATCH, 0))
+    (image,) = session.layouts[0].images
+    assert torch.equal(image.tokens, BATCH.tokens[0][0])
+    assert image.thumbnail_index.tolist() == list(range(36))
+
+
+@pytest.mark.parametrize("length", [1, 5])
+@pytest.mark.parametrize("embedded", [False, True])
+def test_a_prompt_of_text_alone_replaces_the_one_before(length: int, embedded: bool) -> None:
+    model: Any = model_of("llava15")
+    text = torch.full((2, length), 33)
+    inputs = (
+        {"inputs_embeds": model.get_input_embeddings()(text)} if embedded else {"input_ids": text}
+    )
+    with torch.no_grad(), pruned(model, METHODS[0]) as session:
+        model(**single(BATCH, 0))
+        model(**inputs)
+    assert [len(kept) for kept in session.kept] == [0, 0]
+    assert [len(left) for left in session.remaining] == [length, length]
