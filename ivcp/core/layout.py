@@ -132,6 +132,11 @@ class ImageLayout:
         index[first : first + count] = torch.arange(count)
         return index
 
+    @property
+    def padded(self) -> bool:
+        """Whether a grid shows anything outside the image."""
+        return any(not 0 <= edge <= 1 for grid in self.grids for edge in grid.area)
+
     @cached_property
     def on_padding(self) -> Tensor:
         """(V,) whether the centre of a token lies outside the image; on the CPU."""

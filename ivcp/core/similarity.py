@@ -12,8 +12,7 @@ from ivcp.core.selection import top
 
 def padding(image: ImageLayout, device: torch.device) -> Tensor | None:
     """(V,) True at tokens that show padding, or None where none does."""
-    blank = image.on_padding
-    return to_device(blank, device) if blank.any() else None
+    return to_device(image.on_padding, device) if image.padded else None
 
 
 def value_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = None) -> Tensor:

@@ -86,8 +86,8 @@ class IVCPrune(LayerPruner):
             level = chosen * 2
             level[scored].clamp_min_(1)
             level = level.masked_fill(seed, 3)
-            if image.on_padding.any():
-                level = level.masked_fill(to_device(image.on_padding, ivc.device), -1)
+            if (blank := padding(image, ivc.device)) is not None:
+                level = level.masked_fill(blank, -1)
         else:
             chosen = rank < round(self.foreground_share * budget(self.keep_ratio, size))
             level = chosen * 2
