@@ -61,7 +61,7 @@ def fitted(config: dict[str, Any], pruner: Any) -> dict[str, Any]:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
-    """Build the parts, check that they fit, evaluate; returns the headline metric."""
+    """Build the parts, check that they fit, evaluate; returns the primary_metric metric."""
     job = HydraConfig.get()
     names = {name: job.runtime.choices[name] for name in ("model", "pruner", "dataset")}
     names["variant"] = variant(job.overrides.task)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ivcp.core.metric import AnswerMetric, Judged
+from ivcp.core.metric import AnswerMetric, ScoredAnswer
 from ivcp.core.types import Sample, Task
 
 GOLDEN = Path(__file__).parent / "metrics" / "golden"
@@ -45,20 +45,18 @@ def sample_of(name: str, cells: dict[str, Any]) -> Sample:
     )  # fmt: skip
 
 
-def judge(metric: AnswerMetric, sample: Sample, prediction: str) -> Judged:
+def judge(metric: AnswerMetric, sample: Sample, prediction: str) -> ScoredAnswer:
     """The metric's verdict."""
     parsed = metric.read(prediction, sample, lambda _: None)
-    return Judged(parsed, sample.answer, metric.score(parsed, sample), sample.labels)
+    return ScoredAnswer(parsed, sample.answer, metric.score(parsed, sample), sample.labels)
 
 
-def judged(metric: AnswerMetric, name: str) -> list[Judged]:
+def judged(metric: AnswerMetric, name: str) -> list[ScoredAnswer]:
     """The metric's verdicts on all rows of a golden file."""
     rows = [row["input"] for row in recorded(name)["rows"]]
     return [judge(metric, sample_of(name, row), str(row["prediction"])) for row in rows]
 
 
-def values_of(metric: AnswerMetric, verdicts: list[Judged]) -> dict[str, float]:
+def values_of(metric: AnswerMetric, verdicts: list[ScoredAnswer]) -> dict[str, float]:
     """What the metric computes from verdicts."""
-    metric.reset()
-    metric.update(verdicts)
-    return {name: float(value) for name, value in metric.compute().items()}
+    return metric.values(verdicts)

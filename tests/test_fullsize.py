@@ -138,7 +138,7 @@ def test_targets_are_judged_by_pruned_rows_alone():
     slow = {**row, "method": "none", "decode_time_ratio": "1.5"}
     found = {one["column"]: one for one in verdicts([row, slow])}
     assert found["decode_time_ratio"]["met"] is True
-    assert found["selector_ms"]["met"] is None
+    assert found["pruning_overhead_ms"]["met"] is None
     late = verdicts([row, {**row, "decode_time_ratio": "1.01"}])[-1]
     assert (late["met"], late["rows_met"], late["missed_by"]) == (False, 1, ["ivcp"])
 

@@ -16,14 +16,15 @@ ALLOWED = {
     "metrics": {"core"},
     "judges": {"core"},
     "engine": {"core"},
+    "visualize": {"core"},
     "evaluation": {"core", "engine"},
-    "report": {"core"},
-    "lmms": {"core", "engine"},
+    "report": {"core", "visualize"},
+    "integrations": {"core", "engine"},
 }
 HOMES = {
     "transformers": {"models", "engine"},
     "lightning": {"evaluation"},
-    "lmms_eval": {"lmms"},
+    "lmms_eval": {"integrations"},
 }
 NOWHERE = {"wandb", "hydra", "omegaconf"}
 

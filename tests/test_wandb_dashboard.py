@@ -86,10 +86,10 @@ def test_the_run_file_holds_configuration_summary_tables_and_pictures(runs) -> N
     assert pruned.config["pruner.keep_ratio"] == pruned.config["ratio"] == 0.3
     assert pruned.config["names.pruner"] == "fastv"
     report = json.loads((pruned.folder.parents[1] / "metrics.json").read_text())
-    assert pruned.summary["headline"] == report["metrics"]["acc@0.5"]
+    assert pruned.summary["primary_metric"] == report["metrics"]["acc@0.5"]
     assert pruned.summary["kv_ratio"] == report["efficiency"]["kv_cache_ratio"] < 0.7
     assert unpruned.summary["kv_ratio"] == unpruned.summary["keep_ratio"] == 1
-    assert {"headline", "kv_ratio"}.isdisjoint(pruned.history)
+    assert {"primary_metric", "kv_ratio"}.isdisjoint(pruned.history)
     assert pruned.history["tokens/keep_ratio"] == pruned.summary["keep_ratio"]
     assert len(pruned.table("predictions")["data"]) == 2
     (picture,) = pruned.summary["kept_tokens.filenames"]

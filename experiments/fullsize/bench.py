@@ -52,14 +52,14 @@ class Run:
 
     Attributes:
         phases: Seconds of each part.
-        selector: Seconds, part of `phases.decoder`.
+        pruning overhead: Seconds, part of `phases.decoder`.
         peak_bytes: Most memory allocated on the GPU, weights included; None on a CPU.
         cache_bytes: KV cache right after prefill, whole batch.
         layer_tokens: [layer][sample] tokens processed.
     """
 
     phases: Phases
-    selector: float
+    overhead: float
     peak_bytes: int | None
     cache_bytes: int
     layer_tokens: list[list[int]]
@@ -89,7 +89,7 @@ def run(model: Any, inputs: dict[str, Tensor], pruner: Pruner | None, new_tokens
         model.generate(**inputs, max_new_tokens=new_tokens + 1, do_sample=False, eos_token_id=None)
     return Run(
         phases,
-        0.0 if session is None else session.selector_seconds,
+        0.0 if session is None else session.overhead_seconds,
         torch.cuda.max_memory_allocated(model.device) if cuda else None,
         0 if session is None else session.cache_bytes,
         [] if session is None else session.layer_tokens,
@@ -137,7 +137,7 @@ def numbers(
         **spread("first_token_ms", [1e3 * one.phases.first_token for one in runs]),
         **spread("vision_tower_ms", [1e3 * one.phases.vision for one in runs]),
         **spread("prefill_ms", [1e3 * one.phases.decoder for one in runs]),
-        **spread("selector_ms", [1e3 * one.selector for one in runs]),
+        **spread("pruning_overhead_ms", [1e3 * one.overhead for one in runs]),
         **spread("decode_ms_per_token", [1e3 * one.phases.decoding / steps for one in runs]),
         "kv_cache_bytes": kept.cache_bytes,
         "peak_memory_bytes": max((one.peak_bytes or 0 for one in runs), default=0) or "",
@@ -153,9 +153,9 @@ def numbers(
         row |= spread("prefill_time_ratio", [a.decoder / b.decoder for a, b in pairs])
         row |= spread("decode_time_ratio", [a.decoding / b.decoding for a, b in pairs])
         shares = [
-            one.selector / plain.phases.decoder for one, plain in zip(runs, base, strict=True)
+            one.overhead / plain.phases.decoder for one, plain in zip(runs, base, strict=True)
         ]
-        row |= spread("selector_share_of_unpruned_prefill", shares)
+        row |= spread("overhead_share_of_unpruned_prefill", shares)
         row["prefill_time_ratio_over_flops_ratio"] = (
             row["prefill_time_ratio"] / row["prefill_flops_ratio"]
         )

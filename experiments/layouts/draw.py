@@ -32,7 +32,7 @@ from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
 from ivcp.models.qwen3vl import Qwen3VL
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.ivcp import IVCPrune
-from ivcp.report.overlay import draw_overlay
+from ivcp.visualize.overlay import draw_overlay
 
 HERE = Path(__file__).parent
 IMAGE, VIDEO, START, END = 90, 91, 92, 93
@@ -186,7 +186,7 @@ def keep(geometry: Geometry, image: Image.Image) -> tuple[ImageLayout, Tensor, l
     else:
         images = getattr(transformers, family.image_processor)(**geometry.images)
     sample = Sample(id="", task="yes_no", images=(image,), question="", answer="")
-    seen = family.see(Processor(None, images, model.config), [sample])
+    seen = family.process_images(Processor(None, images, model.config), [sample])
     generator = torch.Generator().manual_seed(0)
     text = torch.randint(3, 80, (TEXT_BEFORE + TEXT_AFTER,), generator=generator).tolist()
     there = [START, *[IMAGE] * seen.texts[0].count(family.image_token), END]
@@ -197,7 +197,7 @@ def keep(geometry: Geometry, image: Image.Image) -> tuple[ImageLayout, Tensor, l
     with torch.no_grad(), pruned(model, IVCPrune(keep_ratio=KEEP, layer=1), family=family) as run:
         model.generate(**inputs, max_new_tokens=1, do_sample=False)
     (layout,) = run.layouts[0].images
-    shown = seen.shown[0] if seen.shown else WHOLE
+    shown = seen.visible_areas[0] if seen.visible_areas else WHOLE
     return on_original(layout, shown), run.kept[0], run.reasons[0]
 
 

@@ -73,7 +73,7 @@ def prompt(side: int, text: int = 30) -> dict[str, Tensor]:
 
 
 def prefill(model: Any, inputs: dict[str, Tensor], pruner: Pruner) -> tuple[float, float]:
-    """Seconds of the language model (selector included) and of the selector alone."""
+    """Seconds of the language model, and of its pruning overhead alone."""
     decoder = model.model.language_model
     spent: list[float] = []
     handles = [
@@ -86,7 +86,7 @@ def prefill(model: Any, inputs: dict[str, Tensor], pruner: Pruner) -> tuple[floa
     finally:
         for handle in handles:
             handle.remove()
-    return sum(spent), session.selector_seconds
+    return sum(spent), session.overhead_seconds
 
 
 def language_flops(model: Any, inputs: dict[str, Tensor], pruner: Pruner) -> int:
@@ -115,8 +115,8 @@ def compare(model: Any, inputs: dict[str, Tensor], pruner: Pruner, repeats: int)
         "repeats": repeats,
         "unpruned_ms": quartiles([1e3 * plain[0] for plain, _ in pairs]),
         "pruned_ms": quartiles([1e3 * short[0] for _, short in pairs]),
-        "selector_ms": quartiles([1e3 * short[1] for _, short in pairs]),
-        "selector_share": quartiles([short[1] / plain[0] for plain, short in pairs]),
+        "pruning_overhead_ms": quartiles([1e3 * short[1] for _, short in pairs]),
+        "overhead_share": quartiles([short[1] / plain[0] for plain, short in pairs]),
         "time_ratio": quartiles([short[0] / plain[0] for plain, short in pairs]),
         "flops_ratio": flops[0] / flops[1],
     }
@@ -154,7 +154,7 @@ def report(results: dict[str, Any]) -> str:
         f"{results['machine']}, {results['threads']} threads, torch {results['torch']}, float32. "
         "Medians [quartiles] of paired repeats.",
         "",
-        "| V | method | unpruned ms | pruned ms | selector ms | selector / unpruned | time ratio "
+        "| V | method | unpruned ms | pruned ms | overhead ms | overhead / unpruned | time ratio "
         "| FLOPs ratio |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -166,7 +166,7 @@ def report(results: dict[str, Any]) -> str:
     lines += [
         f"| {row['visual_tokens']} | {row['pruner']} {row['keep_ratio']} before {row['stages']} | "
         f"{cell(row['unpruned_ms'], 0)} | {cell(row['pruned_ms'], 0)} | "
-        f"{cell(row['selector_ms'], 1)} | {cell(row['selector_share'], 4)} | "
+        f"{cell(row['pruning_overhead_ms'], 1)} | {cell(row['overhead_share'], 4)} | "
         f"{cell(row['time_ratio'], 3)} | {row['flops_ratio']:.3f} |"
         for row in results["prefill"]
     ]

@@ -21,7 +21,7 @@ TOKEN_PIXELS = 28 * 28
 
 
 @dataclass(frozen=True)
-class Frame:
+class BoxFrame:
     """The coordinate frame in which a model writes boxes for one image.
 
     Attributes:
@@ -55,16 +55,16 @@ class Encoded:
     Attributes:
         inputs: Keyword arguments of `generate`, on the CPU, rows padded on the left.
         prompts: Prompt text of each sample.
-        frames: Coordinate frame in which the model writes boxes, from the processor's real grid of
-            each sample's last image.
-        shown: For each image of each sample, what the model is shown of it, as fractions of width
-            and height; beyond 0 .. 1 where it is padded.
+        box_frames: Coordinate frame in which the model writes boxes, from the processor's real
+            grid of each sample's last image.
+        visible_areas: For each image of each sample, what the model sees of it, as fractions of
+            width and height; beyond 0 .. 1 where it is padded.
     """
 
     inputs: dict[str, Tensor]
     prompts: list[str]
-    frames: list[Frame]
-    shown: list[list[Box]]
+    box_frames: list[BoxFrame]
+    visible_areas: list[list[Box]]
 
 
 class ModelAdapter(ABC):

@@ -47,7 +47,7 @@ class Session:
         cache_lengths: [layer][sample] tokens in the KV cache after prefill, padding not counted;
             empty without a cache.
         cache_bytes: Bytes of the KV cache after prefill, whole batch.
-        selector_seconds: Time spent choosing tokens and cutting, whole batch.
+        overhead_seconds: Time spent choosing tokens and cutting, whole batch.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Session:
         return self._results.read_remaining()
 
     @property
-    def selector_seconds(self) -> float:
+    def overhead_seconds(self) -> float:
         return self._results.clock()
 
     def _kept(self) -> list[tuple[Tensor, list[str]]]:

@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from ivcp.core.metric import ScoredAnswer
 from ivcp.core.types import Sample
 from ivcp.evaluation.data import Batch
 from ivcp.evaluation.machine import peak_memory
@@ -170,6 +171,7 @@ class ProgressLine(Callback):
         self.task: TaskID | None = None
         self.started = self.due = 0.0
         self.note = ""
+        self.answers: list[ScoredAnswer] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar."""
@@ -201,10 +203,11 @@ class ProgressLine(Callback):
         if self.progress is None or self.task is None:
             return
         self.progress.advance(self.task, len(outputs))
+        self.answers += [record.scored() for record in outputs]
         now = time.perf_counter()
         task = self.progress.tasks[0]
         if now >= self.due or task.finished:  # a break-down of thousands of answers takes a while
-            self.note = _headline(pl_module.metric)
+            self.note = _primary(pl_module.metric, self.answers)
             self.due = now + PATIENCE * (time.perf_counter() - now)
         seconds = now - self.started - float(pl_module.extra_seconds)  # type: ignore[arg-type]
         rate = task.completed / max(seconds, 1e-9)
@@ -226,7 +229,7 @@ class ProgressLine(Callback):
             self.progress = None
 
 
-def _headline(metric: Any) -> str:
-    value = float(metric.compute()[metric.headline])
-    digits = 3 if metric.unit(metric.headline) == "%" else 1
-    return f"{metric.headline} {value:.{digits}f}"
+def _primary(metric: Any, answers: Sequence[ScoredAnswer]) -> str:
+    value = metric.values(answers)[metric.primary_metric]
+    digits = 3 if metric.unit(metric.primary_metric) == "%" else 1
+    return f"{metric.primary_metric} {value:.{digits}f}"

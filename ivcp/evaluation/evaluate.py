@@ -30,10 +30,10 @@ from ivcp.evaluation.data import ReadableItems, SampleSource, SharedBatches
 from ivcp.evaluation.identity import identity_of
 from ivcp.evaluation.judging import judge_records
 from ivcp.evaluation.module import Evaluation
-from ivcp.evaluation.noise import silence
 from ivcp.evaluation.outcome import outcome, resumed
 from ivcp.evaluation.plan import cut, unfinished
 from ivcp.evaluation.processes import NoOrphan, make_trainer, on_gpus, predict, starts_others
+from ivcp.evaluation.quiet import silence
 from ivcp.evaluation.records import Record, write_atomically
 from ivcp.evaluation.resume import (
     EARLIER,
@@ -89,7 +89,7 @@ def evaluate(
         sweep: Whether this is one of several runs of a process.
 
     Returns:
-        The headline value; NaN in processes other than the first.
+        The primary metric value; NaN in processes other than the first.
 
     Raises:
         UserError: The configuration or the data cannot be used, or the disk is full.
@@ -188,11 +188,11 @@ def same_judge(finished: dict[str, Any], config: dict[str, Any]) -> bool:
 def show(
     report: dict[str, Any], baseline: dict[str, Any] | None, config: dict[str, Any], folder: Path
 ) -> float:
-    """Print the table; gives the headline's value."""
+    """Print the table; gives the primary metric's value."""
     differing = differences(baseline, config) if baseline is not None else []
     show_result(report, baseline, differing, folder)
-    headline = report["run"]["headline"]["value"]
-    return float("nan") if headline is None else float(headline)
+    primary_metric = report["run"]["primary_metric"]["value"]
+    return float("nan") if primary_metric is None else float(primary_metric)
 
 
 def gather(folder: Path, processes: int) -> tuple[list[Record], Sequence[dict[str, Any]]]:

@@ -50,7 +50,7 @@ def judge_records(
         info["reason"] = f"{error} No model graded the answers; rules stood in."
         return graded, {**info, "account": judge.account()}
     for (place, (sample, _)), reply in zip(asked.items(), replies, strict=True):
-        heard = None if reply is None else metric.hear(reply, sample)
+        heard = None if reply is None else metric.parse_judge_reply(reply, sample)
         record = replace(graded[place], judged=reply)
         if heard is not None:
             rule = record.parsed, record.score
@@ -73,7 +73,7 @@ def _questions(records: Sequence[Record], metric: AnswerMetric) -> dict[int, tup
     for place, record in enumerate(records):
         if record.failed is None:
             sample = record.sample()
-            prompt = metric.to_judge(record.prediction, record.parsed, sample)
+            prompt = metric.judge_prompt(record.prediction, record.parsed, sample)
             if prompt is not None:
                 asked[place] = sample, prompt
     return asked

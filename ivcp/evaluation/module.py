@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Frame, ModelFamily
+from ivcp.core.family import BoxFrame, ModelFamily
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
 from ivcp.core.types import Answer, Box, Sample
@@ -21,10 +21,9 @@ from ivcp.engine.session import Session
 from ivcp.evaluation.data import Batch
 from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
 from ivcp.evaluation.machine import forget_peak, own_gpus
-from ivcp.evaluation.noise import silence
 from ivcp.evaluation.phases import Phases, timed_phases
+from ivcp.evaluation.quiet import silence
 from ivcp.evaluation.records import Record, on_original
-from ivcp.evaluation.verdict import judge_locally
 
 
 class Evaluation(lightning.LightningModule):
@@ -40,7 +39,7 @@ class Evaluation(lightning.LightningModule):
     Args:
         family: Loads the model, in evaluation mode, and its processor.
         pruner: The method.
-        metric: Judges the answers; its values so far are `metric.compute()`.
+        metric: Scores the answers.
         generation: Keyword arguments of `generate`.
         count: Whether the first process counts the operations of its first sample's prefill.
         seed: Of what is sampled; each batch begins anew, whoever evaluates it.
@@ -59,7 +58,7 @@ class Evaluation(lightning.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.metric = judge_locally(metric)
+        self.metric = metric
         self.family, self.pruner, self.generation = family, pruner, generation
         self.model: nn.Module  # from `setup` to `release`, like the next three
         self.processor: Any
@@ -106,7 +105,6 @@ class Evaluation(lightning.LightningModule):
         if batch.encoded is not None:
             records += self._answer(batch)
         records.sort(key=lambda record: record.index)
-        self.metric.update([record.verdict() for record in records])
         return records
 
     def _answer(self, batch: Batch) -> list[Record]:
@@ -183,7 +181,7 @@ class Evaluation(lightning.LightningModule):
         stride = rows // count  # beams and returned sequences repeat a sample's row
         texts = self.family.decode(self.processor, tokens)[:: len(tokens) // count]
         lengths = self._lengths(tokens)[:: len(tokens) // count]
-        selector = session.selector_seconds
+        overhead = session.overhead_seconds
         steps = tokens.shape[1] - 1
         longest = max(layout.length for layout in session.layouts)
         element_size = next(self.model.parameters()).element_size()
@@ -193,7 +191,7 @@ class Evaluation(lightning.LightningModule):
         for number, sample in enumerate(batch.samples):
             row = number * stride
             layout = session.layouts[row]
-            parsed = self._read(texts[number], sample, batch.ready.frames[number])
+            parsed = self._read(texts[number], sample, batch.ready.box_frames[number])
             layer_tokens = tuple(of_layer[row] for of_layer in session.layer_tokens)
             records.append(
                 Record.of(
@@ -211,7 +209,7 @@ class Evaluation(lightning.LightningModule):
                     images=tuple(
                         on_original(image, shown)
                         for image, shown in zip(
-                            layout.images, batch.ready.shown[number], strict=True
+                            layout.images, batch.ready.visible_areas[number], strict=True
                         )
                     ),
                     kept=tuple(kept[row].tolist()),
@@ -224,15 +222,15 @@ class Evaluation(lightning.LightningModule):
                         [layout.length] * self.sizes.layers, self.sizes
                     ),
                     vision_ms=phases.vision * share,
-                    language_prefill_ms=(phases.decoder - selector) * share,
-                    selector_ms=selector * share,
+                    language_prefill_ms=(phases.decoder - overhead) * share,
+                    pruning_overhead_ms=overhead * share,
                     time_to_first_token_ms=phases.first_token * share,
                     decode_ms_per_token=phases.decoding * share / steps if steps else None,
                 )
             )
         return records
 
-    def _read(self, text: str, sample: Sample, frame: Frame) -> Answer | None:
+    def _read(self, text: str, sample: Sample, frame: BoxFrame) -> Answer | None:
         """What the metric reads from a text, boxes in pixels of the original image."""
 
         def to_box(text: str) -> Box | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from ivcp.core.metric import AnswerMetric, class_path
+from ivcp.core.metric import AnswerMetric, class_path, to_frame
 from ivcp.evaluation.provenance import git_state, versions
 from ivcp.evaluation.records import Record
 from ivcp.evaluation.summary import efficiency_block, tokens_block
@@ -66,17 +66,17 @@ def outcome(
             "samples": len(records),
             "failed_samples": len(records) - len(answered),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "headline": {
-                "name": metric.headline,
-                "value": values[metric.headline],
-                **_headline(metric),
+            "primary_metric": {
+                "name": metric.primary_metric,
+                "value": values[metric.primary_metric],
+                **_primary(metric),
             },
             "points": [name for name in values if metric.unit(name) != "%"],
             "members": {
-                name: {"headline": one.headline, **_headline(one)}
+                name: {"primary_metric": one.primary_metric, **_primary(one)}
                 for name, one in getattr(metric, "members", {}).items()
             },
-            "notes": [*notes, *metric.notes(metric.frame())],
+            "notes": [*notes, *metric.notes(to_frame(record.scored() for record in records))],
             "judge": judged,
         },
     }
@@ -105,6 +105,6 @@ def resumed(done: Sequence[Record], records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _headline(metric: AnswerMetric) -> dict[str, Any]:
-    """What a reader must know of a metric to compare its headline with another run's."""
-    return {"unit": metric.unit(metric.headline), "metric": class_path(metric)}
+def _primary(metric: AnswerMetric) -> dict[str, Any]:
+    """What a reader must know of a metric to compare its primary metric with another run's."""
+    return {"unit": metric.unit(metric.primary_metric), "metric": class_path(metric)}

@@ -18,7 +18,7 @@ class Phases:
 
     Attributes:
         vision: In the vision tower.
-        decoder: In the decoder layers during prefill, selector included.
+        decoder: In the decoder layers during prefill, pruning overhead included.
         first_token: From the start to the first token's logits.
         total: From start to end.
     """

@@ -13,11 +13,11 @@ from typing import Any
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import Grid, ImageLayout
-from ivcp.core.metric import Judged
+from ivcp.core.metric import ScoredAnswer
 from ivcp.core.types import Answer, Box, Sample, Task
 
 TIMES = (
-    "vision_ms", "language_prefill_ms", "selector_ms", "time_to_first_token_ms",
+    "vision_ms", "language_prefill_ms", "pruning_overhead_ms", "time_to_first_token_ms",
     "decode_ms_per_token",
 )  # fmt: skip
 """Fields of `Record` in milliseconds: the batch's time divided by its size."""
@@ -63,8 +63,8 @@ class Record:
         prefill_flops_counted: As PyTorch dispatched them; of one sample of a run, else None.
         prefill_flops_unpruned: The same without pruning.
         vision_ms: Vision tower; Qwen's holds its projector, others' stands beside it.
-        language_prefill_ms: Decoder layers in prefill, without the selector.
-        selector_ms: Choosing tokens and cutting.
+        language_prefill_ms: Decoder layers in prefill, without the pruning overhead.
+        pruning_overhead_ms: Choosing tokens and cutting.
         time_to_first_token_ms: From the call to the first token's logits.
         decode_ms_per_token: Each further token; None if there is none.
     """
@@ -101,7 +101,7 @@ class Record:
     prefill_flops_unpruned: int = 0
     vision_ms: float | None = None
     language_prefill_ms: float | None = None
-    selector_ms: float | None = None
+    pruning_overhead_ms: float | None = None
     time_to_first_token_ms: float | None = None
     decode_ms_per_token: float | None = None
 
@@ -126,9 +126,9 @@ class Record:
         asked = {name: getattr(self, name) for name in ASKED}
         return Sample(images=(), labels=self.labels, **asked)
 
-    def verdict(self) -> Judged:
+    def scored(self) -> ScoredAnswer:
         """What counts for the metric."""
-        return Judged(self.parsed, self.answer, self.score, self.labels)
+        return ScoredAnswer(self.parsed, self.answer, self.score, self.labels)
 
     def unjudged(self) -> Record:
         """The record as it was before a judge graded it."""

@@ -22,7 +22,7 @@ ROWS: tuple[Row, ...] = (
     ("prefill FLOPs, of unpruned", ("efficiency", "prefill_flops_ratio"), "%"),
     ("vision", ("efficiency", "vision_ms", "median"), "ms"),
     ("language prefill", ("efficiency", "language_prefill_ms", "median"), "ms"),
-    ("selector", ("efficiency", "selector_ms", "median"), "ms"),
+    ("pruning overhead", ("efficiency", "pruning_overhead_ms", "median"), "ms"),
     ("time to first token", ("efficiency", "time_to_first_token_ms", "median"), "ms"),
     ("decoding, per token", ("efficiency", "decode_ms_per_token", "median"), "ms"),
     ("tokens per second", ("efficiency", "tokens_per_second"), ""),
@@ -59,10 +59,10 @@ def result_table(report: dict[str, Any], baseline: dict[str, Any] | None) -> Tab
 
 
 def headings(report: dict[str, Any]) -> list[str]:
-    """Names of the values that a reader wants first: no break-downs, of a suite each headline."""
+    """Names of the values to show: no break-downs; of a suite each primary one."""
     members = report["run"]["members"]
     whole = [name for name in report["metrics"] if "/" not in name]
-    return [*(f"{name}/{member['headline']}" for name, member in members.items()), *whole]
+    return [*(f"{name}/{member['primary_metric']}" for name, member in members.items()), *whole]
 
 
 def notes(report: dict[str, Any], baseline: dict[str, Any] | None, differing: list[str]) -> str:

@@ -26,7 +26,7 @@ SHORT: Mapping[str, str] = MappingProxyType(
         "flops_ratio": "efficiency/prefill_flops_ratio",
         "first_token_ms": "efficiency/time_to_first_token_ms/median",
         "prefill_ms": "efficiency/language_prefill_ms/median",
-        "selector_ms": "efficiency/selector_ms/median",
+        "pruning_overhead_ms": "efficiency/pruning_overhead_ms/median",
         "decode_ms": "efficiency/decode_ms_per_token/median",
         "samples_per_second": "efficiency/samples_per_second",
         "peak_memory_bytes": "efficiency/peak_memory_bytes",
@@ -59,7 +59,7 @@ def track(
     if hasattr(logger, "log_summary"):
         logger.log_summary(short)
     if hasattr(logger, "log_table"):
-        result = {**names_of(run), **{name: short.get(name) for name in ("headline", *SHORT)}}
+        result = {**names_of(run), **{name: short.get(name) for name in ("primary_metric", *SHORT)}}
         logger.log_table("result", columns=list(result), data=[list(result.values())])
         rows = [[_cell(getattr(record, name)) for name in COLUMNS] for record in records]
         logger.log_table("predictions", columns=list(COLUMNS), data=rows)
@@ -82,14 +82,14 @@ def names_of(run: dict[str, Any]) -> dict[str, str]:
     before += [] if run["layer"] is None else [f"before layer {run['layer']}"]
     return {
         **{name: run[name] for name in ("model", "pruner", "dataset")},
-        "metric": run["headline"]["name"],
+        "metric": run["primary_metric"]["name"],
         "series": " ".join([run["model"], run["dataset"], run["pruner"], *before]),
     }
 
 
 def summary(run: dict[str, Any], logged: Mapping[str, float]) -> dict[str, float]:
     """The numbers that stand for a run, under the names in `SHORT` and four more."""
-    told = {"headline": run["headline"]["value"], "seconds": run["seconds"]}
+    told = {"primary_metric": run["primary_metric"]["value"], "seconds": run["seconds"]}
     told |= {name: run[name] for name in ("samples", "failed_samples")}
     told |= {name: logged.get(source) for name, source in SHORT.items()}
     return {name: value for name, value in told.items() if value is not None}

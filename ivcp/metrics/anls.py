@@ -31,7 +31,7 @@ def similarity(reply: str, accepted: str) -> float:
 class Anls(OpenEndedMetrics):
     """Similarity to the nearest accepted text, 0 below one half."""
 
-    headline = "anls"
+    primary_metric = "anls"
 
     def compare(self, reply: str, accepted: Sequence[str]) -> float:
         nearest = max(similarity(reply, text) for text in accepted)

@@ -14,7 +14,7 @@ ROTATION = 1_000_000
 """A rotation's index is that of the question plus a multiple of this number."""
 
 
-def by_question(verdicts: pd.DataFrame) -> pd.DataFrame:
+def by_question(scored: pd.DataFrame) -> pd.DataFrame:
     """One row a question: `score` 1 if all `rotations` are right, `base` the score of the first.
 
     Labels are those of the first rotation. The label "index" tells which rows belong together; a
@@ -24,11 +24,11 @@ def by_question(verdicts: pd.DataFrame) -> pd.DataFrame:
     >>> by_question(pd.DataFrame(rows))[["score", "base"]].values.tolist()
     [[0.0, 1.0], [1.0, 1.0]]
     """
-    alone = pd.Series(-1.0 - np.arange(len(verdicts)), index=verdicts.index)
-    told = verdicts.get("index", pd.Series(index=verdicts.index, dtype=object))
+    alone = pd.Series(-1.0 - np.arange(len(scored)), index=scored.index)
+    told = scored.get("index", pd.Series(index=scored.index, dtype=object))
     numbers = pd.to_numeric(told, errors="coerce").fillna(alone).astype("int64")
     question = numbers.where(numbers < 0, numbers % ROTATION)
-    ordered = verdicts.assign(question=question, number=numbers).sort_values("number")
+    ordered = scored.assign(question=question, number=numbers).sort_values("number")
     ordered["base"] = ordered["score"]
     labels = {label: "first" for label in LABELS if label in ordered}
     ordered["rotations"] = 1
@@ -42,16 +42,16 @@ class CircularMetrics(MultipleChoiceMetrics):
     A rotation that is wrong or cannot be read fails its question.
     """
 
-    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+    def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
         """A unit is a question."""
-        return super().tallies(by_question(verdicts))
+        return super().sufficient_statistics(by_question(scored))
 
-    def right(self, verdicts: pd.DataFrame) -> pd.Series[bool]:
-        return super().right(by_question(verdicts))
+    def right(self, scored: pd.DataFrame) -> pd.Series[bool]:
+        return super().right(by_question(scored))
 
-    def notes(self, verdicts: pd.DataFrame) -> Sequence[str]:
+    def notes(self, scored: pd.DataFrame) -> Sequence[str]:
         """Whether questions are there in one rotation only, as under a limit."""
-        rotations = by_question(verdicts)["rotations"]
+        rotations = by_question(scored)["rotations"]
         if not (alone := int((rotations == 1).sum())):
             return ()
         return (
@@ -59,14 +59,14 @@ class CircularMetrics(MultipleChoiceMetrics):
             "circular accuracy is the plain one, which is higher.",
         )
 
-    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+    def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """Circular `accuracy`, also by label; the plain one of first rotations and of all."""
-        questions = by_question(verdicts)
+        questions = by_question(scored)
         values = {
             "accuracy": float(questions["score"].mean()),
             "first_rotation_accuracy": float(questions["base"].mean()),
-            "every_rotation_accuracy": float(verdicts["score"].mean()),
-            "unparsed_rate": unparsed_rate(verdicts),
+            "every_rotation_accuracy": float(scored["score"].mean()),
+            "unparsed_rate": unparsed_rate(scored),
         }
         for label in LABELS:
             values |= by_label(questions, label)

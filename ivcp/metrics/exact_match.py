@@ -17,7 +17,7 @@ class ExactMatch(OpenEndedMetrics):
         (1.0, 0.5)
     """
 
-    headline = "accuracy"
+    primary_metric = "accuracy"
 
     def compare(self, reply: str, accepted: Sequence[str]) -> float:
         given = reply.strip().lower()

@@ -72,7 +72,7 @@ class GroundingMetrics(AnswerMetric):
     Boxes are in pixels of the original image; None counts as IoU 0. The score is the IoU.
     """
 
-    headline = "acc@0.5"
+    primary_metric = "acc@0.5"
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> Box | None:
         """The first box of the text with finite coordinates, corners sorted."""
@@ -85,23 +85,23 @@ class GroundingMetrics(AnswerMetric):
         """The IoU."""
         return box_iou(None if parsed is None else as_box(parsed), as_box(sample.answer))
 
-    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+    def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
         """A hit is an IoU of at least one half; a unit is a photo, whose expressions are alike."""
-        hits = super().tallies(verdicts.assign(score=self.right(verdicts)))
-        photos = verdicts.get("coco_id", pd.Series(index=verdicts.index, dtype=object))
-        alone = pd.Series([f"row {n}" for n in range(len(verdicts))], index=verdicts.index)
+        hits = super().sufficient_statistics(scored.assign(score=self.right(scored)))
+        photos = scored.get("coco_id", pd.Series(index=scored.index, dtype=object))
+        alone = pd.Series([f"row {n}" for n in range(len(scored))], index=scored.index)
         return hits.groupby(photos.fillna(alone).astype(str), sort=False).sum()
 
-    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+    def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`acc@0.1` ... `acc@0.9`, `mean_iou`, `center_acc`, `unparsed_rate`."""
-        iou = verdicts["score"]
+        iou = scored["score"]
         centers = [
             center_inside(as_box(parsed), as_box(answer)) if parsed is not None else False
-            for parsed, answer in zip(verdicts["parsed"], verdicts["answer"], strict=True)
+            for parsed, answer in zip(scored["parsed"], scored["answer"], strict=True)
         ]
         return {
             **{f"acc@{limit}": float((iou >= limit).mean()) for limit in THRESHOLDS},
             "mean_iou": float(iou.mean()),
             "center_acc": float(pd.Series(centers, dtype=float).mean()),
-            "unparsed_rate": unparsed_rate(verdicts),
+            "unparsed_rate": unparsed_rate(scored),
         }

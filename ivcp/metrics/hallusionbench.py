@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from ivcp.core.metric import Sums, divided, unparsed_rate
+from ivcp.core.metric import Statistics, divided, unparsed_rate
 from ivcp.metrics.yes_no import YesNoMetrics
 
 FIELDS = {"set": 3, "figure": 4, "question": 5}
@@ -26,11 +26,11 @@ class HallusionBenchMetrics(YesNoMetrics):
         0.5
     """
 
-    headline = "mean_accuracy"
+    primary_metric = "mean_accuracy"
 
-    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+    def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
         """A unit is a set of figures; each accuracy has a sum and a count."""
-        keyed = keys(verdicts)
+        keyed = keys(scored)
         own = keyed.groupby("set")["score"]
         columns = {"right": own.sum(), "answers": own.size().astype(float)}
         for group in GROUPS:
@@ -38,32 +38,35 @@ class HallusionBenchMetrics(YesNoMetrics):
             columns |= {f"{group} right": whole.sum(), f"{group}s": whole.size().astype(float)}
         return pd.DataFrame(columns)
 
-    def headline_of(self, sums: Sums) -> Sums:
-        mean: Sums = divided(sums[..., 0::2], sums[..., 1::2]).mean(-1)
+    def primary_value(self, sums: Statistics) -> Statistics:
+        mean: Statistics = divided(sums[..., 0::2], sums[..., 1::2]).mean(-1)
         return mean
 
-    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+    def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`mean_accuracy`, `aAcc`, `fAcc`, `qAcc`, `unparsed_rate`, and all four by category."""
-        values = {**self._accuracies(verdicts), "unparsed_rate": unparsed_rate(verdicts)}
+        values = {**self._accuracies(scored), "unparsed_rate": unparsed_rate(scored)}
         for label in ("category", "l2-category"):
-            for name, own in verdicts.groupby(label) if label in verdicts else ():
+            for name, own in scored.groupby(label) if label in scored else ():
                 of_label = self._accuracies(own)
-                values[f"{label}/{name}"] = of_label.pop(self.headline)
+                values[f"{label}/{name}"] = of_label.pop(self.primary_metric)
                 values |= {f"{label}/{name}/{key}": value for key, value in of_label.items()}
         return values
 
-    def _accuracies(self, verdicts: pd.DataFrame) -> dict[str, float]:
-        sums = self.tallies(verdicts).to_numpy().sum(0)
+    def _accuracies(self, scored: pd.DataFrame) -> dict[str, float]:
+        sums = self.sufficient_statistics(scored).to_numpy().sum(0)
         names = ("aAcc", "fAcc", "qAcc")
         each = divided(sums[0::2], sums[1::2]).tolist()
-        return {self.headline: float(self.headline_of(sums)), **dict(zip(names, each, strict=True))}
+        return {
+            self.primary_metric: float(self.primary_value(sums)),
+            **dict(zip(names, each, strict=True)),
+        }
 
 
-def keys(verdicts: pd.DataFrame) -> pd.DataFrame:
+def keys(scored: pd.DataFrame) -> pd.DataFrame:
     """`score`, and which set, figure and question each answer is about."""
-    index = verdicts.get("index", pd.Series(index=verdicts.index, dtype=str)).astype(str)
+    index = scored.get("index", pd.Series(index=scored.index, dtype=str)).astype(str)
     parts = index.str.split("_", expand=True).reindex(columns=range(6), fill_value="")
-    kind = verdicts.get("l2-category", pd.Series("", index=verdicts.index)).fillna("")
+    kind = scored.get("l2-category", pd.Series("", index=scored.index)).fillna("")
     told = {name: parts[place].astype(str) for name, place in FIELDS.items()}
     told["set"] = kind.astype(str) + "_" + told["set"]
-    return pd.DataFrame({"score": verdicts["score"], **told})
+    return pd.DataFrame({"score": scored["score"], **told})

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ivcp.core.metric import Sums, divided, unparsed_rate
+from ivcp.core.metric import Statistics, divided, unparsed_rate
 from ivcp.metrics.yes_no import YesNoMetrics
 
 PERCEPTION = (
@@ -22,7 +22,7 @@ CATEGORIES = PERCEPTION + COGNITION
 PARTS = ("right", "questions", "both_right", "pairs")
 
 
-def by_image(verdicts: pd.DataFrame) -> pd.DataFrame:
+def by_image(scored: pd.DataFrame) -> pd.DataFrame:
     """One row for each category and image; columns are `PARTS`.
 
     A pair is the first two questions about an image; an image with one question has no pair.
@@ -32,7 +32,7 @@ def by_image(verdicts: pd.DataFrame) -> pd.DataFrame:
     [[2.0, 2.0, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0]]
     """
     key = ["category", "image_path"]
-    told = verdicts.reindex(columns=[*key, "score"]).dropna()
+    told = scored.reindex(columns=[*key, "score"]).dropna()
     grouped, first = told.groupby(key)["score"], told.groupby(key).head(2)
     questions = grouped.size().astype(float)
     pairs = (questions >= 2).astype(float)
@@ -47,15 +47,15 @@ class MmeMetrics(YesNoMetrics):
     Categories of which a set has nothing add nothing.
     """
 
-    headline = "total"
+    primary_metric = "total"
     highest = 2800.0
 
     def unit(self, name: str) -> Literal["%", ""]:
         return "%" if name in ("accuracy", "unparsed_rate") else ""
 
-    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+    def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
         """A unit is an image in a category; four columns for each category."""
-        images = by_image(verdicts)
+        images = by_image(scored)
         category = images.index.get_level_values("category")
         columns = {
             f"{name} {part}": images[part] * (category == name)
@@ -64,14 +64,14 @@ class MmeMetrics(YesNoMetrics):
         }
         return pd.DataFrame(columns, index=images.index).astype(float)
 
-    def headline_of(self, sums: Sums) -> Sums:
+    def primary_value(self, sums: Statistics) -> Statistics:
         told = ~np.isnan(points(sums))
-        total: Sums = np.where(told, points(sums), 0.0).sum(-1)
+        total: Statistics = np.where(told, points(sums), 0.0).sum(-1)
         return np.where(told.any(-1), total, np.nan)
 
-    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+    def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`total`, `perception`, `cognition` and each category in points; `accuracy`."""
-        sums = self.tallies(verdicts).to_numpy().sum(0)
+        sums = self.sufficient_statistics(scored).to_numpy().sum(0)
         of_category = dict(zip(CATEGORIES, points(sums).tolist(), strict=True))
         there = {name: value for name, value in of_category.items() if not np.isnan(value)}
         groups = {
@@ -81,15 +81,15 @@ class MmeMetrics(YesNoMetrics):
             for name, members in (("perception", PERCEPTION), ("cognition", COGNITION))
         }
         return {
-            "total": float(self.headline_of(sums)),
+            "total": float(self.primary_value(sums)),
             **groups,
-            "accuracy": float(verdicts["score"].mean()),
-            "unparsed_rate": unparsed_rate(verdicts),
+            "accuracy": float(scored["score"].mean()),
+            "unparsed_rate": unparsed_rate(scored),
             **{f"category/{name}": value for name, value in there.items()},
         }
 
 
-def points(sums: Sums) -> Sums:
+def points(sums: Statistics) -> Statistics:
     """(..., 14) points of each category from (..., 56) sums; NaN for one that is not there."""
     parts = sums.reshape(*sums.shape[:-1], len(CATEGORIES), len(PARTS))
     plain = divided(parts[..., 0], parts[..., 1])

@@ -22,21 +22,21 @@ class MmmuMetrics(MultipleChoiceMetrics):
         0.5
     """
 
-    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
-        return super().tallies(counted(verdicts))
+    def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
+        return super().sufficient_statistics(counted(scored))
 
-    def right(self, verdicts: pd.DataFrame) -> pd.Series[bool]:
-        return super().right(counted(verdicts))
+    def right(self, scored: pd.DataFrame) -> pd.Series[bool]:
+        return super().right(counted(scored))
 
-    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+    def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`accuracy` of what counts, `unparsed_rate`, and the accuracy by label."""
-        values = dict(super().summarize(verdicts))
-        values["accuracy"] = float(counted(verdicts)["score"].mean())
+        values = dict(super().summarize(scored))
+        values["accuracy"] = float(counted(scored)["score"].mean())
         return values
 
 
-def counted(verdicts: pd.DataFrame) -> pd.DataFrame:
+def counted(scored: pd.DataFrame) -> pd.DataFrame:
     """The rows that count; those without a label do, for they are failures."""
-    if "split" not in verdicts:
-        return verdicts
-    return verdicts[verdicts["split"].isna() | (verdicts["split"] == COUNTED)]
+    if "split" not in scored:
+        return scored
+    return scored[scored["split"].isna() | (scored["split"] == COUNTED)]

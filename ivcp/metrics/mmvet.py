@@ -47,21 +47,21 @@ class MmVetMetrics(OpenEndedMetrics):
     roughly.
     """
 
-    headline = "grade"
+    primary_metric = "grade"
     judged_by = "model"
 
     def compare(self, reply: str, accepted: Sequence[str]) -> float:
         return float(any(holds(reply, text) for text in accepted))
 
-    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+    def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`grade`, `unparsed_rate`, and the mean grade of each capability's questions."""
-        values = {"grade": float(verdicts["score"].mean()), "unparsed_rate": empty_rate(verdicts)}
-        names = categories(verdicts)
+        values = {"grade": float(scored["score"].mean()), "unparsed_rate": empty_rate(scored)}
+        names = categories(scored)
         for name, rows in names.groupby(names):
-            values[f"capability/{name}"] = float(verdicts["score"].loc[rows.index].mean())
+            values[f"capability/{name}"] = float(scored["score"].loc[rows.index].mean())
         return values
 
-    def to_judge(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
+    def judge_prompt(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
         """Asks about all answers that say anything."""
         if not prediction.strip():
             return None
@@ -69,7 +69,7 @@ class MmVetMetrics(OpenEndedMetrics):
         question, right, answer = (" ".join(text.split()) for text in parts)
         return f"{TASK}Question: {question} | Right: {right} | Answer: {answer} | Grade:"
 
-    def hear(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
+    def parse_judge_reply(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
         """The only number from 0 to 1 of the reply; `parsed` is its text."""
         found = GRADE.findall(reply)
         return (found[0], float(found[0])) if len(found) == 1 else None

@@ -78,7 +78,7 @@ def read_letter(
 class MultipleChoiceMetrics(KitMetric):
     """Accuracy and unparsed rate of option letters, also by split, category and source."""
 
-    headline = "accuracy"
+    primary_metric = "accuracy"
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> str | None:
         """A capital letter or None."""
@@ -88,15 +88,15 @@ class MultipleChoiceMetrics(KitMetric):
         """1 if right, else 0."""
         return float(parsed == sample.answer)
 
-    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+    def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`accuracy`, `unparsed_rate`, and the accuracy by label."""
-        values = {"accuracy": float(verdicts["score"].mean())}
-        values["unparsed_rate"] = unparsed_rate(verdicts)
+        values = {"accuracy": float(scored["score"].mean())}
+        values["unparsed_rate"] = unparsed_rate(scored)
         for label in LABELS:
-            values |= by_label(verdicts, label)
+            values |= by_label(scored, label)
         return values
 
-    def to_judge(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
+    def judge_prompt(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
         """Asks about replies in which no rule finds an option."""
         if parsed is not None:
             return None
@@ -108,7 +108,7 @@ class MultipleChoiceMetrics(KitMetric):
             f"Question: {sample.question}\nOptions:\n{options}\nReply: {prediction}\nLetter:"
         )
 
-    def hear(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
+    def parse_judge_reply(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
         words = reply.translate(MARKS).split()
         if words == ["Z"]:
             return None, 0.0

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from ivcp.core.metric import Sums, ToBox, by_label
+from ivcp.core.metric import Statistics, ToBox, by_label
 from ivcp.core.types import Answer, Sample
 from ivcp.metrics.compat import KitMetric, texts
 from ivcp.metrics.open_ended import empty_rate
@@ -39,11 +39,11 @@ class OcrBenchMetrics(KitMetric):
     Any of the accepted texts will do, a part of a word too.
     """
 
-    headline = "final_score"
+    primary_metric = "final_score"
     highest = 1000.0
 
     def unit(self, name: str) -> Literal["%", ""]:
-        return "" if name == self.headline else "%"
+        return "" if name == self.primary_metric else "%"
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> str:
         """The whole reply."""
@@ -56,15 +56,15 @@ class OcrBenchMetrics(KitMetric):
         maths = sample.labels.get("category") == MATHS
         return float(any(stands_in(text, parsed, maths) for text in texts(sample.answer)))
 
-    def headline_of(self, sums: Sums) -> Sums:
-        return self.highest * super().headline_of(sums)
+    def primary_value(self, sums: Statistics) -> Statistics:
+        return self.highest * super().primary_value(sums)
 
-    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+    def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`final_score` in points; `text_recognition`, `unparsed_rate`, accuracy by category."""
-        reading = verdicts.get("category", pd.Series(index=verdicts.index, dtype=object)).isin(TEXT)
+        reading = scored.get("category", pd.Series(index=scored.index, dtype=object)).isin(TEXT)
         return {
-            "final_score": self.highest * float(verdicts["score"].mean()),
-            "text_recognition": float(verdicts["score"][reading].mean()),
-            "unparsed_rate": empty_rate(verdicts),
-            **by_label(verdicts, "category"),
+            "final_score": self.highest * float(scored["score"].mean()),
+            "text_recognition": float(scored["score"][reading].mean()),
+            "unparsed_rate": empty_rate(scored),
+            **by_label(scored, "category"),
         }

@@ -36,19 +36,19 @@ class OpenEndedMetrics(KitMetric):
             accepted: One or more accepted texts.
         """
 
-    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+    def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """The mean score, `unparsed_rate`, and the mean score by label."""
-        values = {self.headline: float(verdicts["score"].mean())}
-        values["unparsed_rate"] = empty_rate(verdicts)
+        values = {self.primary_metric: float(scored["score"].mean())}
+        values["unparsed_rate"] = empty_rate(scored)
         for label in LABELS:
-            values |= by_label(verdicts, label)
+            values |= by_label(scored, label)
         return values
 
 
-def empty_rate(verdicts: pd.DataFrame) -> float:
+def empty_rate(scored: pd.DataFrame) -> float:
     """Fraction of replies that are missing or blank.
 
     >>> empty_rate(pd.DataFrame({"parsed": ["a", " ", None, "b"]}))
     0.5
     """
-    return float(verdicts["parsed"].fillna("").astype(str).str.strip().eq("").mean())
+    return float(scored["parsed"].fillna("").astype(str).str.strip().eq("").mean())

@@ -43,7 +43,7 @@ class RelaxedAccuracy(OpenEndedMetrics):
     The release takes the error relative to the reply instead of the accepted number.
     """
 
-    headline = "relaxed_accuracy"
+    primary_metric = "relaxed_accuracy"
 
     def compare(self, reply: str, accepted: Sequence[str]) -> float:
         given = reply.strip()

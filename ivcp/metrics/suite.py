@@ -19,9 +19,9 @@ AVERAGE = "average"
 class SuiteMetrics(AnswerMetric):
     """Values of each member as "member/name", and averages over the members.
 
-    The headline is the mean of the members' headlines, each as a fraction of its highest value.
-    Where all members have one kind of metric, as the splits of the RefCOCO family, every value has
-    its average, and the common headline's stands for the suite.
+    The primary metric is the mean of the members' primary ones, each as a fraction of its highest
+    value. Where all members have one kind of metric, as the splits of the RefCOCO family, every
+    value has its average, and the common primary metric's stands for the suite.
 
     Args:
         members: For each name, a mapping whose "metric" is a metric (its "dataset" is for
@@ -49,16 +49,16 @@ class SuiteMetrics(AnswerMetric):
         self.alike = len(kinds) == 1
         if self.alike:
             first = next(iter(self.members.values()))
-            self.headline, self.highest = first.headline, first.highest  # type: ignore[misc]
+            self.primary_metric, self.highest = first.primary_metric, first.highest  # type: ignore[misc]
         else:
-            self.headline = AVERAGE  # type: ignore[misc]
+            self.primary_metric = AVERAGE  # type: ignore[misc]
 
     def _of(self, sample: Sample) -> AnswerMetric:
         return self.members[sample.labels["member"]]
 
-    def _parts(self, verdicts: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        own = verdicts.get("member", pd.Series(index=verdicts.index, dtype=object))
-        return {name: verdicts[own == name] for name in self.members}
+    def _parts(self, scored: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        own = scored.get("member", pd.Series(index=scored.index, dtype=object))
+        return {name: scored[own == name] for name in self.members}
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> Answer | None:
         return self._of(sample).read(prediction, sample, to_box)
@@ -66,11 +66,11 @@ class SuiteMetrics(AnswerMetric):
     def score(self, parsed: Answer | None, sample: Sample) -> float:
         return self._of(sample).score(parsed, sample)
 
-    def to_judge(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
-        return self._of(sample).to_judge(prediction, parsed, sample)
+    def judge_prompt(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
+        return self._of(sample).judge_prompt(prediction, parsed, sample)
 
-    def hear(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
-        return self._of(sample).hear(reply, sample)
+    def parse_judge_reply(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
+        return self._of(sample).parse_judge_reply(reply, sample)
 
     def unit(self, name: str) -> Literal["%", ""]:
         member, _, own = name.partition("/")
@@ -78,12 +78,12 @@ class SuiteMetrics(AnswerMetric):
             return self.members[member].unit(own)
         return next(iter(self.members.values())).unit(name) if self.alike else "%"
 
-    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+    def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
         """Not to be had: each member's are its own metric's."""
         raise NotImplementedError("A suite is resampled member by member.")
 
-    def notes(self, verdicts: pd.DataFrame) -> Sequence[str]:
-        parts = self._parts(verdicts)
+    def notes(self, scored: pd.DataFrame) -> Sequence[str]:
+        parts = self._parts(scored)
         return tuple(
             f"{name}: {note}"
             for name, metric in self.members.items()
@@ -91,10 +91,10 @@ class SuiteMetrics(AnswerMetric):
             for note in metric.notes(parts[name])
         )
 
-    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+    def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """Averages, then the values of each member of which there are samples."""
         values: dict[str, float] = {}
-        parts = self._parts(verdicts)
+        parts = self._parts(scored)
         of_member = {
             name: metric.summarize(parts[name])
             for name, metric in self.members.items()
@@ -105,12 +105,12 @@ class SuiteMetrics(AnswerMetric):
             values |= {name: fmean(own[name] for own in of_member.values()) for name in common}
         elif of_member:
             values[AVERAGE] = fmean(
-                own[self.members[name].headline] / self.members[name].highest
+                own[self.members[name].primary_metric] / self.members[name].highest
                 for name, own in of_member.items()
             )
             values["unparsed_rate"] = fmean(own["unparsed_rate"] for own in of_member.values())
         if not of_member:
-            values = {self.headline: np.nan, "unparsed_rate": np.nan}
+            values = {self.primary_metric: np.nan, "unparsed_rate": np.nan}
         for name, own in of_member.items():
             values |= {f"{name}/{key}": value for key, value in own.items()}
         return values

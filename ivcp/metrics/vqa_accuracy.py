@@ -63,7 +63,7 @@ class VqaAccuracy(OpenEndedMetrics):
     Source: the VQA evaluation (Antol et al., 2015), as VLMEvalKit computes it for TextVQA.
     """
 
-    headline = "vqa_accuracy"
+    primary_metric = "vqa_accuracy"
 
     def compare(self, reply: str, accepted: Sequence[str]) -> float:
         given = normalize(reply, self.compat)

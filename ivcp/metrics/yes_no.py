@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ivcp.core.metric import Sums, ToBox, divided, unparsed_rate
+from ivcp.core.metric import Statistics, ToBox, divided, unparsed_rate
 from ivcp.core.types import Answer, Sample
 from ivcp.metrics.compat import Compat, KitMetric
 
@@ -53,32 +53,32 @@ def read_yes_no(prediction: str) -> Literal["Yes", "No"] | None:
     return "Yes" if yes else "No"
 
 
-def f1_tallies(verdicts: pd.DataFrame) -> pd.DataFrame:
+def f1_statistics(scored: pd.DataFrame) -> pd.DataFrame:
     """For each answer: said yes rightly, said yes, yes would be right, right at all, one."""
-    said, truth = verdicts["parsed"] == "Yes", verdicts["answer"] == "Yes"
+    said, truth = scored["parsed"] == "Yes", scored["answer"] == "Yes"
     columns = {
         "true_yes": said & truth,
         "said_yes": said,
         "yes": truth,
-        "right": verdicts["score"],
+        "right": scored["score"],
         "answers": 1.0,
     }
-    return pd.DataFrame(columns, index=verdicts.index).astype(float)
+    return pd.DataFrame(columns, index=scored.index).astype(float)
 
 
-def of_yes(part: Sums, whole: Sums, answers: Sums) -> Sums:
+def of_yes(part: Statistics, whole: Statistics, answers: Statistics) -> Statistics:
     """`part / whole`; 0 where there is no whole, NaN where there are no answers."""
-    share: Sums = np.where(answers == 0, np.nan, part / np.where(whole == 0, 1.0, whole))
+    share: Statistics = np.where(answers == 0, np.nan, part / np.where(whole == 0, 1.0, whole))
     return share
 
 
-def f1(sums: Sums) -> Sums:
-    """(...) F1 from (..., 5) sums of `f1_tallies`."""
+def f1(sums: Statistics) -> Statistics:
+    """(...) F1 from (..., 5) sums of `f1_statistics`."""
     return of_yes(2 * sums[..., 0], sums[..., 1] + sums[..., 2], sums[..., 4])
 
 
-def rates(sums: Sums) -> dict[str, float]:
-    """Accuracy, precision, recall and F1 from (5,) sums of `f1_tallies`."""
+def rates(sums: Statistics) -> dict[str, float]:
+    """Accuracy, precision, recall and F1 from (5,) sums of `f1_statistics`."""
     true_yes, said, yes, right, answers = sums
     values = {
         "accuracy": divided(right, answers),
@@ -96,7 +96,7 @@ class YesNoMetrics(KitMetric):
     denominator is 0 (no answer was "Yes") is 0.
     """
 
-    headline = "f1"
+    primary_metric = "f1"
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> Literal["Yes", "No"] | None:
         """The word yes or no, capitalised, or None."""
@@ -112,18 +112,18 @@ class YesNoMetrics(KitMetric):
             raise ValueError(f"Expected the answer to be 'Yes' or 'No', but got {sample.answer!r}.")
         return float(parsed == sample.answer)
 
-    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
-        return f1_tallies(verdicts)
+    def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
+        return f1_statistics(scored)
 
-    def headline_of(self, sums: Sums) -> Sums:
+    def primary_value(self, sums: Statistics) -> Statistics:
         return f1(sums)
 
-    def summarize(self, verdicts: pd.DataFrame) -> Mapping[str, float]:
+    def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`accuracy`, `precision`, `recall`, `f1`, `unparsed_rate`."""
-        sums = self.tallies(verdicts).to_numpy().sum(0)
-        return {**rates(sums), "unparsed_rate": unparsed_rate(verdicts)}
+        sums = self.sufficient_statistics(scored).to_numpy().sum(0)
+        return {**rates(sums), "unparsed_rate": unparsed_rate(scored)}
 
-    def to_judge(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
+    def judge_prompt(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
         """Asks about replies in which no rule finds the word."""
         if parsed is not None:
             return None
@@ -133,7 +133,7 @@ class YesNoMetrics(KitMetric):
             f"Question: {sample.question}\nReply: {prediction}\nMeaning:"
         )
 
-    def hear(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
+    def parse_judge_reply(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
         if (parsed := read_yes_no(reply)) is None:
             return (None, 0.0) if reply.strip(" .").lower() == "unknown" else None
         return parsed, self.score(parsed, sample)

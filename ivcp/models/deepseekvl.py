@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ivcp.core.family import Frame
+from ivcp.core.family import BoxFrame
 from ivcp.core.layout import PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.models import wording
-from ivcp.models.hub import HubFamily, Processor, Seen, pictures
+from ivcp.models.hub import HubFamily, ProcessedImages, Processor, pictures
 from ivcp.models.llava15 import square_area, square_frame, square_layouts, tokens_along
 from ivcp.models.towers import DeepSeekVLTower
 
@@ -50,13 +50,13 @@ class DeepSeekVL(HubFamily):
         images = self.image_token * len(sample.images)
         return f"{SYSTEM}\n\nUser: {(images + self.asked(sample)).strip()}\n\nAssistant:"
 
-    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+    def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
         images = pictures(samples)
         pixels = processor.images(images, return_tensors="pt")
         text = self.image_token * tokens_along(processor.config) ** 2
         squares = [square_area(_padded(processor.images, image.size)) for image in images]
-        frames = [Frame(1, 1, *image.size) for image in images]
-        return Seen(dict(pixels), [text] * len(images), frames, squares)
+        frames = [BoxFrame(1, 1, *image.size) for image in images]
+        return ProcessedImages(dict(pixels), [text] * len(images), frames, squares)
 
     def vision(self, model: nn.Module) -> nn.Module:
         return self.entry(model).vision_model  # type: ignore[return-value]
@@ -74,7 +74,7 @@ class DeepSeekVL(HubFamily):
         return square_layouts(model, rows, inputs, tokens_along(model.config), query_offset=1)
 
 
-def _padded(processor: Any, size: tuple[int, int]) -> Frame:
+def _padded(processor: Any, size: tuple[int, int]) -> BoxFrame:
     """Frame of the square into which an image of `size` is fitted; a thin one is widened."""
     side = processor.size["height"]
     width, height = (max(round(edge * side / max(size)), processor.min_size) for edge in size)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Frame
+from ivcp.core.family import BoxFrame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.core.view import LAYER_SIGNALS, TOWER_SIGNALS, Signal
 from ivcp.models import wording
 from ivcp.models.decoders import PLAIN
-from ivcp.models.hub import WHOLE, HubFamily, Processor, Seen, magnified, pictures
+from ivcp.models.hub import WHOLE, HubFamily, ProcessedImages, Processor, magnified, pictures
 from ivcp.models.placeholders import deal, structural
 from ivcp.models.towers import DeepSeekVL2Tower
 
@@ -78,12 +78,12 @@ class DeepSeekVL2(HubFamily):
         images = processor.images
         return sum(images.token_count(images.crop(size, len(sizes))) for size in sizes)
 
-    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+    def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
         tiles = processor.images([magnified(sample) for sample in samples])
-        return Seen(
+        return ProcessedImages(
             {"pixel_values": tiles.pixel_values, "images_spatial_crop": tiles.images_spatial_crop},
             [self.image_token * count for count in tiles.tokens],
-            [Frame(999, 999, *image.size) for image in pictures(samples)],
+            [BoxFrame(999, 999, *image.size) for image in pictures(samples)],
         )
 
     def provides(self, config: Any) -> frozenset[Signal]:

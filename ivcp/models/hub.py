@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Encoded, Frame, ModelFamily
+from ivcp.core.family import BoxFrame, Encoded, ModelFamily
 from ivcp.core.types import Box, Sample
 from ivcp.core.view import TOWER_SIGNALS, Signal
 from ivcp.models.decoders import projected, readable, rope_frequencies, rotated
@@ -42,21 +42,21 @@ class Processor:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProcessedImages:
     """What an image processor makes of the images of a batch.
 
     Attributes:
         inputs: Model inputs that hold them.
         texts: For each image, the text that takes its placeholder's place in the prompt.
-        frames: For each image, the frame in which the model writes boxes.
-        shown: For each image, what the model is shown of it, as fractions of width and height
-            (beyond 0 .. 1 where it is padded); empty if all of all images.
+        box_frames: For each image, the frame in which the model writes boxes.
+        visible_areas: For each image, what the model sees of it, as fractions of width and
+            height (beyond 0 .. 1 where it is padded); empty if all of all images.
     """
 
     inputs: dict[str, Tensor]
     texts: list[str]
-    frames: list[Frame]
-    shown: list[Box] = field(default_factory=list)
+    box_frames: list[BoxFrame]
+    visible_areas: list[Box] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,7 @@ class HubFamily(ModelFamily):
         """The whole prompt, with one `image_token` for each image."""
 
     @abstractmethod
-    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+    def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
         """What the image processor makes of all images of a batch, in order; there is at least one.
 
         Raises:
@@ -223,7 +223,7 @@ class HubFamily(ModelFamily):
         """
 
     def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
-        seen = Seen({}, [], [])
+        processed = ProcessedImages({}, [], [])
         for sample in samples:
             for image in sample.images:
                 if not min(image.size):
@@ -233,11 +233,11 @@ class HubFamily(ModelFamily):
                     )
         try:
             if any(sample.images for sample in samples):
-                seen = self.see(processor, samples)
+                processed = self.process_images(processor, samples)
         except ValueError as error:  # an aspect ratio beyond 200, for example
             raise UserError(f"An image cannot be resized for the model: {error}.") from error
-        prompts, texts, frames, shown, first = [], [], [], [], 0
-        areas = seen.shown or [WHOLE] * len(seen.texts)
+        prompts, texts, box_frames, visible_areas, first = [], [], [], [], 0
+        areas = processed.visible_areas or [WHOLE] * len(processed.texts)
         for sample in samples:
             prompt = self.prompt(processor.tokenizer, sample)
             pieces = prompt.split(self.image_token)
@@ -249,19 +249,21 @@ class HubFamily(ModelFamily):
                     )
             last = first + len(sample.images)
             text = pieces[0]
-            for there, piece in zip(seen.texts[first:last], pieces[1:], strict=True):
+            for there, piece in zip(processed.texts[first:last], pieces[1:], strict=True):
                 text += there + piece
             prompts.append(prompt)
             texts.append(text)
-            frames.append(seen.frames[last - 1] if sample.images else Frame(1, 1, 1, 1))
-            shown.append(areas[first:last])
+            box_frames.append(
+                processed.box_frames[last - 1] if sample.images else BoxFrame(1, 1, 1, 1)
+            )
+            visible_areas.append(areas[first:last])
             first = last
         rows = processor.tokenizer(texts)["input_ids"]
         bos = processor.tokenizer.bos_token_id
         if self.begins_with_bos and bos is not None:  # some tokenizers, as stored, leave it out
             rows = [row if row[:1] == [bos] else [bos, *row] for row in rows]
         inputs = processor.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
-        return Encoded({**inputs, **seen.inputs}, prompts, frames, shown)
+        return Encoded({**inputs, **processed.inputs}, prompts, box_frames, visible_areas)
 
     def decode(self, processor: Processor, tokens: Tensor) -> list[str]:
         texts: list[str] = processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Frame
+from ivcp.core.family import BoxFrame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import wording
-from ivcp.models.hub import HubFamily, Processor, Seen, magnified, pictures
+from ivcp.models.hub import HubFamily, ProcessedImages, Processor, magnified, pictures
 from ivcp.models.placeholders import mismatch, repeats, runs
 from ivcp.models.towers import InternVLTower
 
@@ -95,7 +95,7 @@ class InternVL(HubFamily):
         )
         return tiles * _side(processor.config) ** 2
 
-    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+    def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
         images = pictures(samples)
         shown = [
             processor.images(
@@ -110,8 +110,8 @@ class InternVL(HubFamily):
             f"<img>{self.image_token * (size * int(tiles))}</img>"
             for tiles in pixels["num_patches"]
         ]
-        frames = [Frame(1000, 1000, *image.size) for image in images]
-        return Seen({"pixel_values": pixels["pixel_values"]}, texts, frames)
+        frames = [BoxFrame(1000, 1000, *image.size) for image in images]
+        return ProcessedImages({"pixel_values": pixels["pixel_values"]}, texts, frames)
 
     def _limit(self, sample: Sample) -> int:
         """Most tiles of one image of a sample; together they have at most `ALL_TILES`."""

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Frame
+from ivcp.core.family import BoxFrame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import wording
-from ivcp.models.hub import Processor, Seen, one_of, pictures
+from ivcp.models.hub import ProcessedImages, Processor, one_of, pictures
 from ivcp.models.placeholders import deal
 from ivcp.models.text_encoder import ClipFamily
 from ivcp.models.towers import LlavaTower
@@ -25,16 +25,16 @@ VICUNA = (
 )
 
 
-def square_frame(size: tuple[int, int], side: int) -> Frame:
+def square_frame(size: tuple[int, int], side: int) -> BoxFrame:
     """Frame of fractions of a square of `side` pixels around the middle of an image of `size`."""
     width, height = size
-    return Frame(
+    return BoxFrame(
         width / side, height / side, width, height,
         left=(side - width) // 2 / side, top=(side - height) // 2 / side,
     )  # fmt: skip
 
 
-def square_area(frame: Frame) -> Box:
+def square_area(frame: BoxFrame) -> Box:
     """What a unit square shows of the image, as fractions of the image."""
     x, y = -frame.left / frame.width, -frame.top / frame.height
     return x, y, x + 1 / frame.width, y + 1 / frame.height
@@ -86,7 +86,7 @@ class Llava15(ClipFamily):
         images = f"{self.image_token}\n" * len(sample.images)
         return f"{VICUNA} USER: {images}{self.asked(sample)} ASSISTANT:"
 
-    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+    def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
         images = pictures(samples)
         pixels = processor.images(images, return_tensors="pt")
         text = self.image_token * tokens_along(processor.config) ** 2
@@ -94,8 +94,8 @@ class Llava15(ClipFamily):
         frames = [square_frame(image.size, side(image.size)) for image in images]
         shown = [square_area(frame) for frame in frames]
         if self.square == "pad" and self.box_frame == "image":
-            frames = [Frame(1, 1, *image.size) for image in images]
-        return Seen(dict(pixels), [text] * len(images), frames, shown)
+            frames = [BoxFrame(1, 1, *image.size) for image in images]
+        return ProcessedImages(dict(pixels), [text] * len(images), frames, shown)
 
     def tower(self, model: nn.Module) -> VisionTower:
         return LlavaTower(self.entry(model))

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ivcp.core.family import Frame
+from ivcp.core.family import BoxFrame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.models import wording
-from ivcp.models.hub import Processor, Seen, one_of, pictures
+from ivcp.models.hub import ProcessedImages, Processor, one_of, pictures
 from ivcp.models.llava15 import VICUNA
 from ivcp.models.placeholders import deal, structural
 from ivcp.models.text_encoder import ClipFamily
@@ -59,14 +59,16 @@ class LlavaNext(ClipFamily):
     def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
         return sum(_tokens(processor.config, (height, width)) for width, height in sizes)
 
-    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+    def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
         images = pictures(samples)
         pixels = processor.images(images, return_tensors="pt")
         texts = [
             self.image_token * _tokens(processor.config, size)
             for size in pixels["image_sizes"].tolist()
         ]
-        return Seen(dict(pixels), texts, [Frame(1, 1, *image.size) for image in images])
+        return ProcessedImages(
+            dict(pixels), texts, [BoxFrame(1, 1, *image.size) for image in images]
+        )
 
     def tower(self, model: nn.Module) -> VisionTower:
         return LlavaNextTower(self.entry(model))

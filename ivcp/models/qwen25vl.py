@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ivcp.core.family import Frame
+from ivcp.core.family import BoxFrame
 from ivcp.core.tower import VisionTower
 from ivcp.models.qwen2vl import QwenFamily
 from ivcp.models.towers_qwen import Qwen25Tower
@@ -33,5 +33,5 @@ class Qwen25VL(QwenFamily):
     def tower(self, model: nn.Module) -> VisionTower:
         return Qwen25Tower(self.entry(model))
 
-    def frame(self, width: int, height: int, size: tuple[int, int]) -> Frame:
-        return Frame(width, height, *size)
+    def frame(self, width: int, height: int, size: tuple[int, int]) -> BoxFrame:
+        return BoxFrame(width, height, *size)

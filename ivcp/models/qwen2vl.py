@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Encoded, Frame
+from ivcp.core.family import BoxFrame, Encoded
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
@@ -22,8 +22,8 @@ from ivcp.models.hub import (
     BRACKETS,
     NUMBER,
     HubFamily,
+    ProcessedImages,
     Processor,
-    Seen,
     four_numbers,
     pictures,
 )
@@ -80,7 +80,7 @@ class QwenFamily(HubFamily):
                 patches += images.get_number_of_image_patches(height, width)
         return patches / images.merge_size**2
 
-    def see(self, processor: Processor, samples: Sequence[Sample]) -> Seen:
+    def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
         images = pictures(samples)
         pixels = processor.images(images, return_tensors="pt")
         merge, cell = processor.images.merge_size, processor.images.patch_size
@@ -90,10 +90,10 @@ class QwenFamily(HubFamily):
         ):
             texts.append(self.image_token * (rows * columns // merge**2))
             frames.append(self.frame(columns * cell, rows * cell, image.size))
-        return Seen(dict(pixels), texts, frames)
+        return ProcessedImages(dict(pixels), texts, frames)
 
     @abstractmethod
-    def frame(self, width: int, height: int, size: tuple[int, int]) -> Frame:
+    def frame(self, width: int, height: int, size: tuple[int, int]) -> BoxFrame:
         """Frame of boxes for an image of `size` that was resized to `width` x `height` pixels."""
 
     def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
@@ -248,8 +248,8 @@ class Qwen2VL(QwenFamily):
             return f"\n<|object_ref_start|>Detect {sample.question.lower()}<|object_ref_end|>"
         return super().ask(sample)
 
-    def frame(self, width: int, height: int, size: tuple[int, int]) -> Frame:
-        return Frame(1000, 1000, *size)
+    def frame(self, width: int, height: int, size: tuple[int, int]) -> BoxFrame:
+        return BoxFrame(1000, 1000, *size)
 
     def decode(self, processor: Processor, tokens: Tensor) -> list[str]:
         """Box markers are special tokens here, so only padding and turn ends are taken out."""

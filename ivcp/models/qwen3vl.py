@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Frame
+from ivcp.core.family import BoxFrame
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.models.placeholders import repeats
 from ivcp.models.qwen2vl import QwenFamily, is_frame
@@ -25,8 +25,8 @@ class Qwen3VL(QwenFamily):
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
     architecture: ClassVar[str] = "Qwen3VLForConditionalGeneration"
 
-    def frame(self, width: int, height: int, size: tuple[int, int]) -> Frame:
-        return Frame(1000, 1000, *size)
+    def frame(self, width: int, height: int, size: tuple[int, int]) -> BoxFrame:
+        return BoxFrame(1000, 1000, *size)
 
     def layouts(
         self,

@@ -27,17 +27,17 @@ class Paired:
     What is not known is None.
 
     Attributes:
-        difference: Of headline minus baseline, in the headline's unit.
-        relative: Of headline over baseline.
-        mended: Answers that only the run has right.
-        broken: Answers that only the baseline has right.
+        difference: Of primary_metric minus baseline, in the primary_metric's unit.
+        relative: Of primary_metric over baseline.
+        fixed: Answers that only the run has right.
+        regressed: Answers that only the baseline has right.
         p: Of McNemar's exact test on these two.
     """
 
     difference: Interval = UNKNOWN
     relative: Interval = UNKNOWN
-    mended: int | None = None
-    broken: int | None = None
+    fixed: int | None = None
+    regressed: int | None = None
     p: float | None = None
 
     @property

@@ -24,7 +24,7 @@ def layer_of(run: Run) -> float | None:
 
     >>> from pathlib import Path
     >>> run = Run(folder=Path(), model="m", dataset="d", pruner="p", ratio=0.5, layer="2+6",
-    ...     headline="accuracy", value=0.5)
+    ...     primary_metric="accuracy", value=0.5)
     >>> layer_of(run) is None
     True
     """
@@ -62,7 +62,7 @@ def draw_curve(rows: Sequence[Row], curve: Curve, everything: Sequence[Run] = ()
     The score is in percent of the unpruned one where every run has one, else as it is.
 
     Args:
-        rows: Runs of one dataset and headline.
+        rows: Runs of one dataset and primary_metric.
         curve: What to draw.
         everything: All runs of the report, for looks that agree; those of `rows` if it is empty.
     """
@@ -90,8 +90,8 @@ def draw_curve(rows: Sequence[Row], curve: Curve, everything: Sequence[Run] = ()
     draw_lines(panel, lines, series)
     panel.set_xlabel(curve.label)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    name = first.headline if first.unit else f"{first.headline} (points)"
-    panel.set_ylabel(literal(f"{first.headline}, of unpruned" if against else name))
+    name = first.primary_metric if first.unit else f"{first.primary_metric} (points)"
+    panel.set_ylabel(literal(f"{first.primary_metric}, of unpruned" if against else name))
     if against:
         panel.axhline(100, color="#000000", linewidth=0.8)
     percent(panel, x=curve.percent, y=against or bool(first.unit))

@@ -1,4 +1,4 @@
-"""The samples that pruning broke or mended, with pictures of the tokens that stayed."""
+"""The samples that pruning broke or fixed, with pictures of the tokens that stayed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
 from ivcp.core.metric import RIGHT
 from ivcp.core.types import Box
-from ivcp.report.overlay import draw_overlay
 from ivcp.report.predictions import kept_reasons, layouts, read_samples
 from ivcp.report.rows import Row
 from ivcp.report.runs import Run
+from ivcp.visualize.overlay import draw_overlay
 
 PAIRS, CASES = 6, 4
-"""Most pairs of runs of a report, and most samples of a pair broken, and mended."""
+"""Most pairs of runs of a report, and most samples of a pair regressed, and fixed."""
 WIDEST = 720  # pixels of a picture
 BLANK, TOKEN = (225, 225, 225), 24
 """Colour of what stands for a photo, and its pixels for a token where its size is not known."""
@@ -49,7 +49,7 @@ class Case:
 
     Attributes:
         sample: Its id.
-        mended: Whether the pruned run has it right.
+        fixed: Whether the pruned run has it right.
         question: What was asked, with its options.
         answer: What is right.
         unpruned: What the unpruned run answered.
@@ -59,7 +59,7 @@ class Case:
     """
 
     sample: str
-    mended: bool
+    fixed: bool
     question: str
     answer: str
     unpruned: str
@@ -70,22 +70,22 @@ class Case:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What pruning broke and mended in one run.
+    """What pruning broke and fixed in one run.
 
     Attributes:
         run: The pruned run.
         base: The unpruned one.
-        cases: Samples shown: broken ones, then mended ones, each by index.
-        broken: Number of samples that only the unpruned run has right.
-        mended: Number of samples that only the pruned run has right.
+        cases: Samples shown: regressed ones, then fixed ones, each by index.
+        regressed: Number of samples that only the unpruned run has right.
+        fixed: Number of samples that only the pruned run has right.
         both: Number of samples that both were asked.
     """
 
     run: Run
     base: Run
     cases: tuple[Case, ...]
-    broken: int
-    mended: int
+    regressed: int
+    fixed: int
     both: int
 
 
@@ -116,7 +116,7 @@ def make_gallery(run: Run, base: Run) -> Gallery:
         UserError: The predictions of one cannot be read.
     """
     before = {str(told["id"]): _light(told) for told in read_samples(base)}
-    counts = {False: 0, True: 0}  # by whether they are mended
+    counts = {False: 0, True: 0}  # by whether they are fixed
     shown: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     both = 0
     for told in read_samples(run):
@@ -124,12 +124,12 @@ def make_gallery(run: Run, base: Run) -> Gallery:
         if other is None:
             continue
         both += 1
-        if (mended := _right(told)) != _right(other):
-            counts[mended] += 1
-            shown[mended] = nsmallest(CASES, [*shown[mended], told], key=_index)
+        if (fixed := _right(told)) != _right(other):
+            counts[fixed] += 1
+            shown[fixed] = nsmallest(CASES, [*shown[fixed], told], key=_index)
     cases = tuple(
-        _case(told, before[str(told["id"])], mended, run, base)
-        for mended, samples in shown.items()
+        _case(told, before[str(told["id"])], fixed, run, base)
+        for fixed, samples in shown.items()
         for told in samples
     )
     return Gallery(run, base, cases, counts[False], counts[True], both)
@@ -150,9 +150,7 @@ def _right(told: Mapping[str, Any]) -> bool:
     return isinstance(score, int | float) and score >= RIGHT
 
 
-def _case(
-    told: dict[str, Any], other: Mapping[str, Any], mended: bool, run: Run, base: Run
-) -> Case:
+def _case(told: dict[str, Any], other: Mapping[str, Any], fixed: bool, run: Run, base: Run) -> Case:
     options = told.get("options") or ()
     letters = " ".join(f"{chr(65 + place)}. {text}" for place, text in enumerate(options))
     try:
@@ -161,7 +159,7 @@ def _case(
         pictures, problem = (), f"No picture: {error}"
     return Case(
         str(told["id"]),
-        mended,
+        fixed,
         f"{told.get('question') or ''} {letters}".strip(),
         _text(told.get("answer")),
         _said(other),

@@ -8,8 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ivcp.report import suite
-from ivcp.report.markup import figure, folded, pairs, table, tag, text
-from ivcp.report.numerals import UNKNOWN, plain
+from ivcp.report.formatting import UNKNOWN, plain
+from ivcp.report.html import figure, folded, pairs, table, tag, text
 from ivcp.report.rows import Row, dataset_name
 from ivcp.report.runs import Run
 from ivcp.report.settings import settings_of
@@ -44,7 +44,7 @@ class Page:
         rows: The runs.
         suites: Their tables by set.
         plots: The plots.
-        galleries: What pruning broke and mended.
+        galleries: What pruning broke and fixed.
         notes: What a reader must know, one sentence each.
         summary: One sentence on what was found and left out.
     """
@@ -65,7 +65,7 @@ def to_html(page: Page) -> str:
         "Plots": [
             tag("div", figure(plot.data, "png", plot.caption), class_="plot") for plot in page.plots
         ],
-        "Broken and mended": list(_galleries(page.galleries)),
+        "Regressed and fixed": list(_galleries(page.galleries)),
         "Settings": list(_settings([row.run for row in page.rows])),
         "Notes": [tag("ul", *(text("li", note) for note in page.notes))] if page.notes else [],
     }
@@ -136,14 +136,14 @@ def _suites(tables: Sequence[suite.SuiteTable]) -> Iterator[str]:
 def _galleries(galleries: Sequence[Gallery]) -> Iterator[str]:
     for number, gallery in enumerate(galleries):
         title = (
-            f"{run_name(gallery.run)}: {gallery.broken} broken, {gallery.mended} mended of "
+            f"{run_name(gallery.run)}: {gallery.regressed} regressed, {gallery.fixed} fixed of "
             f"{gallery.both} samples ({len(gallery.cases)} shown)"
         )
         yield folded(title, *map(_case, gallery.cases), open_=number == 0)
 
 
 def _case(case: Case) -> str:
-    verdict = "mended" if case.mended else "broken"
+    verdict = "fixed" if case.fixed else "regressed"
     shots = [figure(shot.data, shot.kind, shot.caption) for shot in case.pictures]
     return tag(
         "article",

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ivcp.core.errors import UserError
-from ivcp.core.metric import Sums, divided
+from ivcp.core.metric import Statistics, divided
 from ivcp.report.comparison import Paired, Unpaired
 from ivcp.report.resampling import RESAMPLES, interval, mcnemar, resample
 from ivcp.report.runs import Run, baseline_of
@@ -27,25 +27,25 @@ class _Draws:
     """A run beside its baseline.
 
     Attributes:
-        headlines: (resamples, 2)
-        mended: As in `Paired`.
-        broken: As in `Paired`.
+        primary_values: (resamples, 2)
+        fixed: As in `Paired`.
+        regressed: As in `Paired`.
         highest: The metric's.
     """
 
-    headlines: Sums
-    mended: int
-    broken: int
+    primary_values: Statistics
+    fixed: int
+    regressed: int
     highest: float = 1.0
 
     def summary(self) -> Paired:
-        run, base = self.headlines[:, 0], self.headlines[:, 1]
+        run, base = self.primary_values[:, 0], self.primary_values[:, 1]
         return Paired(
             difference=interval(run - base),
             relative=interval(divided(run, base)),
-            mended=self.mended,
-            broken=self.broken,
-            p=mcnemar(self.mended, self.broken),
+            fixed=self.fixed,
+            regressed=self.regressed,
+            p=mcnemar(self.fixed, self.regressed),
         )
 
 
@@ -136,14 +136,22 @@ def _draw(
     if lines.keys() != set(reference.ids):
         raise UserError("it holds other samples than the unpruned run")
     own = judge_again(part, lines, reference.ids)
-    alike = own.tallies.shape == reference.tallies.shape and len(own.right) == len(reference.right)
+    alike = own.sufficient_statistics.shape == reference.sufficient_statistics.shape and len(
+        own.right
+    ) == len(reference.right)
     if type(own.metric) is not type(reference.metric) or not alike:
         raise UserError("its samples were counted in another way than the unpruned run's")
-    headline_of = own.metric.headline_of
+    primary_value = own.metric.primary_value
     return _Draws(
-        resample(own.tallies, reference.tallies, headline_of, rng, resamples),
-        mended=int((own.right & ~reference.right).sum()),
-        broken=int((reference.right & ~own.right).sum()),
+        resample(
+            own.sufficient_statistics,
+            reference.sufficient_statistics,
+            primary_value,
+            rng,
+            resamples,
+        ),
+        fixed=int((own.right & ~reference.right).sum()),
+        regressed=int((reference.right & ~own.right).sum()),
         highest=own.metric.highest,
     )
 
@@ -165,10 +173,10 @@ def _average(suite: Run, base: Run, draws: Mapping[Run, _Draws]) -> _Draws:
     for run in (suite, base):
         values = [member.value or 0.0 for member in run.members]
         if not same(float(np.mean(np.divide(values, scales))), run.value):
-            raise UserError(f"its {run.headline} is not the mean of its sets")
-    shares = [part.headlines / scale for part, scale in zip(parts, scales, strict=True)]
+            raise UserError(f"its {run.primary_metric} is not the mean of its sets")
+    shares = [part.primary_values / scale for part, scale in zip(parts, scales, strict=True)]
     return _Draws(
         np.mean(shares, axis=0),
-        mended=sum(part.mended for part in parts),
-        broken=sum(part.broken for part in parts),
+        fixed=sum(part.fixed for part in parts),
+        regressed=sum(part.regressed for part in parts),
     )

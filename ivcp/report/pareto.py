@@ -37,15 +37,15 @@ class Cost:
 
 def prefill_ms(run: Run) -> float | None:
     """Median time of the language model's prefill and of choosing tokens."""
-    prefill, selector = run.prefill_ms.median, run.selector_ms.median
-    return None if prefill is None else prefill + (selector or 0.0)
+    prefill, overhead = run.prefill_ms.median, run.pruning_overhead_ms.median
+    return None if prefill is None else prefill + (overhead or 0.0)
 
 
 COSTS = (
     Cost("visual tokens kept after the last layer", lambda run: run.keep_ratio),
     Cost("prefill FLOPs of the language model, against unpruned", lambda run: run.flops_ratio),
     Cost("KV cache, MB a sample", lambda run: run.kv_cache_bytes, 1e-6, share=False),
-    Cost("prefill with selector, ms (median)", prefill_ms, 1.0, share=False),
+    Cost("prefill with pruning overhead, ms (median)", prefill_ms, 1.0, share=False),
 )
 
 
@@ -55,7 +55,7 @@ def draw_pareto(runs: Sequence[Run], everything: Sequence[Run] = ()) -> Figure:
     Unpruned runs are dashed horizontal lines, with a star where the axis has a place for them.
 
     Args:
-        runs: Runs of one dataset and headline.
+        runs: Runs of one dataset and primary_metric.
         everything: All runs of the report, for looks that agree; `runs` if it is empty.
     """
     first = runs[0]
@@ -70,7 +70,9 @@ def draw_pareto(runs: Sequence[Run], everything: Sequence[Run] = ()) -> Figure:
         panel.set_xlabel(cost.label)
         percent(panel, x=cost.share, y=bool(first.unit))
     for panel in panels[::2]:
-        panel.set_ylabel(literal(first.headline if first.unit else f"{first.headline} (points)"))
+        panel.set_ylabel(
+            literal(first.primary_metric if first.unit else f"{first.primary_metric} (points)")
+        )
     return figure
 
 

@@ -28,7 +28,7 @@ class Plots:
 
 
 def draw_plots(rows: Sequence[Row], positions: bool = True) -> Plots:
-    """Costs, ratios and layers of each dataset and headline, and positions of IVC tokens.
+    """Costs, ratios and layers of each dataset and primary metric, and positions of IVC tokens.
 
     Args:
         rows: The runs.
@@ -36,18 +36,20 @@ def draw_plots(rows: Sequence[Row], positions: bool = True) -> Plots:
     """
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.run.dataset, row.run.headline, row.run.unit), []).append(row)
+        groups.setdefault((row.run.dataset, row.run.primary_metric, row.run.unit), []).append(row)
     runs = [row.run for row in rows]
     kinds: dict[str, list[Plot]] = {"pareto": [], "ratio": [], "layer": [], "positions": []}
     problems: list[str] = []
-    for (dataset, headline, _), group in groups.items():
+    for (dataset, primary_metric, _), group in groups.items():
         own = [row.run for row in group]
         pareto = to_png(draw_pareto(own, runs))
-        kinds["pareto"].append(Plot(f"{dataset}: {headline} against costs", pareto))
+        kinds["pareto"].append(Plot(f"{dataset}: {primary_metric} against costs", pareto))
         for name, curve in zip(("ratio", "layer"), CURVES, strict=True):
             figure = draw_curve(group, curve, runs)
             if figure is not None:
-                kinds[name].append(Plot(f"{dataset}: {headline} over the {name}", to_png(figure)))
+                kinds[name].append(
+                    Plot(f"{dataset}: {primary_metric} over the {name}", to_png(figure))
+                )
         if several := sorted({run.layer for run in own if "+" in run.layer}):
             problems.append(
                 f"{dataset}: runs that prune at several layers ({', '.join(several)}) are in no "

@@ -16,9 +16,9 @@ from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
 from ivcp.core.rope import rotation_scores
 from ivcp.report.figures import draw_figure
-from ivcp.report.panel import reason_color
 from ivcp.report.predictions import kept_reasons, layouts, read_samples
 from ivcp.report.runs import Run
+from ivcp.visualize.panel import reason_color
 
 IVC = "ivc"
 CURVES = (("mean cosine V", "#0072B2"), ("mean sine U", "#009E73"))

@@ -11,7 +11,7 @@ from ivcp.report.runs import Run, baseline_of
 
 PAIRED = (
     "difference: run minus unpruned, with the 95 % interval of a paired bootstrap; p: McNemar's "
-    "exact test on the answers that pruning mended and broke."
+    "exact test on the answers that pruning fixed and regressed."
 )
 
 

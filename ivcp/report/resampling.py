@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import binomtest
 
-from ivcp.core.metric import Sums
+from ivcp.core.metric import Statistics
 from ivcp.report.comparison import UNKNOWN, Interval
 
 RESAMPLES = 2000
@@ -16,47 +16,47 @@ CELLS = 4_000_000
 """Most weights at a time: 32 MB."""
 
 
-def mcnemar(mended: int, broken: int) -> float:
+def mcnemar(fixed: int, regressed: int) -> float:
     """The two-sided p of a split so uneven, if mending and breaking are equally likely.
 
     >>> mcnemar(1, 7), mcnemar(0, 0)
     (0.0703125, 1.0)
     """
-    discordant = mended + broken
-    return float(binomtest(mended, discordant).pvalue) if discordant else 1.0
+    discordant = fixed + regressed
+    return float(binomtest(fixed, discordant).pvalue) if discordant else 1.0
 
 
 def resample(
-    run: Sums,
-    base: Sums,
-    headline_of: Callable[[Sums], Sums],
+    run: Statistics,
+    base: Statistics,
+    primary_value: Callable[[Statistics], Statistics],
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
-) -> Sums:
-    """Headlines of run and baseline in bootstrap resamples, (resamples, 2).
+) -> Statistics:
+    """Primary metrics of run and baseline in bootstrap resamples, (resamples, 2).
 
     A resample draws as many units as there are, with repetition, the same for both. Units of equal
-    tallies are drawn together: what counts is how often their kind is drawn.
+    sufficient_statistics are drawn together: what counts is how often their kind is drawn.
 
     Args:
         run: (units, sums), at least one unit.
         base: (units, sums), of the same units.
-        headline_of: (..., sums) to (...).
+        primary_value: (..., sums) to (...).
         rng: Where the draws come from.
         resamples: Number of resamples.
     """
     kinds, counts = np.unique(np.hstack([run, base]), axis=0, return_counts=True)
     chunk = max(1, CELLS // len(kinds))
-    headlines = []
+    primary_values = []
     for done in range(0, resamples, chunk):
         size = min(chunk, resamples - done)
         weights = rng.multinomial(len(run), counts / len(run), size)  # (size, kinds)
         own, other = np.split(weights @ kinds, 2, axis=-1)
-        headlines.append(np.stack([headline_of(own), headline_of(other)], axis=-1))
-    return np.concatenate(headlines)
+        primary_values.append(np.stack([primary_value(own), primary_value(other)], axis=-1))
+    return np.concatenate(primary_values)
 
 
-def interval(values: Sums) -> Interval:
+def interval(values: Statistics) -> Interval:
     """Where the middle 95 % of the values lie, without those that have no meaning.
 
     >>> interval(np.array([0.0, np.nan, 1.0]))

@@ -27,13 +27,13 @@ class Row:
 
     @property
     def relative(self) -> float | None:
-        """Headline over that of the unpruned run, 1 for equal."""
+        """Primary metric over that of the unpruned run, 1 for equal."""
         base = self.base.value if self.base else None
         return self.run.value / base if base and self.run.value is not None else None
 
     @property
     def difference(self) -> float | None:
-        """Headline minus that of the unpruned run; None for the unpruned run itself."""
+        """Primary metric minus that of the unpruned run; None for the unpruned run itself."""
         if self.base is None or self.base is self.run:
             return None
         if self.base.value is None or self.run.value is None:

@@ -42,7 +42,7 @@ class Run:
         variant: Other settings that set it apart from runs of the same pruner
             (`ivcp.report.variants`).
         repeat: Seeds that do.
-        headline: Name of the metric that stands for the run.
+        primary_metric: Name of the metric that stands for the run.
         value: Its value: a fraction in [0, 1], or points.
         unit: Of the value.
         metric: Dotted path of the metric's class; "" if the file names none, and of a suite.
@@ -55,7 +55,7 @@ class Run:
         kv_cache_bytes: Bytes of the KV cache, mean per sample.
         flops_ratio: Prefill FLOPs of the language model over those without pruning.
         prefill_ms: Time of the language model's prefill, in milliseconds, as the next two.
-        selector_ms: Time that choosing tokens takes.
+        pruning_overhead_ms: Time that choosing tokens takes.
         decode_ms: Time per generated token.
         samples: Number of judged samples.
         failed_samples: Number of samples that could not be run.
@@ -73,7 +73,7 @@ class Run:
     layer: str
     variant: str = ""
     repeat: str = ""
-    headline: str
+    primary_metric: str
     value: float | None
     unit: Unit = "%"
     metric: str = ""
@@ -86,7 +86,7 @@ class Run:
     kv_cache_bytes: float | None = None
     flops_ratio: float | None = None
     prefill_ms: Spread = Spread()
-    selector_ms: Spread = Spread()
+    pruning_overhead_ms: Spread = Spread()
     decode_ms: Spread = Spread()
     samples: int | None = None
     failed_samples: int | None = None
@@ -129,11 +129,15 @@ def read_run(path: Path) -> Run:
     record, metrics = _part(content, "run"), _part(content, "metrics")
     efficiency, tokens = _part(content, "efficiency"), _part(content, "tokens")
     names = {key: record.get(key) for key in ("model", "dataset", "pruner")}
-    headline = _part(record, "headline").get("name")
-    if not metrics or not headline or not all(isinstance(v, str) and v for v in names.values()):
+    primary_metric = _part(record, "primary_metric").get("name")
+    if (
+        not metrics
+        or not primary_metric
+        or not all(isinstance(v, str) and v for v in names.values())
+    ):
         raise UserError(
             f"{path} is not the result of a run: expected run.model, run.dataset, run.pruner, "
-            "run.headline and metrics."
+            "run.primary_metric and metrics."
         )
     unpruned = names["pruner"] == UNPRUNED
     identity: dict[str, Any] = {
@@ -148,10 +152,10 @@ def read_run(path: Path) -> Run:
     return Run(
         **identity,
         dataset=str(names["dataset"]),
-        headline=str(headline),
-        value=_number(_part(record, "headline").get("value")),
-        unit=_unit(_part(record, "headline")),
-        metric=str(_part(record, "headline").get("metric") or ""),
+        primary_metric=str(primary_metric),
+        value=_number(_part(record, "primary_metric").get("value")),
+        unit=_unit(_part(record, "primary_metric")),
+        metric=str(_part(record, "primary_metric").get("metric") or ""),
         members=_members(record, metrics, identity),
         unparsed_rate=_number(metrics.get("unparsed_rate")),
         keep_ratio=_number(tokens.get("keep_ratio")),
@@ -160,7 +164,7 @@ def read_run(path: Path) -> Run:
         kv_cache_bytes=_number(efficiency.get("kv_cache_bytes")),
         flops_ratio=_number(efficiency.get("prefill_flops_ratio")),
         prefill_ms=_spread(efficiency.get("language_prefill_ms")),
-        selector_ms=_spread(efficiency.get("selector_ms")),
+        pruning_overhead_ms=_spread(efficiency.get("pruning_overhead_ms")),
         decode_ms=_spread(efficiency.get("decode_ms_per_token")),
         samples=_count(record.get("samples")),
         failed_samples=_count(record.get("failed_samples")),
@@ -178,14 +182,14 @@ def _members(
             **identity,
             dataset=name,
             suite=str(record["dataset"]),
-            headline=str(told["headline"]),
-            value=_number(metrics[f"{name}/{told['headline']}"]),
+            primary_metric=str(told["primary_metric"]),
+            value=_number(metrics[f"{name}/{told['primary_metric']}"]),
             unit=_unit(told),
             metric=str(told.get("metric") or ""),
             unparsed_rate=_number(metrics.get(f"{name}/unparsed_rate")),
         )
         for name, told in _part(record, "members").items()
-        if isinstance(told, dict) and f"{name}/{told.get('headline')}" in metrics
+        if isinstance(told, dict) and f"{name}/{told.get('primary_metric')}" in metrics
     )
 
 
@@ -243,8 +247,8 @@ def baseline_of(run: Run, runs: Iterable[Run]) -> Run | None:
         other
         for other in runs
         if other.unpruned
-        and (other.model, other.dataset, other.setting, other.headline)
-        == (run.model, run.dataset, run.setting, run.headline)
+        and (other.model, other.dataset, other.setting, other.primary_metric)
+        == (run.model, run.dataset, run.setting, run.primary_metric)
     ]
     return max(same, key=lambda other: other.date, default=None)
 

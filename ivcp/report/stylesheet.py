@@ -4,12 +4,12 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --ink: #1c1f23; --faint: #5d6670; --line: #d9dee3; --band: #f3f5f7;
-  --accent: #0061a4; --broken: #b3261e; --mended: #1a6e37;
+  --accent: #0061a4; --regressed: #b3261e; --fixed: #1a6e37;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171a; --ink: #e6e9ec; --faint: #9aa4ae; --line: #343b42; --band: #1d2226;
-    --accent: #7cbcf2; --broken: #ff9d94; --mended: #7fd79a;
+    --accent: #7cbcf2; --regressed: #ff9d94; --fixed: #7fd79a;
   }
 }
 * { box-sizing: border-box; }
@@ -44,11 +44,11 @@ article {
   margin: 0.8rem 0; padding: 0.6rem 0.9rem 0.8rem;
   border: 1px solid var(--line); border-left: 5px solid var(--line); border-radius: 6px;
 }
-article.broken { border-left-color: var(--broken); }
-article.mended { border-left-color: var(--mended); }
+article.regressed { border-left-color: var(--regressed); }
+article.fixed { border-left-color: var(--fixed); }
 article h4 { margin: 0; font-size: 0.95rem; overflow-wrap: anywhere; }
-.broken h4 b { color: var(--broken); }
-.mended h4 b { color: var(--mended); }
+.regressed h4 b { color: var(--regressed); }
+.fixed h4 b { color: var(--fixed); }
 .shots { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fit, minmax(260px, 1fr)); }
 .shots figure { margin: 0.5rem 0 0; max-width: 720px; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 1rem; margin: 0.5rem 0; }

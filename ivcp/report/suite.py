@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ivcp.report.fitting import fitting
-from ivcp.report.numerals import plain, score
+from ivcp.report.formatting import plain, score
 from ivcp.report.rows import Row
 from ivcp.report.runs import Run
 from ivcp.report.table import markdown_table
@@ -74,7 +74,7 @@ def _table(suite: str, model: str, rows: Sequence[Row]) -> SuiteTable:
 
 
 def _metric(row: Row) -> str:
-    return row.run.headline if row.run.unit else f"{row.run.headline} (points)"
+    return row.run.primary_metric if row.run.unit else f"{row.run.primary_metric} (points)"
 
 
 def method_names(table: SuiteTable) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ivcp.report.fitting import fitting
-from ivcp.report.numerals import UNKNOWN, change, megabytes, milliseconds, p_value, plain, score
+from ivcp.report.formatting import UNKNOWN, change, megabytes, milliseconds, p_value, plain, score
 from ivcp.report.rows import Row, dataset_name, with_members
 from ivcp.report.runs import Run
 
@@ -50,8 +50,8 @@ class Column:
 
 
 def metric_name(run: Run) -> str:
-    """The headline with its unit."""
-    return f"{run.headline} ({run.unit or 'points'})"
+    """The primary metric with its unit."""
+    return f"{run.primary_metric} ({run.unit or 'points'})"
 
 
 def difference(row: Row) -> str:
@@ -72,7 +72,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "ratio": lambda row: row.run.ratio,
         "layer": lambda row: row.run.layer,
         "variant": lambda row: row.run.apart,
-        "headline": lambda row: row.run.headline,
+        "primary_metric": lambda row: row.run.primary_metric,
         "unit": lambda row: "fraction" if row.run.unit == "%" else "points",
         "value": lambda row: row.run.value,
         "relative": lambda row: row.relative,
@@ -82,8 +82,8 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "difference_low": lambda row: row.paired.difference.low,
         "difference_high": lambda row: row.paired.difference.high,
         "mcnemar_p": lambda row: row.paired.p,
-        "mended": lambda row: row.paired.mended,
-        "broken": lambda row: row.paired.broken,
+        "fixed": lambda row: row.paired.fixed,
+        "regressed": lambda row: row.paired.regressed,
         "unparsed_rate": lambda row: row.run.unparsed_rate,
         "keep_ratio": lambda row: row.run.keep_ratio,
         "layer_average_ratio": lambda row: row.run.layer_average_ratio,
@@ -93,9 +93,9 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "prefill_ms": lambda row: row.run.prefill_ms.median,
         "prefill_ms_q1": lambda row: row.run.prefill_ms.q1,
         "prefill_ms_q3": lambda row: row.run.prefill_ms.q3,
-        "selector_ms": lambda row: row.run.selector_ms.median,
-        "selector_ms_q1": lambda row: row.run.selector_ms.q1,
-        "selector_ms_q3": lambda row: row.run.selector_ms.q3,
+        "pruning_overhead_ms": lambda row: row.run.pruning_overhead_ms.median,
+        "pruning_overhead_ms_q1": lambda row: row.run.pruning_overhead_ms.q1,
+        "pruning_overhead_ms_q3": lambda row: row.run.pruning_overhead_ms.q3,
         "decode_ms_per_token": lambda row: row.run.decode_ms.median,
         "decode_ms_per_token_q1": lambda row: row.run.decode_ms.q1,
         "decode_ms_per_token_q3": lambda row: row.run.decode_ms.q3,
@@ -118,8 +118,8 @@ COLUMNS = (
     Column("of\nunpruned %", lambda row: score(row.relative)),
     Column("difference\n[95 %]", difference),
     Column("p", lambda row: p_value(row.paired.p), paper=False),
-    Column("mended", lambda row: plain(row.paired.mended), screen=False, paper=False),
-    Column("broken", lambda row: plain(row.paired.broken), screen=False, paper=False),
+    Column("fixed", lambda row: plain(row.paired.fixed), screen=False, paper=False),
+    Column("regressed", lambda row: plain(row.paired.regressed), screen=False, paper=False),
     Column("kept %", lambda row: score(row.run.keep_ratio)),
     Column("layer\navg %", lambda row: score(row.run.layer_average_ratio), paper=False),
     Column("KV %", lambda row: score(row.run.kv_cache_ratio)),
@@ -127,8 +127,8 @@ COLUMNS = (
     Column("FLOPs %", lambda row: score(row.run.flops_ratio)),
     Column("prefill\nms", lambda row: milliseconds(row.run.prefill_ms.median)),
     Column(
-        "selector\nms",
-        lambda row: milliseconds(row.run.selector_ms.median),
+        "overhead\nms",
+        lambda row: milliseconds(row.run.pruning_overhead_ms.median),
         screen=False,
         paper=False,
     ),
@@ -204,7 +204,7 @@ def _parts(title: str, rows: Sequence[Row], width: int) -> list[Table]:
 
 
 def _width(column: Column, rows: Sequence[Row]) -> int:
-    """Characters of the longest line of a column, or word where it may be broken."""
+    """Characters of the longest line of a column, or word where it may be regressed."""
     texts = [column.heading, *(column.show(row) for row in rows)]
     lines = (text.split() if column.optional else text.split("\n") for text in texts)
     return max(len(line) for text in lines for line in text)

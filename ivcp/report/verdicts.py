@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ivcp.core.errors import UserError
-from ivcp.core.metric import AnswerMetric, Sums, find_metric, table
+from ivcp.core.metric import AnswerMetric, ScoredAnswer, Statistics, find_metric, to_frame
 from ivcp.report.runs import Run
 
 FILE = "predictions.jsonl"
@@ -19,8 +19,8 @@ JUDGED = ("parsed", "answer", "score")
 FOREIGN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What records raise that are none, and metrics on records that are not theirs."""
 
-Lines: TypeAlias = Mapping[str, bytes]
-"""Verdicts as lines of JSON by the id of the sample, in dataset order."""
+Lines: TypeAlias = Mapping[str, ScoredAnswer]
+"""Scored answers by the id of the sample, in dataset order."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Verdicts:
     Attributes:
         metric: What judged.
         ids: Of the samples, in dataset order.
-        tallies: (units, sums) of the metric.
+        sufficient_statistics: (units, sums) of the metric.
         right: (things,) whether each thing that can be right or wrong is right.
     """
 
     metric: AnswerMetric
     ids: tuple[str, ...]
-    tallies: Sums
+    sufficient_statistics: Statistics
     right: npt.NDArray[np.bool_]
 
 
@@ -46,7 +46,7 @@ def read_lines(run: Run) -> dict[str, Lines]:
     Raises:
         UserError: The file is missing, torn or foreign.
     """
-    rows: list[tuple[int, str, str, bytes]] = []
+    rows: list[tuple[int, str, str, ScoredAnswer]] = []
     try:
         with (run.folder / FILE).open(encoding="utf-8") as file:
             for text in file:
@@ -57,7 +57,7 @@ def read_lines(run: Run) -> dict[str, Lines]:
         raise UserError(f"{FILE} cannot be read ({error.strerror or error})") from error
     except (*FOREIGN, RecursionError) as error:
         raise UserError(f"{FILE} is torn or foreign at line {len(rows) + 1}") from error
-    sets: dict[str, dict[str, bytes]] = {}
+    sets: dict[str, dict[str, ScoredAnswer]] = {}
     for _, name, sample, line in sorted(rows, key=lambda row: row[0]):
         lines = sets.setdefault(name, {})
         if sample in lines:
@@ -66,12 +66,17 @@ def read_lines(run: Run) -> dict[str, Lines]:
     return dict(sets)
 
 
-def _row(told: dict[str, Any], run: Run) -> tuple[int, str, str, bytes]:
+def _row(told: dict[str, Any], run: Run) -> tuple[int, str, str, ScoredAnswer]:
     """Index into the dataset, name of the set, id and verdict of a record."""
     labels = told.get("labels") or {}
     name = str(labels.get("member", "")) if run.members else run.dataset
-    verdict = {**labels, **{key: told.get(key) for key in JUDGED}}
-    return int(told["index"]), name, str(told["id"]), (json.dumps(verdict) + "\n").encode()
+    parsed, answer, score = (_answer(told.get(key)) for key in JUDGED)
+    scored = ScoredAnswer(parsed, answer, score, labels)
+    return int(told["index"]), name, str(told["id"]), scored
+
+
+def _answer(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def judge_again(part: Run, lines: Lines, order: Iterable[str] | None = None) -> Verdicts:
@@ -83,7 +88,7 @@ def judge_again(part: Run, lines: Lines, order: Iterable[str] | None = None) -> 
         order: Ids in the order wanted; None for that of the lines.
 
     Raises:
-        UserError: The metric is unknown, or does not give the headline that the run tells.
+        UserError: The metric is unknown, or does not give the primary metric that the run tells.
     """
     if not part.metric:
         raise UserError("metrics.json names no metric")
@@ -93,16 +98,16 @@ def judge_again(part: Run, lines: Lines, order: Iterable[str] | None = None) -> 
         raise UserError(str(error).rstrip(".")) from error
     ids = tuple(lines if order is None else order)
     try:
-        frame = table(b"".join(lines[sample] for sample in ids))
-        tallies = metric.tallies(frame).to_numpy(dtype=np.float64)
+        frame = to_frame(lines[sample] for sample in ids)
+        sufficient_statistics = metric.sufficient_statistics(frame).to_numpy(dtype=np.float64)
         right = metric.right(frame).to_numpy(dtype=np.bool_)
-        agrees = same(float(metric.headline_of(tallies.sum(0))), part.value)
+        agrees = same(float(metric.primary_value(sufficient_statistics.sum(0))), part.value)
     except FOREIGN as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{part.metric} cannot count {FILE} again ({reason})") from error
     if not agrees:
-        raise UserError(f"{FILE} gives another {part.headline} than metrics.json tells")
-    return Verdicts(metric, ids, tallies, right)
+        raise UserError(f"{FILE} gives another {part.primary_metric} than metrics.json tells")
+    return Verdicts(metric, ids, sufficient_statistics, right)
 
 
 def same(value: float, told: float | None) -> bool:

@@ -14,7 +14,7 @@ from ivcp.datasets.shapes import Shapes
 from ivcp.metrics.grounding import GroundingMetrics
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.random import RandomPruning
-from ivcp.report.overlay import draw_overlay
+from ivcp.visualize.overlay import draw_overlay
 
 LAYERS = 4
 

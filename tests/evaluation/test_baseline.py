@@ -17,7 +17,7 @@ CONFIG = {"model": {"path": "m"}, "dataset": {"size": 3}, "seed": 0, "limit": No
 def report(pruner: str = "none", acc: float = 0.5, **changed) -> dict:
     return {
         "metrics": {"acc@0.5": acc},
-        "efficiency": {"selector_ms": {"median": 2.0}, "kv_cache_bytes": 1e6 * acc},
+        "efficiency": {"pruning_overhead_ms": {"median": 2.0}, "kv_cache_bytes": 1e6 * acc},
         "tokens": {},
         "run": {
             "model": "tiny", "pruner": pruner, "dataset": "shapes", "samples": 3,
@@ -98,7 +98,7 @@ def test_the_table_shows_both_runs_and_the_change() -> None:
         "0.50 MB",
         "x 0.80",
     ]
-    assert "2.00 ms" in lines["selector"]
+    assert "2.00 ms" in lines["pruning overhead"]
 
 
 def test_failed_samples_and_a_missing_baseline_are_told() -> None:

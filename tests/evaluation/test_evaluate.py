@@ -42,16 +42,16 @@ class Wordy(Shapes):
 
 
 def test_a_run_leaves_the_files_that_are_promised(parts, capsys) -> None:
-    headline = evaluate(**parts)
+    primary_metric = evaluate(**parts)
     report, lines = results(parts)
     assert [line["id"] for line in lines] == ["test-0-0", "test-0-1", "test-0-2"]
-    assert report["run"]["headline"] == {
+    assert report["run"]["primary_metric"] == {
         "name": "acc@0.5",
-        "value": headline,
+        "value": primary_metric,
         "unit": "%",
         "metric": "ivcp.metrics.grounding.GroundingMetrics",
     }
-    assert report["metrics"]["acc@0.5"] == headline
+    assert report["metrics"]["acc@0.5"] == primary_metric
     assert report["tokens"]["keep_ratio"] == 0.5
     assert report["tokens"]["layer_average_ratio"] == 0.75  # 2 of 4 layers see half
     assert report["efficiency"]["prefill_flops_counted_to_formula"] == pytest.approx(1, rel=0.05)

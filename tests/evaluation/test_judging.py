@@ -16,7 +16,7 @@ from ivcp.evaluation.records import Record
 class Grades(AnswerMetric):
     """Asks about all answers but "sure"; a reply is the grade, or nothing that can be read."""
 
-    headline = "mean"
+    primary_metric = "mean"
     judged_by = "model"
 
     def read(self, prediction, sample, to_box):
@@ -28,12 +28,12 @@ class Grades(AnswerMetric):
     def summarize(self, verdicts):
         return {"mean": float(verdicts["score"].mean())}
 
-    def to_judge(self, prediction, parsed, sample):
+    def judge_prompt(self, prediction, parsed, sample):
         if prediction == "sure":
             return None
         return f"{sample.question} {sample.answer} {prediction} {parsed} {sample.options}"
 
-    def hear(self, reply, sample):
+    def parse_judge_reply(self, reply, sample):
         return (f"heard {sample.id}", float(reply)) if reply.replace(".", "").isdigit() else None
 
 

@@ -122,7 +122,7 @@ def test_other_errors_of_the_system_keep_their_kind(tmp_path: Path) -> None:
 def test_the_pinned_fields_are_in_a_line() -> None:
     pinned = {
         "id", "prompt", "answer", "prediction", "parsed", "score", "visual_tokens", "kept_tokens",
-        "vision_ms", "language_prefill_ms", "selector_ms", "time_to_first_token_ms",
+        "vision_ms", "language_prefill_ms", "pruning_overhead_ms", "time_to_first_token_ms",
         "decode_ms_per_token", "task", "image_size", "kept", "reasons",
     }  # fmt: skip
     assert pinned <= json.loads(RECORD.line()).keys()

@@ -289,7 +289,7 @@ def server() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
-            "hydra", "ivcp.evaluation.evaluate", "ivcp.report.overlay", "ivcp.metrics.grounding",
+            "hydra", "ivcp.evaluation.evaluate", "ivcp.visualize.overlay", "ivcp.metrics.grounding",
             "ivcp.models.qwen25vl", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
         ]
     )  # fmt: skip

@@ -47,7 +47,7 @@ def test_efficiency() -> None:
     assert block["prefill_flops_ratio"] == 0.5
     assert block["vision_ms"] == {"median": 2.0, "q1": 1.5, "q3": 2.5}
     assert block["decode_ms_per_token"] == {"median": 5.0, "q1": 5.0, "q3": 5.0}
-    assert block["selector_ms"] == {"median": None, "q1": None, "q3": None}
+    assert block["pruning_overhead_ms"] == {"median": None, "q1": None, "q3": None}
     assert block["tokens_per_second"] == 12 / 3
     assert block["samples_per_second"] == 2 / 4
     assert block["peak_memory_bytes"] == 9

@@ -25,7 +25,7 @@ def report(**run: Any) -> dict[str, Any]:
             "kv_cache_ratio": 0.55,
             "prefill_flops_ratio": 0.6,
             "language_prefill_ms": times,
-            "selector_ms": times,
+            "pruning_overhead_ms": times,
             "time_to_first_token_ms": times,
             "decode_ms_per_token": times,
             "samples_per_second": 8.0,
@@ -39,7 +39,7 @@ def report(**run: Any) -> dict[str, Any]:
             "layer": 2,
             "ratio": 0.5,
             "config": {"ratio": 0.5, "pruner": {"layer": 2}},
-            "headline": {"name": "acc@0.5", "value": 0.75},
+            "primary_metric": {"name": "acc@0.5", "value": 0.75},
             "seconds": 3.0,
             "samples": 2,
             "failed_samples": 0,
@@ -103,27 +103,27 @@ def test_the_configuration_holds_the_whole_setup(logger) -> None:
 
 def test_the_log_holds_every_number_under_its_prefix(logger) -> None:
     assert logger.metrics["metrics/acc@0.5"] == 0.75
-    assert logger.metrics["efficiency/selector_ms/q1"] == 1.0
+    assert logger.metrics["efficiency/pruning_overhead_ms/q1"] == 1.0
     assert logger.metrics["tokens/keep_ratio"] == 0.5
     assert "metrics/recall" not in logger.metrics
     assert all("/" in name for name in logger.metrics.keys() - {"failed_samples"})
 
 
 def test_the_summary_has_short_names_that_do_not_depend_on_the_dataset(logger) -> None:
-    assert logger.summary["headline"] == 0.75
+    assert logger.summary["primary_metric"] == 0.75
     assert logger.summary["kv_ratio"] == 0.55
     assert logger.summary["flops_ratio"] == 0.6
     assert logger.summary["prefill_ms"] == 2.0
-    extra = {"headline", "seconds", "samples", "failed_samples"}
+    extra = {"primary_metric", "seconds", "samples", "failed_samples"}
     assert logger.summary.keys() == SHORT.keys() | extra
 
 
 def test_a_number_that_is_not_there_is_left_out_of_the_summary() -> None:
     made = Recorder()
-    track(made, report(headline={"name": "acc@0.5", "value": None}, layer=None), RECORDS, [])
-    assert "headline" not in made.summary
+    track(made, report(primary_metric={"name": "acc@0.5", "value": None}, layer=None), RECORDS, [])
+    assert "primary_metric" not in made.summary
     columns, ((*row,),) = made.tables["result"]
-    assert dict(zip(columns, row, strict=True))["headline"] is None
+    assert dict(zip(columns, row, strict=True))["primary_metric"] is None
     assert made.config["names"]["series"] == "tiny shapes fastv"
     assert not made.images
 

@@ -19,7 +19,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.types import Sample
 from ivcp.datasets.shapes import Shapes
 from ivcp.engine.attach import open_session
-from ivcp.lmms.arguments import Arguments
+from ivcp.integrations.lmms.arguments import Arguments
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning
@@ -34,7 +34,7 @@ from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import simple_parse_args_string
 
-from ivcp.lmms.model import PrunedModel
+from ivcp.integrations.lmms.model import PrunedModel
 
 SIZE = 4
 TINY = "model=qwen25vl,path=null,dtype=float32,max_new_tokens=40"
@@ -285,7 +285,7 @@ def test_model_args_win_over_other_options() -> None:
 
 def test_a_spread_model_needs_a_single_process(monkeypatch) -> None:
     two = SimpleNamespace(process_index=1, num_processes=2, device=torch.device("cpu"))
-    monkeypatch.setattr("ivcp.lmms.model.Accelerator", lambda: two)
+    monkeypatch.setattr("ivcp.integrations.lmms.model.Accelerator", lambda: two)
     made = model("pruner=none")
     assert (made.rank, made.world_size) == (1, 2)
     with pytest.raises(UserError, match="start one process instead of 2"):

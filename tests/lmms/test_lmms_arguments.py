@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily
 from ivcp.core.pruner import Pruner
-from ivcp.lmms import arguments
-from ivcp.lmms.arguments import Arguments, Asking, read, stems, write
+from ivcp.integrations.lmms import arguments
+from ivcp.integrations.lmms.arguments import Arguments, Asking, read, stems, write
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning

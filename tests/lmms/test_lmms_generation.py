@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import GenerationConfig
 
-from ivcp.lmms.generation import Generation
+from ivcp.integrations.lmms.generation import Generation
 
 
 @pytest.mark.parametrize(

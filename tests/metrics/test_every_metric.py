@@ -5,17 +5,16 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import math
 import pkgutil
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 from kit_rows import judged
 
 import ivcp.metrics
-from ivcp.core.metric import AnswerMetric, Judged, class_path, find_metric
+from ivcp.core.metric import AnswerMetric, ScoredAnswer, class_path, find_metric, to_frame
 from ivcp.metrics.suite import SuiteMetrics
 
 MODULES = [
@@ -40,7 +39,7 @@ RECORDED = {
 }  # fmt: skip
 
 
-def some_verdicts(metric: type[AnswerMetric]) -> list[Judged]:
+def some_answers(metric: type[AnswerMetric]) -> list[ScoredAnswer]:
     """Right, wrong and unparsed answers of the kind that the metric judges."""
     if metric.__name__ in RECORDED:
         return judged(metric(), RECORDED[metric.__name__])
@@ -48,9 +47,9 @@ def some_verdicts(metric: type[AnswerMetric]) -> list[Judged]:
         boxes = [None if n % 5 == 0 else (0.0, 0.0, 10.0, 6.0) for n in range(11)]
         truths = [(0.0, 0.0, 10.0, float(n)) for n in range(1, 12)]
         scores = [0.0 if box is None else min(6, n) / max(6, n) for n, box in enumerate(boxes, 1)]
-        return [Judged(*row) for row in zip(boxes, truths, scores, strict=True)]
+        return [ScoredAnswer(*row) for row in zip(boxes, truths, scores, strict=True)]
     return [
-        Judged(("A", "B", None)[n % 3], "AB"[n % 2], float(n % 6 in (0, 1)), {
+        ScoredAnswer(("A", "B", None)[n % 3], "AB"[n % 2], float(n % 6 in (0, 1)), {
             "source": ("COCO", "ADE20K")[n % 2], "category": ("ocr,math", "ocr")[n % 2],
         })
         for n in range(13)
@@ -69,40 +68,27 @@ def test_examples_in_docstrings_hold(module: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("metric_class", METRICS)
-def test_headline_is_one_of_the_values_and_nothing_seen_is_nan(
+def test_primary_metric_is_one_of_the_values_and_nothing_seen_is_nan(
     metric_class: type[AnswerMetric],
 ) -> None:
     metric = metric_class()
-    metric.update([])
-    values = metric.compute()
-    assert metric.headline in values
+    values = metric.values([])
+    assert metric.primary_metric in values
     assert "unparsed_rate" in values
-    assert all(value.shape == () and value.isnan() for value in values.values())
+    assert all(math.isnan(value) for value in values.values())
 
 
 @pytest.mark.parametrize("metric_class", METRICS)
-def test_reset_and_batches(metric_class: type[AnswerMetric]) -> None:
-    verdicts = some_verdicts(metric_class)
-    whole, parts = metric_class(), metric_class()
-    whole.update(verdicts)
-    parts.update(verdicts[:3])
-    parts.reset()
-    for one in verdicts:
-        parts.update([one])
-    torch.testing.assert_close(parts.compute(), whole.compute())
-
-
-@pytest.mark.parametrize("metric_class", METRICS)
-def test_the_headline_is_made_of_the_tallies(metric_class: type[AnswerMetric]) -> None:
+def test_the_primary_metric_is_made_of_the_statistics(metric_class: type[AnswerMetric]) -> None:
     metric = metric_class()
-    metric.update(some_verdicts(metric_class))
-    frame = metric.frame()
-    tallies = metric.tallies(frame).to_numpy()
-    value = float(metric.compute()[metric.headline])
+    answers = some_answers(metric_class)
+    frame = to_frame(answers)
+    sufficient_statistics = metric.sufficient_statistics(frame).to_numpy()
+    value = metric.values(answers)[metric.primary_metric]
     assert 0 <= value <= metric.highest
-    assert float(metric.headline_of(tallies.sum(0))) == pytest.approx(value)
-    both = np.stack([tallies.sum(0), 3 * tallies.sum(0)])
-    assert metric.headline_of(both) == pytest.approx([value, value])
+    assert float(metric.primary_value(sufficient_statistics.sum(0))) == pytest.approx(value)
+    both = np.stack([sufficient_statistics.sum(0), 3 * sufficient_statistics.sum(0)])
+    assert metric.primary_value(both) == pytest.approx([value, value])
     assert metric.right(frame).dtype == bool
 
 
@@ -115,15 +101,3 @@ def test_what_is_no_metric_is_not_found() -> None:
     for path in ("ivcp.metrics.nothing.Metric", "ivcp.metrics.anls.nothing", "anls", "json.loads"):
         with pytest.raises(LookupError):
             find_metric(path)
-
-
-def test_two_processes_give_the_result_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parent)  # the children import it by name
-    gloo_pair = importlib.import_module("gloo_pair")
-    cases = [(metric, some_verdicts(metric)) for metric in METRICS]
-    by_rank = gloo_pair.in_two_processes(cases)
-    for number, (metric_class, verdicts) in enumerate(cases):
-        single = metric_class()
-        single.update(verdicts)
-        for values in by_rank:
-            torch.testing.assert_close(values[number], single.compute())

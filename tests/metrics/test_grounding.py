@@ -12,7 +12,7 @@ import torch
 from kit_rows import values_of
 from PIL import Image
 
-from ivcp.core.metric import Judged
+from ivcp.core.metric import ScoredAnswer, to_frame
 from ivcp.core.types import Box, Sample
 from ivcp.metrics.grounding import THRESHOLDS, GroundingMetrics, as_box, box_iou, center_inside
 
@@ -71,7 +71,7 @@ def values(boxes: list[Box | None], truth: Box) -> dict[str, float]:
     metric = GroundingMetrics()
     scores = [metric.score(box, make_sample(truth)) for box in boxes]
     return values_of(
-        metric, [Judged(box, truth, score) for box, score in zip(boxes, scores, strict=True)]
+        metric, [ScoredAnswer(box, truth, score) for box, score in zip(boxes, scores, strict=True)]
     )
 
 
@@ -95,16 +95,14 @@ def test_unparsed_answers_stay_in_every_denominator() -> None:
 def test_expressions_of_one_photo_are_one_unit() -> None:
     metric, truth = GroundingMetrics(), (0.0, 0.0, 10.0, 10.0)
     photos = ("7", "7", "8", None)
-    metric.update(
-        [
-            Judged(truth, truth, score, {"coco_id": photo} if photo else {})
-            for photo, score in zip(photos, (1.0, 0.4, 0.5, 0.9), strict=True)
-        ]
+    frame = to_frame(
+        ScoredAnswer(truth, truth, score, {"coco_id": photo} if photo else {})
+        for photo, score in zip(photos, (1.0, 0.4, 0.5, 0.9), strict=True)
     )
-    tallies = metric.tallies(metric.frame())
-    assert tallies["score"].tolist() == [1, 1, 1]
-    assert tallies["samples"].tolist() == [2, 1, 1]
-    assert len(metric.right(metric.frame())) == 4
+    sufficient_statistics = metric.sufficient_statistics(frame)
+    assert sufficient_statistics["score"].tolist() == [1, 1, 1]
+    assert sufficient_statistics["samples"].tolist() == [2, 1, 1]
+    assert len(metric.right(frame)) == 4
 
 
 def test_reading_uses_the_family_and_refuses_infinite_boxes() -> None:

@@ -8,7 +8,7 @@ import pytest
 from kit_rows import judge, judged, recorded, sample_of, values_of
 
 from ivcp.core.errors import UserError
-from ivcp.core.metric import AnswerMetric
+from ivcp.core.metric import AnswerMetric, to_frame
 from ivcp.metrics.anls import Anls
 from ivcp.metrics.circular import CircularMetrics
 from ivcp.metrics.cvbench import CvBench2DMetrics
@@ -121,8 +121,8 @@ ABILITIES = {
 def test_mmbench_in_total_and_by_category(split) -> None:
     metric = CircularMetrics()
     golden = recorded("mmbench_circular")
-    verdicts = [one for one in judged(metric, "mmbench_circular") if one.labels["split"] == split]
-    values = values_of(metric, verdicts)
+    scored = [one for one in judged(metric, "mmbench_circular") if one.labels["split"] == split]
+    values = values_of(metric, scored)
     l2 = {row["input"]["l2-category"] for row in golden["rows"]}
     assert l2 <= {*ABILITIES.values()}, l2
     for name, told in golden["overall_upstream"][split].items():
@@ -141,26 +141,24 @@ def test_mmbench_in_total_and_by_category(split) -> None:
 def test_mmbench_by_question() -> None:
     metric = CircularMetrics()
     golden = recorded("mmbench_circular")
-    verdicts = judged(metric, "mmbench_circular")
-    metric.update(verdicts)
-    hits = metric.tallies(metric.frame())["score"].tolist()
+    scored = judged(metric, "mmbench_circular")
+    hits = metric.sufficient_statistics(to_frame(scored))["score"].tolist()
     assert hits == [float(golden["group_hit"][str(number)]) for number in range(len(hits))]
 
 
 def test_questions_without_rotations_are_told() -> None:
     metric = CircularMetrics()
-    verdicts = judged(metric, "mmbench_circular")
-    metric.update(verdicts)
-    assert metric.notes(metric.frame()) == ()
-    metric.update([type(verdicts[0])("A", "A", 1.0, {"index": str(n)}) for n in (77, 78)])
-    assert "2 of 20 questions are there in one rotation only" in metric.notes(metric.frame())[0]
+    scored = judged(metric, "mmbench_circular")
+    assert metric.notes(to_frame(scored)) == ()
+    scored += [type(scored[0])("A", "A", 1.0, {"index": str(n)}) for n in (77, 78)]
+    assert "2 of 20 questions are there in one rotation only" in metric.notes(to_frame(scored))[0]
 
 
 def test_hallusionbench_worked_out_by_hand() -> None:
     """Two figures of one set; question 0 is right on both, question 1 on one of them."""
     metric = HallusionBenchMetrics()
     cells = [("0", "0", "Yes"), ("0", "1", "Yes"), ("1", "0", "Yes"), ("1", "1", "No")]
-    verdicts = []
+    scored = []
     for figure, question, reply in cells:
         row = {
             "index": f"VD_ocr_1_7_{figure}_{question}",
@@ -169,8 +167,8 @@ def test_hallusionbench_worked_out_by_hand() -> None:
             "category": "VD",
             "l2-category": "ocr",
         }
-        verdicts.append(judge(metric, sample_of("hallusionbench", row), reply))
-    values = values_of(metric, verdicts)
+        scored.append(judge(metric, sample_of("hallusionbench", row), reply))
+    values = values_of(metric, scored)
     assert (values["aAcc"], values["fAcc"], values["qAcc"]) == (0.75, 0.5, 0.5)
     assert values["mean_accuracy"] == pytest.approx(1.75 / 3)
     assert values["category/VD/fAcc"] == values["l2-category/ocr/fAcc"] == 0.5
@@ -178,11 +176,11 @@ def test_hallusionbench_worked_out_by_hand() -> None:
 
 def test_hallusionbench_against_a_slow_count() -> None:
     metric = HallusionBenchMetrics()
-    verdicts = judged(metric, "hallusionbench")
-    values = values_of(metric, verdicts)
+    scored = judged(metric, "hallusionbench")
+    values = values_of(metric, scored)
     for name, place in (("fAcc", 4), ("qAcc", 5)):
         groups: dict[str, list[float]] = {}
-        for one in verdicts:
+        for one in scored:
             parts = one.labels["index"].split("_")
             key = f"{one.labels['l2-category']}_{parts[3]}_{parts[place]}"
             groups.setdefault(key, []).append(one.score)
@@ -193,13 +191,13 @@ def test_hallusionbench_against_a_slow_count() -> None:
 def test_cvbench_weighs_sources_alike() -> None:
     metric = CvBench2DMetrics()
     rows = [("ADE20K", "A"), ("ADE20K", "B"), ("ADE20K", "B"), ("ADE20K", "B"), ("COCO", "A")]
-    verdicts = []
+    scored = []
     for number, (source, reply) in enumerate(rows):
         cells = {"index": number, "question": "?", "answer": "A", "A": "one", "B": "two"}
         sample = sample_of("mcq_vanilla", cells)
         one = judge(metric, sample, reply)
-        verdicts.append(type(one)(one.parsed, one.answer, one.score, {"source": source}))
-    values = values_of(metric, verdicts)
+        scored.append(type(one)(one.parsed, one.answer, one.score, {"source": source}))
+    values = values_of(metric, scored)
     assert values["mean_over_sources"] == pytest.approx((0.25 + 1) / 2)
     assert values["accuracy"] == pytest.approx(0.4)
     assert values["source/ADE20K"] == 0.25
@@ -207,15 +205,15 @@ def test_cvbench_weighs_sources_alike() -> None:
 
 def test_ocrbench_in_points_and_by_kind() -> None:
     metric = OcrBenchMetrics()
-    verdicts = judged(metric, "ocrbench")
-    values = values_of(metric, verdicts)
+    scored = judged(metric, "ocrbench")
+    values = values_of(metric, scored)
     reading = [
         one.score
-        for one in verdicts
+        for one in scored
         if one.labels["category"].endswith(("Text Recognition", "String Recognition"))
         or one.labels["category"] == "Handwriting Recognition"
     ]
-    assert values["final_score"] == pytest.approx(1000 * sum(o.score for o in verdicts) / 43)
+    assert values["final_score"] == pytest.approx(1000 * sum(o.score for o in scored) / 43)
     assert values["text_recognition"] == pytest.approx(sum(reading) / len(reading))
     assert (metric.unit("final_score"), metric.unit("text_recognition")) == ("", "%")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from kit_rows import values_of
 
-from ivcp.core.metric import Judged
+from ivcp.core.metric import ScoredAnswer
 from ivcp.core.types import Sample
 from ivcp.metrics.mmvet import MmVetMetrics, holds
 
@@ -27,24 +27,24 @@ def test_the_judge_is_told_everything_and_its_grade_is_read() -> None:
     sample = Sample(
         id="0", task="open_ended", images=(), question="What\nis it?", answer="cat <AND> dog"
     )
-    prompt = metric.to_judge("a cat\n and more", "a cat", sample)
+    prompt = metric.judge_prompt("a cat\n and more", "a cat", sample)
     assert "What is it? | Right: cat <AND> dog | Answer: a cat and more | Grade:" in prompt
-    assert metric.to_judge(" ", " ", sample) is None
+    assert metric.judge_prompt(" ", " ", sample) is None
     grades = {
         "0.5": 0.5, "Grade: 1.0": 1.0, "0": 0.0, " 0.75.": 0.75, "1": 1.0,
         "good": None, "7": None, "10": None, "1.5": None, "0.5 or 0.6": None, "": None,
     }  # fmt: skip
-    heard = {text: metric.hear(text, sample) for text in grades}
+    heard = {text: metric.parse_judge_reply(text, sample) for text in grades}
     assert {text: one and one[1] for text, one in heard.items()} == grades
 
 
 def test_the_mean_by_capability() -> None:
-    verdicts = [
-        Judged("x", "x", 1.0, {"category": "ocr,math"}),
-        Judged("x", "x", 0.5, {"category": "ocr"}),
-        Judged("", "x", 0.0, {"category": "know"}),
+    scored = [
+        ScoredAnswer("x", "x", 1.0, {"category": "ocr,math"}),
+        ScoredAnswer("x", "x", 0.5, {"category": "ocr"}),
+        ScoredAnswer("", "x", 0.0, {"category": "know"}),
     ]
-    assert values_of(MmVetMetrics(), verdicts) == pytest.approx(
+    assert values_of(MmVetMetrics(), scored) == pytest.approx(
         {
             "grade": 0.5, "unparsed_rate": 1 / 3, "capability/ocr": 0.75, "capability/math": 1.0,
             "capability/know": 0.0,

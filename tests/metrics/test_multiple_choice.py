@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kit_rows import values_of
 
-from ivcp.core.metric import Judged
+from ivcp.core.metric import ScoredAnswer
 from ivcp.core.types import Sample
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics, read_letter
 
@@ -37,28 +37,28 @@ def test_accuracy_counts_the_unread() -> None:
     assert parsed == ["B", "A", None, "B"]
     scores = [metric.score(letter, sample()) for letter in parsed]
     assert scores == [1, 0, 0, 1]
-    verdicts = [Judged(*pair) for pair in zip(parsed, ["B"] * 4, scores, strict=True)]
-    assert values_of(metric, verdicts) == {"accuracy": 0.5, "unparsed_rate": 0.25}
+    scored = [ScoredAnswer(*pair) for pair in zip(parsed, ["B"] * 4, scores, strict=True)]
+    assert values_of(metric, scored) == {"accuracy": 0.5, "unparsed_rate": 0.25}
 
 
 def test_accuracy_by_label() -> None:
-    verdicts = [
-        Judged("B", "B", 1.0, {"category": "few", "split": "val"}),
-        Judged("A", "B", 0.0, {"category": "many", "split": "val"}),
-        Judged("A", "B", 0.0, {"category": "many"}),
+    scored = [
+        ScoredAnswer("B", "B", 1.0, {"category": "few", "split": "val"}),
+        ScoredAnswer("A", "B", 0.0, {"category": "many", "split": "val"}),
+        ScoredAnswer("A", "B", 0.0, {"category": "many"}),
     ]
-    values = values_of(MultipleChoiceMetrics(), verdicts)
+    values = values_of(MultipleChoiceMetrics(), scored)
     by_label = {name: value for name, value in values.items() if "/" in name}
     assert by_label == {"category/few": 1, "category/many": 0, "split/val": 0.5}
 
 
 def test_a_judge_is_asked_only_where_no_letter_was_found() -> None:
     metric = MultipleChoiceMetrics()
-    assert metric.to_judge("B", "B", sample()) is None
-    prompt = metric.to_judge("the latter", None, sample())
+    assert metric.judge_prompt("B", "B", sample()) is None
+    prompt = metric.judge_prompt("the latter", None, sample())
     for part in ("How many?", "A. 1\nB. 2", "the latter"):
         assert part in prompt
-    assert metric.hear(" B.", sample()) == ("B", 1.0)
-    assert metric.hear("A", sample()) == ("A", 0.0)
-    assert metric.hear("Z", sample()) == (None, 0.0)
-    assert [metric.hear(text, sample()) for text in ("C", "A or B", "")] == [None] * 3
+    assert metric.parse_judge_reply(" B.", sample()) == ("B", 1.0)
+    assert metric.parse_judge_reply("A", sample()) == ("A", 0.0)
+    assert metric.parse_judge_reply("Z", sample()) == (None, 0.0)
+    assert [metric.parse_judge_reply(text, sample()) for text in ("C", "A or B", "")] == [None] * 3

@@ -7,7 +7,7 @@ import pytest
 from kit_rows import judged, values_of
 
 from ivcp.core.errors import UserError
-from ivcp.core.metric import Judged
+from ivcp.core.metric import ScoredAnswer
 from ivcp.core.types import Sample
 from ivcp.metrics.exact_match import ExactMatch
 from ivcp.metrics.mme import MmeMetrics
@@ -15,8 +15,8 @@ from ivcp.metrics.pope import PopeMetrics
 from ivcp.metrics.suite import SuiteMetrics
 
 
-def member(name: str, verdicts: list[Judged]) -> list[Judged]:
-    return [replace(one, labels={**one.labels, "member": name}) for one in verdicts]
+def member(name: str, scored: list[ScoredAnswer]) -> list[ScoredAnswer]:
+    return [replace(one, labels={**one.labels, "member": name}) for one in scored]
 
 
 def test_each_member_is_judged_by_its_own_metric() -> None:
@@ -26,27 +26,27 @@ def test_each_member_is_judged_by_its_own_metric() -> None:
     alone = values_of(PopeMetrics(), pope), values_of(MmeMetrics(), mme)
     for name, own in (("pope", alone[0]), ("mme", alone[1])):
         assert {f"{name}/{key}": value for key, value in own.items()}.items() <= values.items()
-    assert suite.headline == "average"
+    assert suite.primary_metric == "average"
     assert values["average"] == pytest.approx((alone[0]["f1"] + alone[1]["total"] / 2800) / 2)
     assert [suite.unit(name) for name in ("average", "pope/f1", "mme/total")] == ["%", "%", ""]
 
 
 def test_members_of_one_kind_have_averages_of_all_values() -> None:
     suite = SuiteMetrics({"a": {"metric": ExactMatch()}, "b": {"metric": ExactMatch()}})
-    verdicts = member("a", [Judged("x", "x", 1.0), Judged("", "x", 0.0)])
-    values = values_of(suite, verdicts + member("b", [Judged("x", "x", 1.0)]))
-    assert suite.headline == "accuracy"
+    scored = member("a", [ScoredAnswer("x", "x", 1.0), ScoredAnswer("", "x", 0.0)])
+    values = values_of(suite, scored + member("b", [ScoredAnswer("x", "x", 1.0)]))
+    assert suite.primary_metric == "accuracy"
     assert (values["accuracy"], values["unparsed_rate"]) == (0.75, 0.25)
 
 
 def test_members_of_one_kind_have_its_unit() -> None:
     suite = SuiteMetrics({"a": {"metric": MmeMetrics()}, "b": {"metric": MmeMetrics()}})
-    assert (suite.headline, suite.highest, suite.unit("total")) == ("total", 2800, "")
+    assert (suite.primary_metric, suite.highest, suite.unit("total")) == ("total", 2800, "")
 
 
 def test_a_member_without_samples_does_not_count() -> None:
     suite = SuiteMetrics({"a": {"metric": ExactMatch()}, "b": {"metric": PopeMetrics()}})
-    values = values_of(suite, member("a", [Judged("x", "x", 1.0)]))
+    values = values_of(suite, member("a", [ScoredAnswer("x", "x", 1.0)]))
     assert values["average"] == 1
     assert not any(name.startswith("b/") for name in values)
     assert math.isnan(values_of(suite, [])["average"])
@@ -59,11 +59,11 @@ def test_reading_scoring_and_judging_go_to_the_member() -> None:
     )
     assert suite.read("Yes, it is", asked, lambda _: None) == "Yes"
     assert suite.score("Yes", asked) == 1
-    assert "hm" in suite.to_judge("hm", None, asked)
-    assert suite.hear("No", asked) == ("No", 0.0)
+    assert "hm" in suite.judge_prompt("hm", None, asked)
+    assert suite.parse_judge_reply("No", asked) == ("No", 0.0)
     other = replace(asked, labels={"member": "gqa"})
     assert suite.read("Yes, it is", other, lambda _: None) == "Yes, it is"
-    assert suite.to_judge("hm", "hm", other) is None
+    assert suite.judge_prompt("hm", "hm", other) is None
 
 
 def test_no_members_are_refused() -> None:

@@ -13,13 +13,13 @@ from torchmetrics.functional.classification import (
     binary_recall,
 )
 
-from ivcp.core.metric import Judged
+from ivcp.core.metric import ScoredAnswer
 from ivcp.core.types import Sample
 from ivcp.metrics.yes_no import YesNoMetrics
 
 
-def verdicts(parsed, answers) -> list[Judged]:
-    return [Judged(a, b, float(a == b)) for a, b in zip(parsed, answers, strict=True)]
+def scored(parsed, answers) -> list[ScoredAnswer]:
+    return [ScoredAnswer(a, b, float(a == b)) for a, b in zip(parsed, answers, strict=True)]
 
 
 def test_scores_agree_with_torchmetrics() -> None:
@@ -27,9 +27,7 @@ def test_scores_agree_with_torchmetrics() -> None:
     given = torch.randint(0, 2, (101,), generator=generator)
     truth = torch.randint(0, 2, (101,), generator=generator)
     words = ("No", "Yes")
-    values = values_of(
-        YesNoMetrics(), verdicts([words[i] for i in given], [words[i] for i in truth])
-    )
+    values = values_of(YesNoMetrics(), scored([words[i] for i in given], [words[i] for i in truth]))
     for name, reference in (
         ("accuracy", binary_accuracy),
         ("precision", binary_precision),
@@ -41,7 +39,7 @@ def test_scores_agree_with_torchmetrics() -> None:
 
 def test_none_is_wrong_and_acts_as_no() -> None:
     values = values_of(
-        YesNoMetrics(), verdicts(["Yes", None, None, "No"], ["Yes", "Yes", "No", "No"])
+        YesNoMetrics(), scored(["Yes", None, None, "No"], ["Yes", "Yes", "No", "No"])
     )
     assert values == pytest.approx(
         {"accuracy": 0.5, "precision": 1, "recall": 0.5, "f1": 2 / 3, "unparsed_rate": 0.5}
@@ -49,7 +47,7 @@ def test_none_is_wrong_and_acts_as_no() -> None:
 
 
 def test_no_yes_at_all_gives_zero() -> None:
-    values = values_of(YesNoMetrics(), verdicts([None, "No"], ["No", "No"]))
+    values = values_of(YesNoMetrics(), scored([None, "No"], ["No", "No"]))
     assert [values[name] for name in ("precision", "recall", "f1")] == [0, 0, 0]
 
 
@@ -63,11 +61,11 @@ def test_a_foreign_ground_truth_is_refused() -> None:
 def test_a_judge_is_asked_only_where_no_word_was_found() -> None:
     metric = YesNoMetrics()
     sample = Sample(id="0", task="yes_no", images=(), question="Is it red?", answer="Yes")
-    assert metric.to_judge("Yes.", "Yes", sample) is None
-    prompt = metric.to_judge("It is.", None, sample)
+    assert metric.judge_prompt("Yes.", "Yes", sample) is None
+    prompt = metric.judge_prompt("It is.", None, sample)
     assert "Is it red?" in prompt
     assert "It is." in prompt
-    assert metric.hear("Yes", sample) == ("Yes", 1.0)
-    assert metric.hear(" no.", sample) == ("No", 0.0)
-    assert metric.hear("Unknown.", sample) == (None, 0.0)
-    assert metric.hear("Perhaps", sample) is None
+    assert metric.parse_judge_reply("Yes", sample) == ("Yes", 1.0)
+    assert metric.parse_judge_reply(" no.", sample) == ("No", 0.0)
+    assert metric.parse_judge_reply("Unknown.", sample) == (None, 0.0)
+    assert metric.parse_judge_reply("Perhaps", sample) is None

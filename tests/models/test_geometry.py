@@ -23,7 +23,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from ivcp.core.family import Frame
+from ivcp.core.family import BoxFrame
 from ivcp.core.layout import Grid, PromptLayout
 from ivcp.core.types import Box, Sample
 from ivcp.models.internvl import arrangement
@@ -145,7 +145,7 @@ def test_counts_agree_with_the_library_and_the_layout(name, fields, tmp_path):
             assert (row[tokens] == IMAGE).all()
             assert (row == IMAGE).sum() == sum(counts)
             assert tokens[: sum(map(len, visual))].diff().gt(0).all()
-        for sample, frame in zip(samples, encoded.frames, strict=True):
+        for sample, frame in zip(samples, encoded.box_frames, strict=True):
             if sample.images:
                 assert (frame.image_width, frame.image_height) == sample.images[-1].size
         left, number = left[7:], number + 1
@@ -248,7 +248,7 @@ def test_what_is_shown_lies_where_the_layout_says(name, fields, tmp_path):
         encoded = family.encode(processor, [ask(ramp(size))])
         inputs = for_the_model(name, processor, encoded.inputs)
         (layout,) = laid_out(name, family, inputs)
-        shown = encoded.shown[0][0]
+        shown = encoded.visible_areas[0][0]
         covered = []
         for pixels, grid, (x1, y1, x2, y2) in views(name, inputs, processor, layout, shown, size):
             height, width = pixels.shape[1:]
@@ -311,9 +311,9 @@ def test_padded_and_cut_squares_of_llava(tmp_path):
     ):  # fmt: skip
         family, processor = setup("llava15", tmp_path, **fields)
         encoded = family.encode(processor, [ask(wide), ask(tall)])
-        for (shown,), area in zip(encoded.shown, areas, strict=True):
+        for (shown,), area in zip(encoded.visible_areas, areas, strict=True):
             assert shown == pytest.approx(area)
-        for f, frame in zip(encoded.frames, frames, strict=True):
+        for f, frame in zip(encoded.box_frames, frames, strict=True):
             assert (f.width, f.height, f.left, f.top) == pytest.approx(frame)
 
 
@@ -388,14 +388,14 @@ WRITTEN: list[tuple[str, dict[str, Any], Any, str, float]] = [
 ]
 
 
-def frame_of(name: str, family: Any, size: tuple[int, int]) -> Frame:
+def frame_of(name: str, family: Any, size: tuple[int, int]) -> BoxFrame:
     """The frame by the family's own code, of an image of this size, without resizing one."""
     if name in QWENS:
         return family.frame(*resized(size, 32 if name == "qwen3vl" else 28), size)
     if name == "llava15" and family.box_frame == "padded":
         return square_frame(size, max(size))
     units = {"internvl": 1000, "deepseekvl2": 999}.get(name, 1)
-    return Frame(units, units, *size)
+    return BoxFrame(units, units, *size)
 
 
 @needs_boxes
@@ -436,7 +436,7 @@ def test_encode_gives_these_frames(name, fields, tmp_path):
     some = [tuple(size) for size in np.unique(images, axis=0)[::65].tolist()]
     for size in some:
         encoded = family.encode(processor, [ask(Image.new("RGB", size))])
-        assert encoded.frames == [frame_of(name, family, size)]
+        assert encoded.box_frames == [frame_of(name, family, size)]
 
 
 @pytest.mark.skipif(not (REAL / "derived/train2014").exists(), reason="photographs are absent")

@@ -11,7 +11,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
-from ivcp.core.metric import Judged
+from ivcp.core.metric import ScoredAnswer
 from ivcp.datasets.shapes import Shapes
 from ivcp.metrics.grounding import GroundingMetrics
 from ivcp.models.qwen25vl import PACKAGED, Qwen25VL
@@ -29,6 +29,7 @@ def accuracy(loaded: Any, pruner: Any, size: int) -> float:
     """Acc@0.5 on the first samples of the test split."""
     model, processor = loaded
     data, metric = Shapes(task="grounding", size=size), GroundingMetrics()
+    answers = []
     for first in range(0, size, 10):
         samples = [data[index] for index in range(first, first + 10)]
         encoded = FAMILY.encode(processor, samples)
@@ -38,8 +39,8 @@ def accuracy(loaded: Any, pruner: Any, size: int) -> float:
         texts = FAMILY.decode(processor, out[:, encoded.inputs["input_ids"].shape[1] :])
         for text, sample in zip(texts, samples, strict=True):
             box = metric.read(text, sample, FAMILY.parse_box)
-            metric.update([Judged(box, sample.answer, metric.score(box, sample))])
-    return float(metric.compute()["acc@0.5"])
+            answers.append(ScoredAnswer(box, sample.answer, metric.score(box, sample)))
+    return metric.values(answers)["acc@0.5"]
 
 
 def test_it_is_an_ordinary_folder_of_the_promised_kind(loaded: Any) -> None:
@@ -77,5 +78,5 @@ def test_flash_attention_that_is_missing_is_named() -> None:
 def test_pixel_limits_reach_the_processor() -> None:
     _, processor = Qwen25VL(path=None, dtype="float32", max_pixels=96 * 96).load()
     encoded = FAMILY.encode(processor, [Shapes(task="grounding")[0]])
-    assert encoded.frames[0].width * encoded.frames[0].height <= 96 * 96
+    assert encoded.box_frames[0].width * encoded.box_frames[0].height <= 96 * 96
     assert torch.equal(encoded.inputs["image_grid_thw"][0], torch.tensor([1, 12, 12]))

@@ -14,7 +14,7 @@ from tokenizers import processors
 from vocabulary import QWEN_SPECIAL, byte_tokenizer, qwen_ranks, qwen_tokenizer
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Frame
+from ivcp.core.family import BoxFrame
 from ivcp.core.types import Sample, Task
 from ivcp.models.hub import Processor
 from ivcp.models.internvl import InternVL
@@ -186,9 +186,9 @@ def test_a_mixed_batch_equals_single_prompts_padded_left(name, tmp_path):
     ]
     batch = family.encode(processor, samples)
     ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
-    assert len(batch.prompts) == len(batch.frames) == len(ids) == 3
-    assert [len(shown) for shown in batch.shown] == [1, 0, 3]
-    assert batch.frames[1] == Frame(1, 1, 1, 1)
+    assert len(batch.prompts) == len(batch.box_frames) == len(ids) == 3
+    assert [len(shown) for shown in batch.visible_areas] == [1, 0, 3]
+    assert batch.box_frames[1] == BoxFrame(1, 1, 1, 1)
     for number, alone in enumerate(samples):
         single = family.encode(processor, [alone])
         row = single.inputs["input_ids"][0]
@@ -196,7 +196,7 @@ def test_a_mixed_batch_equals_single_prompts_padded_left(name, tmp_path):
         assert torch.equal(ids[number, padding:], row)
         assert mask[number].tolist() == [0] * padding + [1] * len(row)
         assert (ids[number, :padding] == processor.tokenizer.pad_token_id).all()
-        assert single.frames == [batch.frames[number]]
+        assert single.box_frames == [batch.box_frames[number]]
         if (bos := processor.tokenizer.bos_token_id) is not None:
             assert (row == bos).nonzero().tolist() == [[0]]
     parts = [family.encode(processor, [s]).inputs["pixel_values"] for s in samples[::2]]

@@ -13,7 +13,7 @@ from small import prompts, random_qwen25vl, single
 from transformers import Qwen2VLImageProcessorPil
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Frame
+from ivcp.core.family import BoxFrame
 from ivcp.core.types import Sample
 from ivcp.models.hub import Processor
 from ivcp.models.qwen25vl import Qwen25VL
@@ -54,7 +54,7 @@ def test_boxes_are_read(text: str, box: Any) -> None:
 
 
 def test_frame_maps_resized_pixels_to_original_ones() -> None:
-    frame = Frame(width=280, height=140, image_width=560, image_height=70)
+    frame = BoxFrame(width=280, height=140, image_width=560, image_height=70)
     assert frame.to_pixels((0, 0, 280, 140)) == (0, 0, 560, 70)
     assert frame.to_pixels((28, 14, 56, 28)) == (56, 7, 112, 14)
 
@@ -91,7 +91,7 @@ def test_frames_follow_the_processors_own_grid() -> None:
         picture = Image.new("RGB", size)
         asked = Sample(id="0", task="grounding", images=(picture,), question="x", answer="")
         encoded = FAMILY.encode(processor, [asked])
-        frame = encoded.frames[0]
+        frame = encoded.box_frames[0]
         tokens = (encoded.inputs["input_ids"] == 1).sum().item()
         assert tokens == frame.width * frame.height / 28**2
         assert (frame.image_width, frame.image_height) == size

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ivcp.core.metric import AnswerMetric, Judged, class_path
+from ivcp.core.metric import AnswerMetric, ScoredAnswer, class_path
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         dataset: str = "shapes",
         ratio: float = 0.5,
         layer: Any = None,
-        headline: str = "acc@0.5",
+        primary_metric: str = "acc@0.5",
         samples: int = 200,
         failed: int = 0,
         date: str = "2026-01-01",
@@ -36,13 +36,13 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         kept = 1.0 if pruner == "none" else ratio
         content = {
-            "metrics": {headline: value, "unparsed_rate": 0.25, **(values or {})},
+            "metrics": {primary_metric: value, "unparsed_rate": 0.25, **(values or {})},
             "efficiency": {
                 "kv_cache_bytes": 1_000_000,
                 "kv_cache_ratio": 0.4,
                 "prefill_flops_ratio": 1.0 if pruner == "none" else 0.6,
                 "language_prefill_ms": {"median": 30.0, "q1": 28.0, "q3": 33.0},
-                "selector_ms": {"median": 1.0, "q1": 1.0, "q3": 1.0},
+                "pruning_overhead_ms": {"median": 1.0, "q1": 1.0, "q3": 1.0},
                 "decode_ms_per_token": {"median": 7.0, "q1": 7.0, "q3": 7.0},
             },
             "tokens": {"visual": 144, "keep_ratio": kept, "layer_average_ratio": 0.5},
@@ -56,7 +56,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
                 "failed_samples": failed,
                 "date": date,
                 "config": config or {},
-                "headline": {"name": headline, "value": value, **(told or {})},
+                "primary_metric": {"name": primary_metric, "value": value, **(told or {})},
                 **run,
             },
         }
@@ -73,26 +73,29 @@ def make_judged(make_run: Callable[..., Path]) -> Callable[..., Path]:
     """Writes a run folder with predictions, and with the values that its metric gives for them."""
 
     def make(
-        name: str, metric: AnswerMetric, verdicts: Sequence[Judged], *, pruner: str, **options: Any
+        name: str,
+        metric: AnswerMetric,
+        verdicts: Sequence[ScoredAnswer],
+        *,
+        pruner: str,
+        **options: Any,
     ) -> Path:
-        metric.reset()
-        metric.update(verdicts)
-        values = {name: float(value) for name, value in metric.compute().items()}
+        values = metric.values(verdicts)
         members: dict[str, AnswerMetric] = getattr(metric, "members", {})
         folder = make_run(
             name,
             pruner=pruner,
-            value=values[metric.headline],
+            value=values[metric.primary_metric],
             values=values,
-            headline=metric.headline,
+            primary_metric=metric.primary_metric,
             told={
-                "unit": metric.unit(metric.headline),
+                "unit": metric.unit(metric.primary_metric),
                 "metric": None if members else class_path(metric),
             },
             members={
                 name: {
-                    "headline": one.headline,
-                    "unit": one.unit(one.headline),
+                    "primary_metric": one.primary_metric,
+                    "unit": one.unit(one.primary_metric),
                     "metric": class_path(one),
                 }
                 for name, one in members.items()
@@ -106,7 +109,7 @@ def make_judged(make_run: Callable[..., Path]) -> Callable[..., Path]:
     return make
 
 
-def write_predictions(folder: Path, verdicts: Iterable[Judged]) -> None:
+def write_predictions(folder: Path, verdicts: Iterable[ScoredAnswer]) -> None:
     lines = [
         {
             "index": index,

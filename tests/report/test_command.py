@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ivcp.core.metric import Judged
+from ivcp.core.metric import ScoredAnswer
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
 from ivcp.metrics.suite import SuiteMetrics
 from ivcp.report.__main__ import main
@@ -40,7 +40,7 @@ def test_files_are_written_and_skipped_ones_counted(
 def make_pair(make_judged: Any) -> None:
     suite = SuiteMetrics({name: {"metric": MultipleChoiceMetrics()} for name in ("one", "two")})
     for pruner, right in (("none", 1.0), ("ivcp", 0.0)):
-        told = [Judged("A", "A", right, {"member": name}) for name in ("one", "two") * 6]
+        told = [ScoredAnswer("A", "A", right, {"member": name}) for name in ("one", "two") * 6]
         notes = ["Rules stood in."]
         make_judged(f"runs/{pruner}", suite, told, pruner=pruner, dataset="both", notes=notes)
 

@@ -1,4 +1,4 @@
-"""Samples that pruning broke or mended, and their pictures."""
+"""Samples that pruning broke or fixed, and their pictures."""
 
 from __future__ import annotations
 
@@ -60,23 +60,23 @@ def test_only_what_changed_is_shown_the_first_ones_first(make_pair: Any) -> None
     own = [line(index, after) for index, (_, after) in enumerate(scores)]
     (gallery,), problems = make_pair([*base, line(98, 1.0)], [*reversed(own), line(99, 0.0)])
     assert problems == []
-    assert (gallery.broken, gallery.mended, gallery.both) == (7, 1, 10)
-    shown = [(case.sample, case.mended) for case in gallery.cases]
+    assert (gallery.regressed, gallery.fixed, gallery.both) == (7, 1, 10)
+    shown = [(case.sample, case.fixed) for case in gallery.cases]
     assert CASES == 4
     assert shown == [("s0", False), *((f"s{n}", False) for n in (4, 5, 6)), ("s1", True)]
-    mended = gallery.cases[-1]
-    assert (mended.unpruned, mended.pruned) == ("box 0.2", "box 0.5")
-    assert (mended.question, mended.answer) == ("the <blue> square", "10, 10, 90, 30")
+    fixed = gallery.cases[-1]
+    assert (fixed.unpruned, fixed.pruned) == ("box 0.2", "box 0.5")
+    assert (fixed.question, fixed.answer) == ("the <blue> square", "10, 10, 90, 30")
 
 
 def test_options_and_failures_are_told(make_pair: Any) -> None:
     told = {"task": "multiple_choice", "options": ["cat", "dog"], "answer": "B", "parsed": None}
     (gallery,), _ = make_pair(
-        [line(0, 1.0, **told)], [line(0, 0.0, failed="broken image", images=[], **told)]
+        [line(0, 1.0, **told)], [line(0, 0.0, failed="regressed image", images=[], **told)]
     )
     (case,) = gallery.cases
     assert case.question == "the <blue> square A. cat B. dog"
-    assert (case.answer, case.pruned) == ("B", "failed: broken image")
+    assert (case.answer, case.pruned) == ("B", "failed: regressed image")
     assert case.pictures == ()
 
 

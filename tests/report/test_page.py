@@ -127,7 +127,7 @@ def test_columns_of_which_nothing_is_known_are_left_out(page: Reader) -> None:
     nasty, shapes = (row for row in page.rows if row[0] == "pruner")
     assert "layer" in shapes
     assert {"layer", "of\nunpruned %"}.isdisjoint(nasty)
-    assert {"p", "mended", "broken"}.isdisjoint(shapes)
+    assert {"p", "fixed", "regressed"}.isdisjoint(shapes)
 
 
 def test_text_is_escaped(page: Reader) -> None:
@@ -138,9 +138,9 @@ def test_text_is_escaped(page: Reader) -> None:
 def test_samples_settings_and_notes_are_told(page: Reader) -> None:
     words = page.words
     assert (
-        "shapes · tiny · ivcp at 0.5, layer 4: 1 broken, 1 mended of 3 samples (2 shown)" in words
+        "shapes · tiny · ivcp at 0.5, layer 4: 1 regressed, 1 fixed of 3 samples (2 shown)" in words
     )
-    assert [word for word in words if word in ("broken", "mended")][-2:] == ["broken", "mended"]
+    assert [word for word in words if word in ("regressed", "fixed")][-2:] == ["regressed", "fixed"]
     assert "config.prompt" in words
     assert any("predictions.jsonl is missing" in one for one in words)
 

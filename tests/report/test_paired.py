@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ivcp.core.metric import Judged
+from ivcp.core.metric import ScoredAnswer
 from ivcp.metrics.circular import CircularMetrics
 from ivcp.metrics.mme import MmeMetrics
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
@@ -25,15 +26,17 @@ from ivcp.report.runs import Run, find_runs
 
 
 class Mistaken(MultipleChoiceMetrics):
-    def tallies(self, verdicts: pd.DataFrame) -> pd.DataFrame:
+    def sufficient_statistics(self, verdicts: pd.DataFrame) -> pd.DataFrame:
         raise ValueError("No\nway")
 
 
-def letters(rights: str, **labels: str) -> list[Judged]:
-    return [Judged("A", "A" if right == "1" else "B", float(right), labels) for right in rights]
+def letters(rights: str, **labels: str) -> list[ScoredAnswer]:
+    return [
+        ScoredAnswer("A", "A" if right == "1" else "B", float(right), labels) for right in rights
+    ]
 
 
-def words(count: int, share: float, seed: int, **labels: str) -> list[Judged]:
+def words(count: int, share: float, seed: int, **labels: str) -> list[ScoredAnswer]:
     draw = np.random.default_rng(seed)
     found = []
     for number in range(count):
@@ -41,7 +44,7 @@ def words(count: int, share: float, seed: int, **labels: str) -> list[Judged]:
         right = bool(draw.random() < share)
         parsed = truth if right else "No" if number % 2 else "Yes"
         own = {"category": "OCR", "image_path": str(number // 2), **labels}
-        found.append(Judged(parsed, truth, float(right), own))
+        found.append(ScoredAnswer(parsed, truth, float(right), own))
     return found
 
 
@@ -68,7 +71,7 @@ def found(place: Path) -> tuple[dict[str, Paired], list[Unpaired]]:
 
 @pytest.fixture
 def pair(make_judged: Any) -> tuple[Path, Path]:
-    """Of twelve answers one is mended and six are broken."""
+    """Of twelve answers one is fixed and six are regressed."""
     base = make_judged("none", MultipleChoiceMetrics(), letters("111111110000"), pruner="none")
     run = make_judged("ivcp", MultipleChoiceMetrics(), letters("110000001000"), pruner="ivcp")
     return base, run
@@ -78,7 +81,7 @@ def pair(make_judged: Any) -> tuple[Path, Path]:
 def test_a_pair_by_hand(tmp_path: Path) -> None:
     known, unknown = found(tmp_path)
     one = known["shapes"]
-    assert (one.mended, one.broken) == (1, 6)
+    assert (one.fixed, one.regressed) == (1, 6)
     assert one.p == pytest.approx(2 * (1 + 7) / 2**7)
     low, high = ends(one.difference)
     assert low < -5 / 12 < high < 0
@@ -175,18 +178,24 @@ def test_a_metric_sees_samples_in_dataset_order(make_judged: Any, tmp_path: Path
     ("metric", "reason"),
     [
         ("", "metrics.json names no metric"),
-        ("nowhere.Metric", "The metric nowhere.Metric cannot be made here"),
+        ("nowhere.Metric", "nowhere.Metric is no metric"),
         ("json.JSONDecoder", "json.JSONDecoder is no metric"),
         (f"{__name__}.Mistaken", "cannot count predictions.jsonl again (No way)"),
         ("ivcp.metrics.yes_no.YesNoMetrics", "gives another accuracy than metrics.json tells"),
     ],
 )
 def test_a_foreign_metric_is_told(
-    pair: tuple[Path, Path], tmp_path: Path, metric: str, reason: str
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    metric: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    point = EntryPoint("mistaken", f"{__name__}:Mistaken", "ivcp.metrics")
+    monkeypatch.setattr("ivcp.core.metric.entry_points", lambda group: [point])
     file = pair[1] / "metrics.json"
     content = json.loads(file.read_text())
-    content["run"]["headline"]["metric"] = metric
+    content["run"]["primary_metric"]["metric"] = metric
     file.write_text(json.dumps(content))
     known, (unknown,) = found(tmp_path)
     assert known == {}
@@ -194,7 +203,7 @@ def test_a_foreign_metric_is_told(
 
 
 def test_units_must_be_the_same(make_judged: Any, tmp_path: Path) -> None:
-    def rotations(shift: int) -> list[Judged]:
+    def rotations(shift: int) -> list[ScoredAnswer]:
         return [
             replace(one, labels={"index": str(number + (number % 2) * (1_000_000 - shift))})
             for number, one in enumerate(letters("1111"))
@@ -208,7 +217,7 @@ def test_units_must_be_the_same(make_judged: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metric", [MmeMetrics(), YesNoMetrics()], ids=["points", "f1"])
-def test_headlines_that_are_no_means(make_judged: Any, tmp_path: Path, metric: Any) -> None:
+def test_primary_metrics_that_are_no_means(make_judged: Any, tmp_path: Path, metric: Any) -> None:
     make_judged("a", metric, words(200, 0.9, 1), pruner="none")
     make_judged("b", metric, words(200, 0.6, 2), pruner="ivcp")
     base, run = (float(run.value or 0) for run in find_runs([tmp_path])[0])
@@ -259,9 +268,9 @@ def test_members_have_statistics_of_their_own(make_judged: Any, tmp_path: Path) 
     make_suite(make_judged, {"a": (metric, *one), "b": (metric, *two)})
     known, unknown = found(tmp_path)
     assert unknown == []
-    assert (known["a"].mended, known["a"].broken) == (0, 6)
-    assert (known["b"].mended, known["b"].broken) == (1, 0)
-    assert (known["suite"].mended, known["suite"].broken) == (1, 6)
+    assert (known["a"].fixed, known["a"].regressed) == (0, 6)
+    assert (known["b"].fixed, known["b"].regressed) == (1, 0)
+    assert (known["suite"].fixed, known["suite"].regressed) == (1, 6)
     assert known["suite"].p == pytest.approx(16 / 128)
     assert known["a"].significant
     assert known["b"].relative.low is None

@@ -43,8 +43,8 @@ def test_a_cost_that_is_not_known_leaves_its_panel_empty(make_run: Any, tmp_path
 
 
 def test_points_are_drawn_as_points(make_run: Any, tmp_path: Path) -> None:
-    make_run("a", pruner="none", value=1134.7, headline="total", told={"unit": ""})
-    make_run("b", pruner="ivcp", value=1000.0, headline="total", told={"unit": ""})
+    make_run("a", pruner="none", value=1134.7, primary_metric="total", told={"unit": ""})
+    make_run("b", pruner="ivcp", value=1000.0, primary_metric="total", told={"unit": ""})
     panel = draw_pareto(find_runs([tmp_path])[0]).axes[0]
     assert panel.get_ylabel() == "total (points)"
     assert "%" not in panel.yaxis.get_major_formatter()(1000.0)

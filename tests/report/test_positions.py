@@ -12,9 +12,9 @@ import torch
 
 from ivcp.core.layout import Grid, ImageLayout
 from ivcp.pruners.ivc import IVCOnly
-from ivcp.report.panel import REASON_COLORS
 from ivcp.report.positions import MOST, draw_positions, find_chosen, rotary_scores
 from ivcp.report.runs import find_runs
+from ivcp.visualize.panel import REASON_COLORS
 
 START, ROWS, COLUMNS = 7, 6, 5
 FREQUENCIES = [10000.0 ** (-2 * n / 16) for n in range(8)]

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ivcp.core.metric import Sums
+from ivcp.core.metric import Statistics
 from ivcp.report import resampling
 from ivcp.report.comparison import UNKNOWN
 from ivcp.report.resampling import interval, mcnemar, resample
 
 
-def mean(sums: Sums) -> Sums:
-    share: Sums = sums[..., 0] / sums[..., 1]
+def mean(sums: Statistics) -> Statistics:
+    share: Statistics = sums[..., 0] / sums[..., 1]
     return share
 
 
-def tallies(scores: Sums) -> Sums:
+def sufficient_statistics(scores: Statistics) -> Statistics:
     return np.stack([scores, np.ones_like(scores)], axis=1)
 
 
@@ -28,18 +28,24 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("mended", [0, 1, 3, 9, 10, 40])
-@pytest.mark.parametrize("broken", [0, 1, 2, 10, 57])
-def test_mcnemar_is_the_exact_sum(mended: int, broken: int) -> None:
-    total = mended + broken
+@pytest.mark.parametrize("fixed", [0, 1, 3, 9, 10, 40])
+@pytest.mark.parametrize("regressed", [0, 1, 2, 10, 57])
+def test_mcnemar_is_the_exact_sum(fixed: int, regressed: int) -> None:
+    total = fixed + regressed
     ways = [comb(total, k) for k in range(total + 1)]
-    as_rare = sum(number for number in ways if number <= ways[mended])
-    assert mcnemar(mended, broken) == pytest.approx(float(Fraction(as_rare, 2**total)))
+    as_rare = sum(number for number in ways if number <= ways[fixed])
+    assert mcnemar(fixed, regressed) == pytest.approx(float(Fraction(as_rare, 2**total)))
 
 
 def test_two_units_by_hand() -> None:
     """Of two draws, the unit that differs is drawn never, once, twice: 1/4, 1/2, 1/4."""
-    found = resample(tallies(np.ones(2)), tallies(np.array([0.0, 1.0])), mean, rng(), 4000)
+    found = resample(
+        sufficient_statistics(np.ones(2)),
+        sufficient_statistics(np.array([0.0, 1.0])),
+        mean,
+        rng(),
+        4000,
+    )
     assert (found[:, 0] == 1).all()
     values, counts = np.unique(found[:, 0] - found[:, 1], return_counts=True)
     assert values.tolist() == [0, 0.5, 1]
@@ -53,8 +59,10 @@ def test_the_interval_is_that_of_scipy(graded: bool) -> None:
     run = 0.5 * run + 0.5 * base
     if not graded:
         run, base = (run > 0.4).astype(float), (base > 0.5).astype(float)
-    headlines = resample(tallies(run), tallies(base), mean, rng(), 20_000)
-    own = interval(headlines[:, 0] - headlines[:, 1])
+    primary_values = resample(
+        sufficient_statistics(run), sufficient_statistics(base), mean, rng(), 20_000
+    )
+    own = interval(primary_values[:, 0] - primary_values[:, 1])
     told = stats.bootstrap(
         (run, base),
         lambda a, b, axis: a.mean(axis) - b.mean(axis),
@@ -72,8 +80,8 @@ def test_f1_is_resampled_as_a_slow_loop_does() -> None:
     truth = draw.random(150) < 0.5
     answers = [np.where(draw.random(150) < share, truth, ~truth) for share in (0.7, 0.8)]
 
-    def f1(sums: Sums) -> Sums:
-        value: Sums = 2 * sums[..., 0] / sums[..., 1]
+    def f1(sums: Statistics) -> Statistics:
+        value: Statistics = 2 * sums[..., 0] / sums[..., 1]
         return value
 
     slow = []
@@ -91,7 +99,7 @@ def test_f1_is_resampled_as_a_slow_loop_does() -> None:
 
 
 def test_equal_runs_never_differ() -> None:
-    scores = tallies(np.random.default_rng(2).random(50))
+    scores = sufficient_statistics(np.random.default_rng(2).random(50))
     found = resample(scores, scores, mean, rng())
     assert found.shape == (2000, 2)
     assert (found[:, 0] == found[:, 1]).all()
@@ -99,12 +107,14 @@ def test_equal_runs_never_differ() -> None:
 
 
 def test_every_resample_draws_as_many_units_as_there_are() -> None:
-    scores = tallies(np.random.default_rng(2).random(50))
+    scores = sufficient_statistics(np.random.default_rng(2).random(50))
     assert (resample(scores, scores, lambda sums: sums[..., 1], rng()) == 50).all()
 
 
 def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    run, base = (tallies(scores) for scores in np.random.default_rng(2).random((2, 30)))
+    run, base = (
+        sufficient_statistics(scores) for scores in np.random.default_rng(2).random((2, 30))
+    )
     whole = resample(run, base, mean, rng(), 500)
     monkeypatch.setattr(resampling, "CELLS", 70)
     np.testing.assert_allclose(resample(run, base, mean, rng(), 500), whole, rtol=1e-12)

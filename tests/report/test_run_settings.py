@@ -20,7 +20,7 @@ def test_settings_are_set_apart(make_run: Any, tmp_path: Path) -> None:
     assert two.shared["config.model.sizes"] == "[1, 2]"
     assert two.shared["config.empty"] == "{}"
     assert two.own == ({"config.seed": "1"}, {"config.seed": "2"})
-    assert not [name for name in two.shared if name.startswith("headline")]
+    assert not [name for name in two.shared if name.startswith("primary_metric")]
     three = settings_of(runs)
     assert three.own[2] == {"config.seed": "2", "config.extra.deep": "True"}
     assert three.own[1]["config.model.path"] == "-"

@@ -16,11 +16,11 @@ def test_a_run_is_read_with_every_number(make_run: Any) -> None:
     folder = make_run("a", pruner="fastv", value=0.7, ratio=0.3, layer=4, failed=1)
     run = read_run(folder / "metrics.json")
     assert (run.model, run.dataset, run.pruner) == ("tiny", "shapes", "fastv")
-    assert (run.ratio, run.layer, run.headline, run.value) == (0.3, "4", "acc@0.5", 0.7)
+    assert (run.ratio, run.layer, run.primary_metric, run.value) == (0.3, "4", "acc@0.5", 0.7)
     assert (run.keep_ratio, run.layer_average_ratio) == (0.3, 0.5)
     assert (run.kv_cache_ratio, run.kv_cache_bytes, run.flops_ratio) == (0.4, 1e6, 0.6)
     assert run.prefill_ms == Spread(30.0, 28.0, 33.0)
-    assert (run.selector_ms.median, run.decode_ms.median) == (1.0, 7.0)
+    assert (run.pruning_overhead_ms.median, run.decode_ms.median) == (1.0, 7.0)
     assert (run.samples, run.failed_samples, run.unparsed_rate) == (200, 1, 0.25)
 
 
@@ -43,21 +43,26 @@ def test_a_suite_holds_a_run_for_each_set_with_results(make_run: Any) -> None:
         pruner="ivcp",
         value=0.7,
         dataset="general",
-        headline="average",
+        primary_metric="average",
         layer=4,
         told={"unit": "%", "metric": None},
         values={"mme/total": 1134.7, "mme/unparsed_rate": 0.5, "pope/f1": None},
         members={
-            "mme": {"headline": "total", "unit": "", "metric": "a.Mme"},
-            "pope": {"headline": "f1", "unit": "%", "metric": "a.Pope"},
-            "empty": {"headline": "f1", "unit": "%", "metric": "a.Pope"},
+            "mme": {"primary_metric": "total", "unit": "", "metric": "a.Mme"},
+            "pope": {"primary_metric": "f1", "unit": "%", "metric": "a.Pope"},
+            "empty": {"primary_metric": "f1", "unit": "%", "metric": "a.Pope"},
             "torn": 3,
         },
     )
     run = read_run(folder / "metrics.json")
     assert (run.metric, run.unit, run.suite) == ("", "%", "")
     mme, pope = run.members
-    assert (mme.dataset, mme.suite, mme.headline, mme.value) == ("mme", "general", "total", 1134.7)
+    assert (mme.dataset, mme.suite, mme.primary_metric, mme.value) == (
+        "mme",
+        "general",
+        "total",
+        1134.7,
+    )
     assert (mme.unit, mme.metric, mme.unparsed_rate) == ("", "a.Mme", 0.5)
     assert (mme.pruner, mme.ratio, mme.layer, mme.setting) == ("ivcp", 0.5, "4", run.setting)
     assert (mme.keep_ratio, mme.samples, mme.members) == (None, None, ())

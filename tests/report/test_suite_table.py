@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ivcp.core.metric import Judged
+from ivcp.core.metric import ScoredAnswer
 from ivcp.metrics.mme import MmeMetrics
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
 from ivcp.metrics.suite import SuiteMetrics
@@ -23,9 +23,10 @@ from ivcp.report.table import to_csv as whole_csv
 from ivcp.report.table import to_screen as whole_screen
 
 
-def answers(member: str, right: int, count: int = 20) -> list[Judged]:
+def answers(member: str, right: int, count: int = 20) -> list[ScoredAnswer]:
     return [
-        Judged("A", "A", float(number < right), labels(member, number)) for number in range(count)
+        ScoredAnswer("A", "A", float(number < right), labels(member, number))
+        for number in range(count)
     ]
 
 
@@ -98,7 +99,7 @@ def test_the_screen_is_never_too_narrow(tables: list[SuiteTable], width: int) ->
 
 def test_sets_that_a_run_lacks_are_gaps(make_run: Any, tmp_path: Path) -> None:
     for name, sets in (("a", "xy"), ("b", "yz")):
-        members = {one: {"headline": "f1", "unit": "%"} for one in sets}
+        members = {one: {"primary_metric": "f1", "unit": "%"} for one in sets}
         values = {f"{one}/f1": 0.5 for one in sets}
         make_run(name, pruner=name, value=0.5, members=members, values=values)
     (table,) = suite_tables(make_rows(find_runs([tmp_path])[0]))
@@ -120,7 +121,7 @@ def test_members_are_rows_of_the_whole_table_but_not_of_screen_and_plot(rows: li
     assert len(names) == 3 * 4 + 1
     member = told[3]
     assert (member["keep_ratio"], member["prefill_ms"], member["samples"]) == ("", "", "")
-    assert told[4]["mended"] == "1"
+    assert told[4]["fixed"] == "1"
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(whole_screen(rows, 140))
     assert "a_second" not in console.export_text()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ivcp.core.metric import Judged
+from ivcp.core.metric import ScoredAnswer
 from ivcp.metrics.mme import MmeMetrics
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
 from ivcp.report.comparison import Interval, Paired
@@ -23,7 +23,7 @@ from ivcp.report.table import to_csv, to_markdown, to_screen
 
 @pytest.fixture
 def rows(make_run: Any, tmp_path: Path) -> list[Row]:
-    make_run("p", pruner="fastv", value=0.45, ratio=0.5, dataset="pope", headline="f1")
+    make_run("p", pruner="fastv", value=0.45, ratio=0.5, dataset="pope", primary_metric="f1")
     make_run("a", pruner="random", value=0.3, ratio=0.1, layer=4)
     make_run("b", pruner="fa|stv", value=0.8, ratio=0.5, layer=4)
     make_run("c", pruner="[red]ivcp", value=0.6, ratio=0.5, layer=4)
@@ -32,7 +32,7 @@ def rows(make_run: Any, tmp_path: Path) -> list[Row]:
     return make_rows(find_runs([tmp_path])[0])
 
 
-def test_order_is_dataset_then_ratio_then_headline(rows: list[Row]) -> None:
+def test_order_is_dataset_then_ratio_then_score(rows: list[Row]) -> None:
     assert [row.run.folder.name for row in rows] == ["p", "d", "b", "c", "a", "e"]
 
 
@@ -57,7 +57,7 @@ def test_csv_holds_raw_numbers_and_leaves_gaps(rows: list[Row]) -> None:
     assert best["pruner"] == "fa|stv"
     assert float(best["value"]) == 0.8
     assert float(best["relative"]) == 0.8 / 0.9
-    assert (best["ratio"], best["layer"], best["headline"]) == ("0.5", "4", "acc@0.5")
+    assert (best["ratio"], best["layer"], best["primary_metric"]) == ("0.5", "4", "acc@0.5")
     assert float(best["prefill_ms_q3"]) == 33
     assert float(best["kv_cache_bytes"]) == 1e6
     assert read[-1]["value"] == ""
@@ -97,9 +97,11 @@ def test_screen_shows_names_as_they_are(rows: list[Row]) -> None:
 
 @pytest.fixture
 def points(make_judged: Any, tmp_path: Path) -> list[Row]:
-    def answers(rights: str) -> list[Judged]:
+    def answers(rights: str) -> list[ScoredAnswer]:
         return [
-            Judged("Yes", "Yes", float(right), {"category": "OCR", "image_path": str(number // 2)})
+            ScoredAnswer(
+                "Yes", "Yes", float(right), {"category": "OCR", "image_path": str(number // 2)}
+            )
             for number, right in enumerate(rights)
         ]
 
@@ -133,8 +135,8 @@ def test_wide_rows_fit_the_screen(points: list[Row]) -> None:
 
 
 def test_fractions_have_differences_in_percent_points(make_judged: Any, tmp_path: Path) -> None:
-    def answers(rights: str) -> list[Judged]:
-        return [Judged("A", "A" if right == "1" else "B", float(right)) for right in rights]
+    def answers(rights: str) -> list[ScoredAnswer]:
+        return [ScoredAnswer("A", "A" if right == "1" else "B", float(right)) for right in rights]
 
     make_judged("a", MultipleChoiceMetrics(), answers("1" * 20), pruner="none")
     make_judged("b", MultipleChoiceMetrics(), answers("1" * 19 + "0"), pruner="ivcp")
@@ -145,4 +147,4 @@ def test_fractions_have_differences_in_percent_points(make_judged: Any, tmp_path
     ends = float(told["difference_low"]), float(told["difference_high"])
     assert ends == pytest.approx((-0.15, 0))  # P(more than 3 draws of 20) = 1.6 %
     assert float(told["relative_low"]) == pytest.approx(0.85)
-    assert (told["mcnemar_p"], told["mended"], told["broken"]) == ("1.0", "0", "1")
+    assert (told["mcnemar_p"], told["fixed"], told["regressed"]) == ("1.0", "0", "1")

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.types import Box
-from ivcp.report.panel import (
+from ivcp.visualize.panel import (
     GRID,
     PREDICTED_COLOR,
     REASON_COLORS,

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ivcp.core.layout import Grid, ImageLayout
-from ivcp.report.overlay import CAPTION, MARGIN, UNSEEN, draw_overlay
-from ivcp.report.panel import (
+from ivcp.visualize.overlay import CAPTION, MARGIN, UNSEEN, draw_overlay
+from ivcp.visualize.panel import (
     BORDER,
     HATCH,
     MORE_COLORS,

@@ -21,8 +21,8 @@ from ivcp.core.family import fit_pair
 from ivcp.core.types import Sample
 from ivcp.engine.attach import open_session
 from ivcp.engine.session import Session
-from ivcp.lmms.arguments import Arguments
-from ivcp.lmms.generation import Generation
+from ivcp.integrations.lmms.arguments import Arguments
+from ivcp.integrations.lmms.generation import Generation
 
 MARKER = "<image>"
 """Where tasks point at an image. Images stand before the text here, so it is taken out, as

@@ -12,4 +12,6 @@ def manifest() -> ModelManifest:
     """`--model ivcp` is `PrunedModel`, which is given contexts as text ("simple")."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    return ModelManifest(model_id="ivcp", simple_class_path="ivcp.lmms.model.PrunedModel")
+    return ModelManifest(
+        model_id="ivcp", simple_class_path="ivcp.integrations.lmms.model.PrunedModel"
+    )
