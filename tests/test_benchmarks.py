@@ -123,5 +123,5 @@ def test_mmmu_has_open_questions_among_the_others(tmp_path) -> None:
 
 
 def test_every_set_is_tried() -> None:
-    members = set(composed("dataset=general_vqa").dataset.members)
-    assert members == {*FILES, "cvbench2d", "mmvet"}
+    tasks = set(composed("dataset=general_vqa").dataset.tasks)
+    assert tasks == {*FILES, "cvbench2d", "mmvet"}

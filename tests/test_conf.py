@@ -49,27 +49,27 @@ def test_every_dataset_brings_metrics_of_its_task(name) -> None:
     cfg = composed(f"dataset={name}")
     dataset, metric = instantiate(cfg.dataset), instantiate(cfg.metric)
     assert isinstance(metric, AnswerMetric)
-    members = getattr(metric, "members", {})
-    pairs = [(dataset.members[own]["dataset"], members[own]) for own in members]
+    tasks = getattr(metric, "tasks", {})
+    pairs = [(dataset.tasks[own]["dataset"], tasks[own]) for own in tasks]
     for part, judge in pairs or [(dataset, metric)]:
         assert isinstance(judge, METRICS_OF[part.task])
 
 
-@pytest.mark.parametrize("suite", ["grounding", "general_vqa"])
-def test_a_suite_has_every_set_of_its_kind(suite) -> None:
+@pytest.mark.parametrize("group", ["grounding", "general_vqa"])
+def test_a_suite_has_every_set_of_its_kind(group) -> None:
     grounding = {name for group, name in OPTIONS if group == "dataset" and "refcoco" in name}
     others = {name for group, name in OPTIONS if group == "dataset"} - grounding
     others -= {"grounding", "general_vqa", "shapes", "shapes_pope", "shapes_count"}
     assert (len(grounding), len(others)) == (8, 21)
-    members = composed(f"dataset={suite}").dataset.members
-    assert set(members) == (grounding if suite == "grounding" else others)
-    for name, member in members.items():
-        assert member.dataset == composed(f"dataset={name}").dataset
+    tasks = composed(f"dataset={group}").dataset.tasks
+    assert set(tasks) == (grounding if group == "grounding" else others)
+    for name, task in tasks.items():
+        assert task.dataset == composed(f"dataset={name}").dataset
 
 
 def test_a_member_of_a_suite_can_be_left_out() -> None:
-    cfg = composed("dataset=general_vqa", "~members.mmvet")
-    assert len(instantiate(cfg.metric).members) == len(instantiate(cfg.dataset).members) == 20
+    cfg = composed("dataset=general_vqa", "~tasks.mmvet")
+    assert len(instantiate(cfg.metric).tasks) == len(instantiate(cfg.dataset).tasks) == 20
 
 
 @pytest.mark.parametrize("name", [name for group, name in OPTIONS if group == "trainer"])

@@ -190,7 +190,7 @@ def test_a_report_is_one_run_with_all_its_files(monkeypatch, tmp_path, capsys) -
     forget_credentials(monkeypatch, tmp_path)
     report = tmp_path / "report"
     report.mkdir()
-    (report / "table.csv").write_text("pruner,suite,layer,value\nnone,,,0.5\nfastv,,2+4,\n")
+    (report / "table.csv").write_text("pruner,group,layer,value\nnone,,,0.5\nfastv,,2+4,\n")
     (report / "table.md").write_text("# table")
     (report / "report.html").write_text("<p>all of it</p>")
     picture = ROOT / "experiments" / "compare" / "pareto.png"
@@ -200,7 +200,7 @@ def test_a_report_is_one_run_with_all_its_files(monkeypatch, tmp_path, capsys) -
     assert f"offline: wandb sync {run.folder}" in capsys.readouterr().out
     assert (run.name, run.job_type, run.group) == ("report report", "report", "g")
     assert run.table("tables/table") == {
-        "columns": ["pruner", "suite", "layer", "value"],
+        "columns": ["pruner", "group", "layer", "value"],
         "data": [["none", None, None, 0.5], ["fastv", None, "2+4", None]],
     }
     assert run.summary["plots/pareto._type"] == "image-file"

@@ -98,9 +98,9 @@ def evaluate(
     silence()
     settings = Settings.of(config)
     lightning.seed_everything(settings.seed, verbose=False)
-    if settings.limit is not None and hasattr(dataset, "members"):
+    if settings.limit is not None and hasattr(dataset, "tasks"):
         raise UserError(
-            "limit would cut off whole members of a suite; use dataset.limit_each="
+            "limit would cut off whole tasks of a group; use dataset.limit_each="
             f"{settings.limit} instead."
         )
     items = ReadableItems(dataset, settings.limit)

@@ -81,11 +81,11 @@ def _questions(records: Sequence[Record], metric: AnswerMetric) -> dict[int, tup
 
 def _stand_in(samples: Sequence[Sample], metric: AnswerMetric) -> str | None:
     """Why values are not what their name promises, and what to do; None if a rule was meant."""
-    members = getattr(metric, "members", {})  # of a suite, by the samples' label
+    tasks = getattr(metric, "tasks", {})  # of a group, by the samples' label
     meant = [
         sample
         for sample in samples
-        if members.get(sample.labels.get("member"), metric).judged_by == "model"
+        if tasks.get(sample.labels.get("task"), metric).judged_by == "model"
     ]
     if not meant:
         return None

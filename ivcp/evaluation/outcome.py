@@ -72,9 +72,9 @@ def outcome(
                 **_primary(metric),
             },
             "points": [name for name in values if metric.unit(name) != "%"],
-            "members": {
+            "tasks": {
                 name: {"primary_metric": one.primary_metric, **_primary(one)}
-                for name, one in getattr(metric, "members", {}).items()
+                for name, one in getattr(metric, "tasks", {}).items()
             },
             "notes": [*notes, *metric.notes(to_frame(record.scored() for record in records))],
             "judge": judged,

@@ -59,10 +59,10 @@ def result_table(report: dict[str, Any], baseline: dict[str, Any] | None) -> Tab
 
 
 def headings(report: dict[str, Any]) -> list[str]:
-    """Names of the values to show: no break-downs; of a suite each primary one."""
-    members = report["run"]["members"]
+    """Names of the values to show: no break-downs; of a group each primary one."""
+    tasks = report["run"]["tasks"]
     whole = [name for name in report["metrics"] if "/" not in name]
-    return [*(f"{name}/{member['primary_metric']}" for name, member in members.items()), *whole]
+    return [*(f"{name}/{task['primary_metric']}" for name, task in tasks.items()), *whole]
 
 
 def notes(report: dict[str, Any], baseline: dict[str, Any] | None, differing: list[str]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ivcp.core.errors import UserError, exit_code
-from ivcp.report import latex, suite, table
+from ivcp.report import group_table, latex, table
 from ivcp.report.page import Page, to_html
 from ivcp.report.remarks import PAIRED, remarks
 from ivcp.report.rows import Row, make_rows
@@ -29,8 +29,8 @@ PAGE = "report.html"
 def report(places: Sequence[Path], out: Path, paired: bool = True, drawn: bool = True) -> None:
     """Write tables, plots and the page; print the tables.
 
-    The files are `table.csv`, `table.md`, `table.tex`, `pareto.png` and `report.html`; `suite.csv`
-    and `suite.md` of suites, `ratio.png` and `layer.png` where runs differ in these, and
+    The files are `table.csv`, `table.md`, `table.tex`, `pareto.png` and `report.html`; `groups.csv`
+    and `groups.md` of groups, `ratio.png` and `layer.png` where runs differ in these, and
     `positions.png` where IVC tokens were kept.
 
     Args:
@@ -53,14 +53,14 @@ def report(places: Sequence[Path], out: Path, paired: bool = True, drawn: bool =
     runs, repeated = merge_repeats(runs)
     runs = with_variants(runs)
     rows, lines = _compare(runs, paired)
-    suites = suite.suite_tables(rows)
+    groups = group_table.group_tables(rows)
     found = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     left_out = f", {repeated} repeated left out" if repeated else ""
     skipped = f", {len(problems)} skipped" if problems else ""
     summary = f"{found}{left_out}{skipped}"
-    files = _tables(rows, suites, lines)
+    files = _tables(rows, groups, lines)
     if drawn:
-        files |= _drawn(rows, suites, [*lines, *problems], summary, paired)
+        files |= _drawn(rows, groups, [*lines, *problems], summary, paired)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
@@ -71,9 +71,9 @@ def report(places: Sequence[Path], out: Path, paired: bool = True, drawn: bool =
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=PIPE_WIDTH)
     console.print(table.to_screen(rows, console.width))
-    if suites:
-        console.print(suite.to_screen(suites, console.width))
-        lines = [suite.caption(suites), *lines]
+    if groups:
+        console.print(group_table.to_screen(groups, console.width))
+        lines = [group_table.caption(groups), *lines]
     *names, last = files
     lines.append(f"{summary}; {', '.join(names)} and {last} are in {out}.")
     for line in lines:
@@ -92,21 +92,24 @@ def _compare(runs: Sequence[Run], paired: bool) -> tuple[list[Row], list[str]]:
 
 
 def _tables(
-    rows: Sequence[Row], suites: Sequence[suite.SuiteTable], lines: Sequence[str]
+    rows: Sequence[Row], groups: Sequence[group_table.GroupTable], lines: Sequence[str]
 ) -> dict[str, bytes]:
     texts = {
         "table.csv": table.to_csv(rows),
         "table.md": table.to_markdown(rows) + "".join(f"\n{line}\n" for line in lines),
         "table.tex": latex.to_latex(rows),
     }
-    if suites:
-        texts |= {"suite.csv": suite.to_csv(suites), "suite.md": suite.to_markdown(suites)}
+    if groups:
+        texts |= {
+            "groups.csv": group_table.to_csv(groups),
+            "groups.md": group_table.to_markdown(groups),
+        }
     return {name: text.encode() for name, text in texts.items()}
 
 
 def _drawn(
     rows: Sequence[Row],
-    suites: Sequence[suite.SuiteTable],
+    groups: Sequence[group_table.GroupTable],
     notes: Sequence[str],
     summary: str,
     paired: bool,
@@ -123,7 +126,7 @@ def _drawn(
         galleries, problems = make_galleries(rows)
     page = Page(
         rows=rows,
-        suites=suites,
+        groups=groups,
         plots=plots.plots,
         galleries=galleries,
         notes=[*notes, *plots.problems, *problems],

@@ -23,7 +23,7 @@ ALPHA = 0.05
 class Paired:
     """How a run and its baseline differ on the samples that both were asked.
 
-    Of a suite, the samples of each member are resampled apart, and answers of all count together.
+    Of a group, the samples of each task are resampled apart, and answers of all count together.
     What is not known is None.
 
     Attributes:
@@ -57,7 +57,7 @@ NOT_PAIRED = Paired()
 
 @dataclass(frozen=True)
 class Unpaired:
-    """A run, or a member of a suite, without these statistics though it has a baseline.
+    """A run, or a task of a group, without these statistics though it has a baseline.
 
     Attributes:
         run: The run.

@@ -40,7 +40,7 @@ def escape(text: str) -> str:
 
 
 def to_latex(rows: Sequence[Row]) -> str:
-    """The blocks of the table as floats; members of a suite are left out."""
+    """The blocks of the table as floats; tasks of a group are left out."""
     return HEAD + "".join(_float(title, block) for title, block in by_block(rows).items())
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from ivcp.report import suite
+from ivcp.report import group_table
 from ivcp.report.formatting import UNKNOWN, plain
 from ivcp.report.html import figure, folded, pairs, table, tag, text
 from ivcp.report.rows import Row, dataset_name
@@ -42,7 +42,7 @@ class Page:
 
     Attributes:
         rows: The runs.
-        suites: Their tables by set.
+        groups: Their tables by set.
         plots: The plots.
         galleries: What pruning broke and fixed.
         notes: What a reader must know, one sentence each.
@@ -50,7 +50,7 @@ class Page:
     """
 
     rows: Sequence[Row]
-    suites: Sequence[suite.SuiteTable] = ()
+    groups: Sequence[group_table.GroupTable] = ()
     plots: Sequence[Plot] = ()
     galleries: Sequence[Gallery] = ()
     notes: Sequence[str] = ()
@@ -61,7 +61,7 @@ def to_html(page: Page) -> str:
     """The page as one file."""
     sections = {
         "Results": list(_results(page)),
-        "By set": list(_suites(page.suites)),
+        "By set": list(_suites(page.groups)),
         "Plots": [
             tag("div", figure(plot.data, "png", plot.caption), class_="plot") for plot in page.plots
         ],
@@ -94,13 +94,13 @@ def _anchor(name: str) -> str:
 
 
 def _results(page: Page) -> Iterator[str]:
-    """A table for each dataset, model and metric, then the sets of suites."""
+    """A table for each dataset, model and metric, then the sets of groups."""
     apart = [column for column in COLUMNS if not column.shared]
     for title, block in by_block(page.rows).items():
         yield text("h3", title) + _rows_table(block, apart)
-    if members := [member for row in page.rows for member in row.members]:
-        shown = _rows_table(members, COLUMNS)
-        yield folded(f"Each set of a suite, run by run ({len(members)} rows)", shown)
+    if tasks := [task for row in page.rows for task in row.tasks]:
+        shown = _rows_table(tasks, COLUMNS)
+        yield folded(f"Each set of a group, run by run ({len(tasks)} rows)", shown)
 
 
 def _rows_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
@@ -119,18 +119,18 @@ def _rows_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     return table(head, zip(styles, lines, strict=True), words)
 
 
-def _suites(tables: Sequence[suite.SuiteTable]) -> Iterator[str]:
+def _suites(tables: Sequence[group_table.GroupTable]) -> Iterator[str]:
     for one in tables:
-        method = suite.method_names(one)
+        method = group_table.method_names(one)
         head = [*method, *("\n".join(column) for column in one.columns)]
         lines = [
             ("unpruned" if row.run.unpruned else "", cells)
-            for (row, _), cells in zip(one.lines, suite.shown_cells(one), strict=True)
+            for (row, _), cells in zip(one.lines, group_table.shown_cells(one), strict=True)
         ]
-        words = [name in suite.WORDS for name in head]
-        yield text("h3", f"{one.suite} · {one.model}") + table(head, lines, words)
+        words = [name in group_table.WORDS for name in head]
+        yield text("h3", f"{one.group} · {one.model}") + table(head, lines, words)
     if tables:
-        yield text("p", suite.caption(tables), class_="faint")
+        yield text("p", group_table.caption(tables), class_="faint")
 
 
 def _galleries(galleries: Sequence[Gallery]) -> Iterator[str]:

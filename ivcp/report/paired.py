@@ -52,7 +52,7 @@ class _Draws:
 def pair_runs(
     runs: Sequence[Run], resamples: int = RESAMPLES
 ) -> tuple[dict[Run, Paired], list[Unpaired]]:
-    """Statistics of each run that has a baseline, and of its members.
+    """Statistics of each run that has a baseline, and of its tasks.
 
     Predictions are read one file at a time, those of a baseline once. The same files give the same
     numbers.
@@ -90,7 +90,7 @@ def _references(base: Run) -> dict[str, Reference]:
     """
     sets = read_lines(base)
     found: dict[str, Reference] = {}
-    for part in base.members or (base,):
+    for part in base.tasks or (base,):
         try:
             found[part.dataset] = judge_again(part, sets.get(part.dataset, {}))
         except UserError as error:
@@ -101,21 +101,21 @@ def _references(base: Run) -> dict[str, Reference]:
 def _pair(
     run: Run, base: Run, references: Mapping[str, Reference], resamples: int
 ) -> tuple[dict[Run, Paired], list[Unpaired]]:
-    """Statistics of one run and of its members."""
+    """Statistics of one run and of its tasks."""
     try:
         sets = read_lines(run)
     except UserError as error:
         return {}, [Unpaired(run, str(error))]
-    rng = np.random.default_rng(SEED)  # one for all members, since their draws are independent
+    rng = np.random.default_rng(SEED)  # one for all tasks, since their draws are independent
     draws: dict[Run, _Draws] = {}
     unpaired = []
-    for part in run.members or (run,):
+    for part in run.tasks or (run,):
         reference = references.get(part.dataset, "the unpruned run has no such set")
         try:
             draws[part] = _draw(part, sets.get(part.dataset, {}), reference, rng, resamples)
         except UserError as error:
             unpaired.append(Unpaired(part, str(error)))
-    if run.members:
+    if run.tasks:
         try:
             draws[run] = _average(run, base, draws)
         except UserError as error:
@@ -156,22 +156,22 @@ def _draw(
     )
 
 
-def _average(suite: Run, base: Run, draws: Mapping[Run, _Draws]) -> _Draws:
-    """A suite under both methods: the mean of its members, as fractions where metrics differ.
+def _average(group: Run, base: Run, draws: Mapping[Run, _Draws]) -> _Draws:
+    """A group under both methods: the mean of its tasks, as fractions where metrics differ.
 
     Raises:
-        UserError: That mean is not what the suite reports, or a member is missing.
+        UserError: That mean is not what the group reports, or a task is missing.
     """
-    names = [member.dataset for member in suite.members]
-    if [member.dataset for member in base.members] != names:
+    names = [task.dataset for task in group.tasks]
+    if [task.dataset for task in base.tasks] != names:
         raise UserError("the unpruned run has other sets")
-    if any(member not in draws for member in suite.members):
+    if any(task not in draws for task in group.tasks):
         raise UserError("not all of its sets have them")
-    parts = [draws[member] for member in suite.members]
-    alike = len({member.metric for member in suite.members}) == 1
+    parts = [draws[task] for task in group.tasks]
+    alike = len({task.metric for task in group.tasks}) == 1
     scales = [1.0 if alike else part.highest for part in parts]
-    for run in (suite, base):
-        values = [member.value or 0.0 for member in run.members]
+    for run in (group, base):
+        values = [task.value or 0.0 for task in run.tasks]
         if not same(float(np.mean(np.divide(values, scales))), run.value):
             raise UserError(f"its {run.primary_metric} is not the mean of its sets")
     shares = [part.primary_values / scale for part, scale in zip(parts, scales, strict=True)]

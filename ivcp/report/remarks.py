@@ -20,7 +20,7 @@ def remarks(runs: Sequence[Run], unpaired: Sequence[Unpaired] = ()) -> list[str]
 
     Args:
         runs: The runs of the tables.
-        unpaired: Those of them, or of their members, that lack statistics.
+        unpaired: Those of them, or of their tasks, that lack statistics.
     """
     totals = Counter(run.dataset for run in runs)
     told = Counter((run.dataset, sentence) for run in runs for sentence in _sentences(run))

@@ -14,16 +14,16 @@ class Row:
     """A run and how it stands to the unpruned one.
 
     Attributes:
-        run: The run, or a member of a suite.
+        run: The run, or a task of a group.
         base: The unpruned one, which may be the run itself; None if there is none.
         paired: Statistics over their samples, where there are any.
-        members: Rows of a suite's members, in its order.
+        tasks: Rows of a group's tasks, in its order.
     """
 
     run: Run
     base: Run | None = None
     paired: Paired = NOT_PAIRED
-    members: tuple[Row, ...] = ()
+    tasks: tuple[Row, ...] = ()
 
     @property
     def relative(self) -> float | None:
@@ -46,34 +46,33 @@ def make_rows(runs: Sequence[Run], paired: Mapping[Run, Paired] | None = None) -
 
     Args:
         runs: The runs with their baselines.
-        paired: Statistics of runs and members.
+        paired: Statistics of runs and tasks.
     """
     told = paired or {}
     unpruned = [run for run in runs if run.unpruned]
     rows = []
     for run in runs:
         base = baseline_of(run, unpruned)
-        bases = {member.dataset: member for member in base.members} if base else {}
-        members = tuple(
-            Row(member, bases.get(member.dataset), told.get(member, NOT_PAIRED))
-            for member in run.members
+        bases = {task.dataset: task for task in base.tasks} if base else {}
+        tasks = tuple(
+            Row(task, bases.get(task.dataset), told.get(task, NOT_PAIRED)) for task in run.tasks
         )
-        rows.append(Row(run, base, told.get(run, NOT_PAIRED), members))
+        rows.append(Row(run, base, told.get(run, NOT_PAIRED), tasks))
     return sorted(rows, key=_order)
 
 
-def with_members(rows: Sequence[Row]) -> list[Row]:
-    """The rows of suites followed by those of their members."""
-    return sorted((one for row in rows for one in (row, *row.members)), key=_order)
+def with_tasks(rows: Sequence[Row]) -> list[Row]:
+    """The rows of groups followed by those of their tasks."""
+    return sorted((one for row in rows for one in (row, *row.tasks)), key=_order)
 
 
 def dataset_name(run: Run) -> str:
-    """The set; of a member, after its suite."""
-    return f"{run.suite}/{run.dataset}" if run.suite else run.dataset
+    """The set; of a task, after its group."""
+    return f"{run.group}/{run.dataset}" if run.group else run.dataset
 
 
 def _order(row: Row) -> tuple[str, str, str, bool, float, float, str, str]:
     run = row.run
     ratio, value = run.ratio or 0.0, -1.0 if run.value is None else run.value
-    place = (run.suite, run.dataset) if run.suite else (run.dataset, "")
+    place = (run.group, run.dataset) if run.group else (run.dataset, "")
     return place[0], run.model, place[1], not run.unpruned, -ratio, -value, run.pruner, run.layer

@@ -30,7 +30,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One finished evaluation, or one set of a suite. A number that the file does not hold is None.
+    """One finished evaluation, or one set of a group. A number that the file does not hold is None.
 
     Attributes:
         folder: Where it was read from.
@@ -45,9 +45,9 @@ class Run:
         primary_metric: Name of the metric that stands for the run.
         value: Its value: a fraction in [0, 1], or points.
         unit: Of the value.
-        metric: Dotted path of the metric's class; "" if the file names none, and of a suite.
-        members: The sets of a suite, in its order, with results of their own but no measurements.
-        suite: Of a member, the name of its suite; else "".
+        metric: Dotted path of the metric's class; "" if the file names none, and of a group.
+        tasks: The sets of a group, in its order, with results of their own but no measurements.
+        group: Of a task, the name of its group; else "".
         unparsed_rate: Fraction of the answers that could not be read.
         keep_ratio: Visual tokens that survive the last stage, over all.
         layer_average_ratio: Visual tokens that each layer processed, over all, mean over layers.
@@ -62,7 +62,7 @@ class Run:
         notes: What a reader of its results must know, one sentence each.
         date: When the run was made, in a format that sorts.
         setting: Everything but the pruner that a fair comparison holds fixed.
-        record: The file's `run` as it is: configuration, versions, device; empty of a member.
+        record: The file's `run` as it is: configuration, versions, device; empty of a task.
     """
 
     folder: Path
@@ -77,8 +77,8 @@ class Run:
     value: float | None
     unit: Unit = "%"
     metric: str = ""
-    members: tuple[Run, ...] = ()
-    suite: str = ""
+    tasks: tuple[Run, ...] = ()
+    group: str = ""
     unparsed_rate: float | None = None
     keep_ratio: float | None = None
     layer_average_ratio: float | None = None
@@ -156,7 +156,7 @@ def read_run(path: Path) -> Run:
         value=_number(_part(record, "primary_metric").get("value")),
         unit=_unit(_part(record, "primary_metric")),
         metric=str(_part(record, "primary_metric").get("metric") or ""),
-        members=_members(record, metrics, identity),
+        tasks=_tasks(record, metrics, identity),
         unparsed_rate=_number(metrics.get("unparsed_rate")),
         keep_ratio=_number(tokens.get("keep_ratio")),
         layer_average_ratio=_number(tokens.get("layer_average_ratio")),
@@ -173,22 +173,22 @@ def read_run(path: Path) -> Run:
     )
 
 
-def _members(
+def _tasks(
     record: dict[str, Any], metrics: dict[str, Any], identity: dict[str, Any]
 ) -> tuple[Run, ...]:
-    """The sets of a suite of which there are results."""
+    """The sets of a group of which there are results."""
     return tuple(
         Run(
             **identity,
             dataset=name,
-            suite=str(record["dataset"]),
+            group=str(record["dataset"]),
             primary_metric=str(told["primary_metric"]),
             value=_number(metrics[f"{name}/{told['primary_metric']}"]),
             unit=_unit(told),
             metric=str(told.get("metric") or ""),
             unparsed_rate=_number(metrics.get(f"{name}/unparsed_rate")),
         )
-        for name, told in _part(record, "members").items()
+        for name, told in _part(record, "tasks").items()
         if isinstance(told, dict) and f"{name}/{told.get('primary_metric')}" in metrics
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ivcp.report.runs import Run
 
-LEFT_OUT = frozenset({"primary_metric", "members", "points", "notes", "judge", "rotary"})
+LEFT_OUT = frozenset({"primary_metric", "tasks", "points", "notes", "judge", "rotary"})
 """Parts of a record that tell of results; tables and notes have them."""
 
 

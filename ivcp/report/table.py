@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ivcp.report.fitting import fitting
 from ivcp.report.formatting import UNKNOWN, change, megabytes, milliseconds, p_value, plain, score
-from ivcp.report.rows import Row, dataset_name, with_members
+from ivcp.report.rows import Row, dataset_name, with_tasks
 from ivcp.report.runs import Run
 
 METHOD = ("pruner", "variant", "ratio", "layer")
@@ -66,7 +66,7 @@ def difference(row: Row) -> str:
 FIELDS: Mapping[str, Field] = MappingProxyType(
     {
         "model": lambda row: row.run.model,
-        "suite": lambda row: row.run.suite,
+        "group": lambda row: row.run.group,
         "dataset": lambda row: row.run.dataset,
         "pruner": lambda row: row.run.pruner,
         "ratio": lambda row: row.run.ratio,
@@ -138,11 +138,11 @@ COLUMNS = (
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """All fields of runs and members; an empty cell is a number that the run does not hold."""
+    """All fields of runs and tasks; an empty cell is a number that the run does not hold."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(FIELDS)
-    for row in with_members(rows):
+    for row in with_tasks(rows):
         writer.writerow([field(row) for field in FIELDS.values()])
     return text.getvalue()
 
@@ -152,7 +152,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
     columns = filled(COLUMNS, rows)
     head = [column.heading.replace("\n", " ") for column in columns]
     rule = ["---" if column.text else "---:" for column in columns]
-    cells = [[column.show(row) for column in columns] for row in with_members(rows)]
+    cells = [[column.show(row) for column in columns] for row in with_tasks(rows)]
     return markdown_table([head, rule, *cells])
 
 
@@ -172,7 +172,7 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def by_block(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows of each dataset, model and metric by a title; members of a suite are left out."""
+    """Rows of each dataset, model and metric by a title; tasks of a group are left out."""
     blocks: dict[str, list[Row]] = {}
     for row in rows:
         run = row.run

@@ -48,8 +48,8 @@ def with_variants(runs: Sequence[Run]) -> list[Run]:
             " ".join(f"{n}={v}" for n, v in found if (n.split(".")[-1] == SEED) == seeds)
             for seeds in (False, True)
         )
-        members = tuple(replace(one, variant=variant, repeat=repeat) for one in run.members)
-        named.append(replace(run, members=members, variant=variant, repeat=repeat))
+        tasks = tuple(replace(one, variant=variant, repeat=repeat) for one in run.tasks)
+        named.append(replace(run, tasks=tasks, variant=variant, repeat=repeat))
     return named
 
 

@@ -69,7 +69,7 @@ def read_lines(run: Run) -> dict[str, Lines]:
 def _row(told: dict[str, Any], run: Run) -> tuple[int, str, str, ScoredAnswer]:
     """Index into the dataset, name of the set, id and verdict of a record."""
     labels = told.get("labels") or {}
-    name = str(labels.get("member", "")) if run.members else run.dataset
+    name = str(labels.get("task", "")) if run.tasks else run.dataset
     parsed, answer, score = (_answer(told.get(key)) for key in JUDGED)
     scored = ScoredAnswer(parsed, answer, score, labels)
     return int(told["index"]), name, str(told["id"]), scored
@@ -83,7 +83,7 @@ def judge_again(part: Run, lines: Lines, order: Iterable[str] | None = None) -> 
     """The verdicts on one set, as its metric counts them.
 
     Args:
-        part: The run, or the member of a suite.
+        part: The run, or the task of a group.
         lines: Its verdicts.
         order: Ids in the order wanted; None for that of the lines.
 

@@ -89,12 +89,12 @@ def test_every_yaml_states_every_field(name) -> None:
 
 
 def test_the_suite_has_all_eight(root) -> None:
-    suite = instantiate(composed("dataset=grounding", f"data.root={root}").dataset)
-    assert len(suite) == 8 * 7
-    assert [suite[7 * number].benchmark for number in range(8)] == [
+    group = instantiate(composed("dataset=grounding", f"data.root={root}").dataset)
+    assert len(group) == 8 * 7
+    assert [group[7 * number].benchmark for number in range(8)] == [
         benchmark for _, benchmark, _ in PUBLISHED.values()
     ]
-    assert suite[7].id == "refcoco_testA/4711"
+    assert group[7].id == "refcoco_testA/4711"
 
 
 def test_all_sources_ask_the_same(root) -> None:

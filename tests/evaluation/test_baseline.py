@@ -21,7 +21,7 @@ def report(pruner: str = "none", acc: float = 0.5, **changed) -> dict:
         "tokens": {},
         "run": {
             "model": "tiny", "pruner": pruner, "dataset": "shapes", "samples": 3,
-            "failed_samples": 1, "config": CONFIG | changed, "points": [], "members": {},
+            "failed_samples": 1, "config": CONFIG | changed, "points": [], "tasks": {},
             "notes": [], "judge": {"reason": None},
         },
     }  # fmt: skip
@@ -71,12 +71,12 @@ def test_a_named_folder_may_differ_and_the_reader_is_told(tmp_path: Path) -> Non
 
 
 def test_where_a_dataset_lies_makes_no_difference(tmp_path: Path) -> None:
-    members = {"a": {"dataset": {"name": "A", "root": "/here", "photos": None}}}
-    config = {**CONFIG, "dataset": {"download": True, "members": members}}
-    finished = report(dataset={"download": False, "members": copy.deepcopy(members)})
-    finished["run"]["config"]["dataset"]["members"]["a"]["dataset"]["root"] = "/there"
+    tasks = {"a": {"dataset": {"name": "A", "root": "/here", "photos": None}}}
+    config = {**CONFIG, "dataset": {"download": True, "tasks": tasks}}
+    finished = report(dataset={"download": False, "tasks": copy.deepcopy(tasks)})
+    finished["run"]["config"]["dataset"]["tasks"]["a"]["dataset"]["root"] = "/there"
     assert differences(finished, config) == []
-    finished["run"]["config"]["dataset"]["members"]["a"]["dataset"]["name"] = "B"
+    finished["run"]["config"]["dataset"]["tasks"]["a"]["dataset"]["name"] = "B"
     assert differences(finished, config) == ["dataset"]
 
 

@@ -61,16 +61,16 @@ class Script(Judge):
         return {"model": "script"}
 
 
-class Suite(Rules):
-    members: ClassVar = {"graded": Grades(), "ruled": Rules()}
+class TaskGroup(Rules):
+    tasks: ClassVar = {"graded": Grades(), "ruled": Rules()}
 
 
 def record(
-    name: str, prediction: str, member: str = "", benchmark: str = "MMVet", **more: Any
+    name: str, prediction: str, task: str = "", benchmark: str = "MMVet", **more: Any
 ) -> Record:
     sample = Sample(
         id=name, task="open_ended", images=(), question=f"{name}?", answer="x", options=("p", "q"),
-        benchmark=benchmark, labels={"member": member} if member else {},
+        benchmark=benchmark, labels={"task": task} if task else {},
     )  # fmt: skip
     return Record.of(0, sample, prediction=prediction, parsed=prediction, score=0.25, **more)
 
@@ -142,8 +142,8 @@ def test_no_judge_is_said_where_a_model_is_meant() -> None:
 def test_of_a_suite_only_the_members_that_need_a_model_are_named() -> None:
     ruled = record("g", "seven", "ruled", "MMStar")
     graded = record("h", "eight", "graded")
-    assert judge_records([ruled], Suite(), None)[1]["reason"] is None
-    reason = judge_records([ruled, graded], Suite(), None)[1]["reason"]
+    assert judge_records([ruled], TaskGroup(), None)[1]["reason"] is None
+    reason = judge_records([ruled, graded], TaskGroup(), None)[1]["reason"]
     assert reason.startswith("MMVet: ")
     assert "MMStar" not in reason
 

@@ -15,7 +15,7 @@ from kit_rows import judged
 
 import ivcp.metrics
 from ivcp.core.metric import AnswerMetric, ScoredAnswer, class_path, find_metric, to_frame
-from ivcp.metrics.suite import SuiteMetrics
+from ivcp.metrics.group_metrics import GroupMetrics
 
 MODULES = [
     importlib.import_module(f"ivcp.metrics.{module.name}")
@@ -29,7 +29,7 @@ METRICS = [
     and issubclass(member, AnswerMetric)
     and member.__module__ == module.__name__
     and not inspect.isabstract(member)
-    and member is not SuiteMetrics  # is made of others and tested with them
+    and member is not GroupMetrics  # is made of others and tested with them
 ]
 RECORDED = {
     "MultipleChoiceMetrics": "mcq_vanilla", "CircularMetrics": "mmbench_circular",

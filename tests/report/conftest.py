@@ -81,7 +81,7 @@ def make_judged(make_run: Callable[..., Path]) -> Callable[..., Path]:
         **options: Any,
     ) -> Path:
         values = metric.values(verdicts)
-        members: dict[str, AnswerMetric] = getattr(metric, "members", {})
+        tasks: dict[str, AnswerMetric] = getattr(metric, "tasks", {})
         folder = make_run(
             name,
             pruner=pruner,
@@ -90,15 +90,15 @@ def make_judged(make_run: Callable[..., Path]) -> Callable[..., Path]:
             primary_metric=metric.primary_metric,
             told={
                 "unit": metric.unit(metric.primary_metric),
-                "metric": None if members else class_path(metric),
+                "metric": None if tasks else class_path(metric),
             },
-            members={
+            tasks={
                 name: {
                     "primary_metric": one.primary_metric,
                     "unit": one.unit(one.primary_metric),
                     "metric": class_path(one),
                 }
-                for name, one in members.items()
+                for name, one in tasks.items()
             },
             samples=len(verdicts),
             **options,

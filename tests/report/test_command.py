@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ivcp.core.metric import ScoredAnswer
+from ivcp.metrics.group_metrics import GroupMetrics
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
-from ivcp.metrics.suite import SuiteMetrics
 from ivcp.report.__main__ import main
 
 FILES = ["pareto.png", "report.html", "table.csv", "table.md", "table.tex"]
@@ -38,11 +38,11 @@ def test_files_are_written_and_skipped_ones_counted(
 
 
 def make_pair(make_judged: Any) -> None:
-    suite = SuiteMetrics({name: {"metric": MultipleChoiceMetrics()} for name in ("one", "two")})
+    group = GroupMetrics({name: {"metric": MultipleChoiceMetrics()} for name in ("one", "two")})
     for pruner, right in (("none", 1.0), ("ivcp", 0.0)):
-        told = [ScoredAnswer("A", "A", right, {"member": name}) for name in ("one", "two") * 6]
+        told = [ScoredAnswer("A", "A", right, {"task": name}) for name in ("one", "two") * 6]
         notes = ["Rules stood in."]
-        make_judged(f"runs/{pruner}", suite, told, pruner=pruner, dataset="both", notes=notes)
+        make_judged(f"runs/{pruner}", group, told, pruner=pruner, dataset="both", notes=notes)
 
 
 def test_a_suite_has_a_table_of_its_own(
@@ -51,7 +51,7 @@ def test_a_suite_has_a_table_of_its_own(
     make_pair(make_judged)
     out = tmp_path / "out"
     assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
-    names = sorted([*FILES, "suite.csv", "suite.md"])
+    names = sorted([*FILES, "groups.csv", "groups.md"])
     assert sorted(path.name for path in out.iterdir()) == names
     page = (out / "report.html").read_text(encoding="utf-8")
     for told in ("both · tiny", "0.0 (0.0)*", "both: Rules stood in.", "(4 rows)"):
@@ -59,7 +59,7 @@ def test_a_suite_has_a_table_of_its_own(
     printed = capsys.readouterr().out
     assert "0.0 (0.0)*" in printed
     assert "-100.0 [-100.0, -100.0]" in printed
-    assert "suite.csv, suite.md, pareto.png and report.html are in" in printed
+    assert "groups.csv, groups.md, pareto.png and report.html are in" in printed
     for text in (printed, (out / "table.md").read_text()):
         assert text.count("both: Rules stood in.") == 1
         assert text.count("McNemar") == 1

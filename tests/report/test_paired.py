@@ -15,9 +15,9 @@ import pytest
 
 from ivcp.core.metric import ScoredAnswer
 from ivcp.metrics.circular import CircularMetrics
+from ivcp.metrics.group_metrics import GroupMetrics
 from ivcp.metrics.mme import MmeMetrics
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
-from ivcp.metrics.suite import SuiteMetrics
 from ivcp.metrics.yes_no import YesNoMetrics
 from ivcp.report import paired, verdicts
 from ivcp.report.comparison import Interval, Paired, Unpaired
@@ -255,23 +255,23 @@ def test_no_baseline_is_nothing_to_tell(make_judged: Any, tmp_path: Path) -> Non
 
 def make_suite(make_judged: Any, sets: dict[str, Any]) -> None:
     """A baseline and a run; each set has a metric and the verdicts of both."""
-    suite = SuiteMetrics({name: {"metric": metric} for name, (metric, *_) in sets.items()})
+    group = GroupMetrics({name: {"metric": metric} for name, (metric, *_) in sets.items()})
     for place, pruner in enumerate(("none", "ivcp"), 1):
         answers = [one for own in sets.values() for one in own[place]]
-        make_judged(pruner, suite, answers, pruner=pruner, dataset="suite")
+        make_judged(pruner, group, answers, pruner=pruner, dataset="group")
 
 
 def test_members_have_statistics_of_their_own(make_judged: Any, tmp_path: Path) -> None:
-    one = letters("11111111", member="a"), letters("00000011", member="a")
-    two = letters("0000", member="b"), letters("0100", member="b")
+    one = letters("11111111", task="a"), letters("00000011", task="a")
+    two = letters("0000", task="b"), letters("0100", task="b")
     metric = MultipleChoiceMetrics()
     make_suite(make_judged, {"a": (metric, *one), "b": (metric, *two)})
     known, unknown = found(tmp_path)
     assert unknown == []
     assert (known["a"].fixed, known["a"].regressed) == (0, 6)
     assert (known["b"].fixed, known["b"].regressed) == (1, 0)
-    assert (known["suite"].fixed, known["suite"].regressed) == (1, 6)
-    assert known["suite"].p == pytest.approx(16 / 128)
+    assert (known["group"].fixed, known["group"].regressed) == (1, 6)
+    assert known["group"].p == pytest.approx(16 / 128)
     assert known["a"].significant
     assert known["b"].relative.low is None
     assert not known["b"].significant
@@ -282,27 +282,27 @@ def test_the_draws_of_members_are_independent(make_judged: Any, tmp_path: Path) 
     draw = np.random.default_rng(0)
     texts = ["".join(map(str, row)) for row in draw.integers(0, 2, (2, 300))]
     metric = MultipleChoiceMetrics()
-    sides = {name: [letters(text, member=name) for text in texts] for name in "ab"}
+    sides = {name: [letters(text, task=name) for text in texts] for name in "ab"}
     make_suite(make_judged, {name: (metric, *own) for name, own in sides.items()})
     known, _ = found(tmp_path)
-    a, b, whole = (np.ptp(ends(known[name].difference)) for name in ("a", "b", "suite"))
+    a, b, whole = (np.ptp(ends(known[name].difference)) for name in ("a", "b", "group"))
     assert whole == pytest.approx((a + b) / 2 / 2**0.5, rel=0.1)
 
 
 def test_points_count_as_fractions_in_an_average(make_judged: Any, tmp_path: Path) -> None:
-    mme = words(100, 0.9, 1, member="mme"), words(100, 0.7, 2, member="mme")
-    flat = letters("1" * 50, member="flat"), letters("1" * 50, member="flat")
+    mme = words(100, 0.9, 1, task="mme"), words(100, 0.7, 2, task="mme")
+    flat = letters("1" * 50, task="flat"), letters("1" * 50, task="flat")
     make_suite(make_judged, {"mme": (MmeMetrics(), *mme), "flat": (MultipleChoiceMetrics(), *flat)})
     known, unknown = found(tmp_path)
     assert unknown == []
     own = np.array(ends(known["mme"].difference))
-    assert ends(known["suite"].difference) == pytest.approx(own / 2800 / 2)
+    assert ends(known["group"].difference) == pytest.approx(own / 2800 / 2)
     assert ends(known["flat"].difference) == (0, 0)
 
 
 def test_a_member_that_fails_leaves_the_others(make_judged: Any, tmp_path: Path) -> None:
     metric = MultipleChoiceMetrics()
-    sides = {name: [letters(text, member=name) for text in ("11", "10")] for name in "ab"}
+    sides = {name: [letters(text, task=name) for text in ("11", "10")] for name in "ab"}
     make_suite(make_judged, {name: (metric, *own) for name, own in sides.items()})
     lines = lines_of(tmp_path / "ivcp")
     rewrite(tmp_path / "ivcp", [{**lines[0], "id": "x"}, *lines[1:]])
@@ -310,24 +310,24 @@ def test_a_member_that_fails_leaves_the_others(make_judged: Any, tmp_path: Path)
     assert set(known) == {"b"}
     assert [(one.run.dataset, one.reason) for one in unknown] == [
         ("a", "it holds other samples than the unpruned run"),
-        ("suite", "not all of its sets have them"),
+        ("group", "not all of its sets have them"),
     ]
 
 
 def test_a_suite_without_its_baseline_is_told_once(make_judged: Any, tmp_path: Path) -> None:
     metric = MultipleChoiceMetrics()
-    sides = {name: [letters(text, member=name) for text in ("11", "10")] for name in "ab"}
+    sides = {name: [letters(text, task=name) for text in ("11", "10")] for name in "ab"}
     make_suite(make_judged, {name: (metric, *own) for name, own in sides.items()})
     (tmp_path / "none/predictions.jsonl").unlink()
     known, (unknown,) = found(tmp_path)
     assert known == {}
-    assert unknown.run.dataset == "suite"
+    assert unknown.run.dataset == "group"
     assert unknown.reason == "unpruned run: predictions.jsonl is missing"
 
 
 def test_a_suite_must_be_the_mean_of_its_sets(make_judged: Any, tmp_path: Path) -> None:
     metric = MultipleChoiceMetrics()
-    sides = {name: [letters(text, member=name) for text in ("11", "10")] for name in "ab"}
+    sides = {name: [letters(text, task=name) for text in ("11", "10")] for name in "ab"}
     make_suite(make_judged, {name: (metric, *own) for name, own in sides.items()})
     file = tmp_path / "none/metrics.json"
     file.write_text(file.read_text().replace('"value": 1.0', '"value": 0.9'))

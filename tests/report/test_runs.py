@@ -47,7 +47,7 @@ def test_a_suite_holds_a_run_for_each_set_with_results(make_run: Any) -> None:
         layer=4,
         told={"unit": "%", "metric": None},
         values={"mme/total": 1134.7, "mme/unparsed_rate": 0.5, "pope/f1": None},
-        members={
+        tasks={
             "mme": {"primary_metric": "total", "unit": "", "metric": "a.Mme"},
             "pope": {"primary_metric": "f1", "unit": "%", "metric": "a.Pope"},
             "empty": {"primary_metric": "f1", "unit": "%", "metric": "a.Pope"},
@@ -55,9 +55,9 @@ def test_a_suite_holds_a_run_for_each_set_with_results(make_run: Any) -> None:
         },
     )
     run = read_run(folder / "metrics.json")
-    assert (run.metric, run.unit, run.suite) == ("", "%", "")
-    mme, pope = run.members
-    assert (mme.dataset, mme.suite, mme.primary_metric, mme.value) == (
+    assert (run.metric, run.unit, run.group) == ("", "%", "")
+    mme, pope = run.tasks
+    assert (mme.dataset, mme.group, mme.primary_metric, mme.value) == (
         "mme",
         "general",
         "total",
@@ -65,7 +65,7 @@ def test_a_suite_holds_a_run_for_each_set_with_results(make_run: Any) -> None:
     )
     assert (mme.unit, mme.metric, mme.unparsed_rate) == ("", "a.Mme", 0.5)
     assert (mme.pruner, mme.ratio, mme.layer, mme.setting) == ("ivcp", 0.5, "4", run.setting)
-    assert (mme.keep_ratio, mme.samples, mme.members) == (None, None, ())
+    assert (mme.keep_ratio, mme.samples, mme.tasks) == (None, None, ())
     assert (pope.dataset, pope.value) == ("pope", None)
 
 
@@ -79,7 +79,7 @@ def test_notes_and_the_judge_speak(make_run: Any) -> None:
 
 def test_an_older_run_is_a_fraction_without_a_metric(make_run: Any) -> None:
     run = read_run(make_run("a", pruner="ivcp", value=0.7) / "metrics.json")
-    assert (run.unit, run.metric, run.members, run.notes) == ("%", "", (), ())
+    assert (run.unit, run.metric, run.tasks, run.notes) == ("%", "", (), ())
 
 
 @pytest.mark.parametrize(

@@ -14,28 +14,28 @@ from ivcp.core.types import BrokenSample, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suite:
-    """The samples of its members, one member after the other.
+class TaskGroup:
+    """The samples of its tasks, one task after the other.
 
-    A sample's id begins with the member's name, and its label "member" is that name.
+    A sample's id begins with the task's name, and its label "task" is that name.
 
     Attributes:
-        members: For each name, a mapping whose "dataset" is a dataset that knows its `task` (its
-            "metric" is for `ivcp.metrics.suite`).
-        limit_each: Most samples of each member, at least 1; None takes all.
+        tasks: For each name, a mapping whose "dataset" is a dataset that knows its `task` (its
+            "metric" is for `ivcp.metrics.group_metrics`).
+        limit_each: Most samples of each task, at least 1; None takes all.
     """
 
-    members: Mapping[str, Mapping[str, Any]]
+    tasks: Mapping[str, Mapping[str, Any]]
     limit_each: int | None = None
 
     def __post_init__(self) -> None:
         """Check the limit.
 
         Raises:
-            UserError: It is less than 1, or there is no member.
+            UserError: It is less than 1, or there is no task.
         """
-        if not self.members:
-            raise UserError("A suite needs members; dataset.members is empty.")
+        if not self.tasks:
+            raise UserError("A group needs tasks; dataset.tasks is empty.")
         if self.limit_each is not None and self.limit_each < 1:
             raise UserError(
                 f"dataset.limit_each must be at least 1 or null; got {self.limit_each}."
@@ -43,37 +43,37 @@ class Suite:
 
     @cached_property
     def _ends(self) -> list[int]:
-        sizes = [len(member["dataset"]) for member in self.members.values()]
+        sizes = [len(task["dataset"]) for task in self.tasks.values()]
         limit = self.limit_each
         return list(accumulate(size if limit is None else min(size, limit) for size in sizes))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the members have to say about themselves."""
+        """What the tasks have to say about themselves."""
         return tuple(
             f"{name}: {note}"
-            for name, member in self.members.items()
-            for note in getattr(member["dataset"], "notes", ())
+            for name, task in self.tasks.items()
+            for note in getattr(task["dataset"], "notes", ())
         )
 
     @property
     def identity(self) -> str:
-        """Those of the members."""
+        """Those of the tasks."""
         return " ".join(
-            f"{name}:{getattr(member['dataset'], 'identity', '')}"
-            for name, member in self.members.items()
+            f"{name}:{getattr(task['dataset'], 'identity', '')}"
+            for name, task in self.tasks.items()
         )
 
     def sizes(self, index: int) -> tuple[tuple[int, int], ...]:
-        """As the member says; empty if it does not."""
+        """As the task says; empty if it does not."""
         name, place = self._find(index)
-        sizes = getattr(self.members[name]["dataset"], "sizes", None)
+        sizes = getattr(self.tasks[name]["dataset"], "sizes", None)
         return () if sizes is None else tuple(sizes(place))
 
     def _find(self, index: int) -> tuple[str, int]:
-        """The member's name and the index into it."""
+        """The task's name and the index into it."""
         number = bisect_right(self._ends, index)
-        return list(self.members)[number], index - (self._ends[number - 1] if number else 0)
+        return list(self.tasks)[number], index - (self._ends[number - 1] if number else 0)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -82,18 +82,18 @@ class Suite:
         if not 0 <= index < len(self):
             raise IndexError(f"Expected an index from 0 to {len(self) - 1}; got {index}.")
         name, place = self._find(index)
-        dataset = self.members[name]["dataset"]
+        dataset = self.tasks[name]["dataset"]
         try:
             return _named(name, dataset[place])
         except BrokenSample as error:
             raise BrokenSample(_named(name, error.sample)) from error.__cause__
-        except (OSError, UserError) as error:  # it must still count in its member
+        except (OSError, UserError) as error:  # it must still count in its task
             known = Sample(
                 id=f"index-{place}", task=dataset.task, images=(), question="", answer=""
             )
             raise BrokenSample(_named(name, known)) from error
 
 
-def _named(member: str, sample: Sample) -> Sample:
-    labels = {**sample.labels, "member": member}
-    return replace(sample, id=f"{member}/{sample.id}", labels=labels)
+def _named(task: str, sample: Sample) -> Sample:
+    labels = {**sample.labels, "task": task}
+    return replace(sample, id=f"{task}/{sample.id}", labels=labels)

@@ -1,4 +1,4 @@
-"""Runs of a suite: one row a method, one column a set, and the average."""
+"""Runs of a group: one row a method, one column a set, and the average."""
 
 from __future__ import annotations
 
@@ -31,53 +31,53 @@ GAP = 3  # characters between columns on screen
 
 
 @dataclass(frozen=True)
-class SuiteTable:
-    """The runs of one suite and model.
+class GroupTable:
+    """The runs of one group and model.
 
     Attributes:
-        suite: Name of the suite.
+        group: Name of the group.
         model: Name of the model.
-        columns: Name and metric of each set, in the suite's order, and of the average.
+        columns: Name and metric of each set, in the group's order, and of the average.
         lines: Each run, and for each column its row; None for a set that the run does not have.
     """
 
-    suite: str
+    group: str
     model: str
     columns: tuple[tuple[str, str], ...]
     lines: tuple[tuple[Row, tuple[Row | None, ...]], ...]
 
 
-def suite_tables(rows: Sequence[Row]) -> list[SuiteTable]:
-    """One table for each suite and model; none without runs of a suite."""
+def group_tables(rows: Sequence[Row]) -> list[GroupTable]:
+    """One table for each group and model; none without runs of a group."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        if row.members:
+        if row.tasks:
             groups.setdefault((row.run.dataset, row.run.model), []).append(row)
-    return [_table(suite, model, group) for (suite, model), group in groups.items()]
+    return [_table(name, model, own) for (name, model), own in groups.items()]
 
 
-def caption(tables: Sequence[SuiteTable]) -> str:
+def caption(tables: Sequence[GroupTable]) -> str:
     """What the cells hold; the mark is explained if there are intervals."""
     rows = (cell for table in tables for _, cells in table.lines for cell in cells)
     known = any(row is not None and row.paired.difference.low is not None for row in rows)
     return "Score (percent of the unpruned score)" + (f"; {MARKED}" if known else ".")
 
 
-def _table(suite: str, model: str, rows: Sequence[Row]) -> SuiteTable:
-    metrics = {one.run.dataset: _metric(one) for row in rows for one in row.members}
+def _table(group: str, model: str, rows: Sequence[Row]) -> GroupTable:
+    metrics = {one.run.dataset: _metric(one) for row in rows for one in row.tasks}
     lines = []
     for row in rows:
-        own = {one.run.dataset: one for one in row.members}
+        own = {one.run.dataset: one for one in row.tasks}
         lines.append((row, (*map(own.get, metrics), row)))
     columns = (*metrics.items(), (AVERAGE, _metric(rows[0])))
-    return SuiteTable(suite, model, columns, tuple(lines))
+    return GroupTable(group, model, columns, tuple(lines))
 
 
 def _metric(row: Row) -> str:
     return row.run.primary_metric if row.run.unit else f"{row.run.primary_metric} (points)"
 
 
-def method_names(table: SuiteTable) -> tuple[str, ...]:
+def method_names(table: GroupTable) -> tuple[str, ...]:
     """What tells the methods of a table apart; the variant where there is one."""
     varied = any(row.run.apart for row, _ in table.lines)
     return tuple(name for name in METHOD if varied or name != "variant")
@@ -100,18 +100,18 @@ def _cell(row: Row | None) -> str:
     return shown + MARK if row.paired.significant else shown
 
 
-def to_csv(tables: Sequence[SuiteTable]) -> str:
+def to_csv(tables: Sequence[GroupTable]) -> str:
     """Raw numbers: of each set the score, its relation to the unpruned one, the mark."""
     names = dict.fromkeys(name for table in tables for name, _ in table.columns)
     kinds = ("", "_relative", "_significant")
     text = io.StringIO()
-    head = ["model", "suite", *METHOD, *(name + kind for name in names for kind in kinds)]
+    head = ["model", "group", *METHOD, *(name + kind for name in names for kind in kinds)]
     writer = csv.DictWriter(text, head, lineterminator="\n")
     writer.writeheader()
     for table in tables:
         for row, cells in table.lines:
             run = row.run
-            told = [table.model, table.suite, *(_told(run, name) for name in METHOD)]
+            told = [table.model, table.group, *(_told(run, name) for name in METHOD)]
             line: dict[str, object] = dict(zip(head, told, strict=False))
             for (name, _), cell in zip(table.columns, cells, strict=True):
                 line |= _raw(name, cell) if cell else {}
@@ -128,18 +128,18 @@ def _raw(name: str, row: Row) -> Mapping[str, object]:
     }
 
 
-def to_markdown(tables: Sequence[SuiteTable]) -> str:
+def to_markdown(tables: Sequence[GroupTable]) -> str:
     """Tables in GitHub's Markdown under headings, then the caption."""
     parts = []
     for table in tables:
         head = [*method_names(table), *("<br>".join(column) for column in table.columns)]
         rule = ["---" if name in WORDS else "---:" for name in head]
         shown = markdown_table([head, rule, *shown_cells(table)])
-        parts.append(f"## {table.suite} · {table.model}\n\n{shown}\n")
+        parts.append(f"## {table.group} · {table.model}\n\n{shown}\n")
     return ("".join(parts) + caption(tables)).replace(MARK, f"\\{MARK}") + "\n"
 
 
-def to_screen(tables: Sequence[SuiteTable], width: int) -> Group:
+def to_screen(tables: Sequence[GroupTable], width: int) -> Group:
     """The tables, each in parts no wider than the screen.
 
     Args:
@@ -149,13 +149,13 @@ def to_screen(tables: Sequence[SuiteTable], width: int) -> Group:
     return Group(*(part for table in tables for part in _parts(table, width)))
 
 
-def shown_cells(table: SuiteTable) -> list[list[str]]:
+def shown_cells(table: GroupTable) -> list[list[str]]:
     """Method and scores of each line."""
     names = method_names(table)
     return [[*_method(row, names), *map(_cell, cells)] for row, cells in table.lines]
 
 
-def _parts(table: SuiteTable, width: int) -> list[Table]:
+def _parts(table: GroupTable, width: int) -> list[Table]:
     method = method_names(table)
     lines = [[*method, *("\n".join(column) for column in table.columns)], *shown_cells(table)]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
@@ -167,8 +167,8 @@ def _width(cell: str) -> int:
     return max(map(len, cell.split("\n"))) + GAP
 
 
-def _drawn(table: SuiteTable, lines: Sequence[Sequence[str]]) -> Table:
-    title = escape(f"{table.suite} · {table.model} · by set")
+def _drawn(table: GroupTable, lines: Sequence[Sequence[str]]) -> Table:
+    title = escape(f"{table.group} · {table.model} · by set")
     drawn = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
     for head in lines[0]:
         justify: Literal["left", "right"] = "left" if head in WORDS else "right"
