@@ -17,8 +17,9 @@ ALLOWED = {
     "judges": {"core"},
     "engine": {"core"},
     "visualize": {"core"},
-    "evaluation": {"core", "engine"},
-    "report": {"core", "visualize"},
+    "results": {"core"},
+    "evaluation": {"core", "engine", "results"},
+    "report": {"core", "results", "visualize"},
     "integrations": {"core", "engine"},
 }
 HOMES = {

@@ -1,0 +1,154 @@
+"""Finished runs, read from their folders: typed, or as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from ivcp.core.errors import UserError
+from ivcp.results.comparability import differences, flatten
+from ivcp.results.prediction import Prediction, read_predictions
+from ivcp.results.schema import Results, RunInfo
+
+METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
+LARGEST = 64_000_000
+"""Most bytes of a `metrics.json`; more is none of ours."""
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run's folder and the contents of its `metrics.json`."""
+
+    folder: Path
+    results: Results
+
+    @property
+    def info(self) -> RunInfo:
+        """What the run was."""
+        return self.results.run
+
+    def predictions(self) -> list[Prediction]:
+        """Its predictions in dataset order.
+
+        Raises:
+            UserError: The file cannot be read, has a line that is no prediction, or a sample twice.
+        """
+        path = self.folder / PREDICTIONS
+        samples: dict[int, Prediction] = {}
+        for number, prediction in enumerate(read_predictions(path), 1):
+            if prediction is None:
+                raise UserError(f"{path} is damaged at line {number}.")
+            if samples.setdefault(prediction.index, prediction) is not prediction:
+                raise UserError(f"{path} holds the sample {prediction.id} twice.")
+        return [samples[index] for index in sorted(samples)]
+
+
+def read_results(path: Path) -> Results:
+    """The contents of a `metrics.json`.
+
+    Raises:
+        UserError: The file cannot be read, or is not the result of a run of this version.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing or is no file.")
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path} is not the result of a run: it is larger than 64 MB.")
+        return Results.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        reason = f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"
+        raise UserError(f"{path} is not the result of a run ({reason}).") from error
+
+
+def find_runs(paths: Iterable[str | Path]) -> tuple[list[FinishedRun], list[str]]:
+    """All finished runs in folders and in the folders below them.
+
+    Args:
+        paths: Run folders, parents of run folders, or `metrics.json` files.
+
+    Returns:
+        The runs in the order of their paths, and one sentence for each path that was left out.
+    """
+    runs: dict[Path, FinishedRun] = {}
+    problems: list[str] = []
+    for path in map(Path, paths):
+        files = [path] if path.is_file() else sorted(path.rglob(METRICS))
+        if not files:
+            what = "holds no finished run" if path.is_dir() else "does not exist"
+            problems.append(f"{path} {what}.")
+        for file in files:
+            if file.resolve() not in runs:
+                try:
+                    runs[file.resolve()] = FinishedRun(file.parent, read_results(file))
+                except UserError as error:
+                    problems.append(str(error))
+    return list(runs.values()), problems
+
+
+def find_baseline(run: RunInfo, runs: Iterable[FinishedRun]) -> FinishedRun | None:
+    """The latest unpruned run that is comparable with a run; None if there is none."""
+    same = [
+        other
+        for other in runs
+        if other.info.unpruned
+        and other.info.primary_metric.name == run.primary_metric.name
+        and not differences(other.info, run)
+    ]
+    return max(same, key=lambda other: other.info.date, default=None)
+
+
+def row(run: FinishedRun) -> dict[str, Any]:
+    """What a table says of a run; numbers are raw, times in milliseconds."""
+    info, results = run.info, run.results
+    names = ("model", "dataset", "pruner", "variant", "ratio", "layers", "unpruned", "samples")
+    primary = info.primary_metric
+    blocks = {"tokens": results.tokens, "efficiency": results.efficiency}
+    return {
+        **{name: getattr(info, name) for name in names},
+        "failed_samples": info.failed_samples,
+        "primary_metric": primary.name,
+        "value": primary.value,
+        "unit": primary.unit,
+        **{f"metrics.{name}": value for name, value in results.metrics.items()},
+        **flatten({name: block.model_dump() for name, block in blocks.items()}),
+        "date": info.date,
+        "folder": str(run.folder),
+    }
+
+
+def load_runs(folders: str | Path | Sequence[str | Path]) -> pd.DataFrame:
+    """Finished runs as a table, one row each.
+
+    Columns are names and settings (`model`, `pruner`, `ratio`, `layers`, ...), `value` of the
+    `primary_metric`, and all numbers of `metrics.json` by their dotted names
+    (`metrics.acc@0.5`, `tokens.keep_ratio`, `efficiency.language_prefill_ms.median`).
+
+    Args:
+        folders: Run folders, or parents of run folders.
+
+    Raises:
+        UserError: A `metrics.json` is not the result of a run, or there is none.
+    """
+    paths = [folders] if isinstance(folders, str | Path) else list(folders)
+    runs, problems = find_runs(paths)
+    if problems:
+        raise UserError(problems[0])
+    return pd.DataFrame([row(run) for run in runs])
+
+
+def load_predictions(folder: str | Path) -> pd.DataFrame:
+    """The predictions of a run as a table, one row a sample, columns as in `Prediction`.
+
+    Raises:
+        UserError: The folder holds no finished run, or its predictions cannot be read.
+    """
+    run = FinishedRun(Path(folder), read_results(Path(folder) / METRICS))
+    return pd.DataFrame([dict(prediction) for prediction in run.predictions()])

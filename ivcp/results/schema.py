@@ -1,0 +1,214 @@
+"""The contents of `metrics.json`: what a finished run measured, and what it was."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Number = Finite | None
+"""None where a value is undefined, e.g. the mean of no samples."""
+Unit = Literal["%", ""]
+"""Of a value: "%" for a fraction, "" for points."""
+
+
+class Schema(BaseModel):
+    """Base of all that is written: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Quartiles(Schema):
+    """Median and quartiles of a measurement over samples."""
+
+    median: Number = None
+    q1: Number = None
+    q3: Number = None
+
+
+class Tokens(Schema):
+    """Tokens, over all answered samples.
+
+    Attributes:
+        visual: Visual tokens of a sample, mean.
+        kept: Those that survive the last stage, mean.
+        keep_ratio: Visual tokens that survive the last stage, over all.
+        layer_average_ratio: Visual tokens that a decoder layer processed on average, over all.
+        prompt: Tokens of a prompt, mean.
+    """
+
+    visual: Number = None
+    kept: Number = None
+    keep_ratio: Number = None
+    layer_average_ratio: Number = None
+    prompt: Number = None
+
+
+class Efficiency(Schema):
+    """Memory, operations and times of the answered samples; times of a sample in milliseconds.
+
+    Attributes:
+        kv_cache_bytes: Bytes of the KV cache after prefill, mean per sample.
+        kv_cache_ratio: The same over those of the unpruned prompts.
+        prefill_flops_counted: Of one sample's prefill, as PyTorch dispatched them.
+        prefill_flops_counted_sample: Id of that sample.
+        prefill_flops_counted_to_formula: Counted over the formula's, for that sample.
+        prefill_flops_formula: Of the language model's prefill by formula, mean per sample.
+        prefill_flops_ratio: The same over those of the unpruned prompts.
+        vision_ms: Vision tower.
+        language_prefill_ms: Decoder layers in prefill, without pruning overhead.
+        pruning_overhead_ms: Choosing tokens and compacting states.
+        time_to_first_token_ms: From the call to the first token's logits.
+        decode_ms_per_token: Each further token.
+        tokens_per_second: Inside `generate`, added up over processes.
+        samples_per_second: All of the time but the warm-up, likewise.
+        seconds_by_process: How long each process predicted.
+        halved_batches: How often memory ran out.
+        peak_memory_bytes: Of the process that needed most.
+    """
+
+    kv_cache_bytes: Number = None
+    kv_cache_ratio: Number = None
+    prefill_flops_counted: Number = None
+    prefill_flops_counted_sample: str | None = None
+    prefill_flops_counted_to_formula: Number = None
+    prefill_flops_formula: Number = None
+    prefill_flops_ratio: Number = None
+    vision_ms: Quartiles = Quartiles()
+    language_prefill_ms: Quartiles = Quartiles()
+    pruning_overhead_ms: Quartiles = Quartiles()
+    time_to_first_token_ms: Quartiles = Quartiles()
+    decode_ms_per_token: Quartiles = Quartiles()
+    tokens_per_second: Number = None
+    samples_per_second: Number = None
+    seconds_by_process: tuple[Finite, ...] = ()
+    halved_batches: int = 0
+    peak_memory_bytes: Number = None
+
+
+class MetricInfo(Schema):
+    """The primary metric of a dataset.
+
+    Attributes:
+        name: Its key in `metrics`; of a task of a group, behind the task's name and a slash.
+        unit: Of its value.
+        metric: Dotted path of the class that scored; empty for a group, whose tasks have theirs.
+    """
+
+    name: str
+    unit: Unit = "%"
+    metric: str = ""
+
+
+class PrimaryMetric(MetricInfo):
+    """The value that stands for a run."""
+
+    value: Number = None
+
+
+class Judging(Schema):
+    """What a judging model had to do with the scores.
+
+    Attributes:
+        by: "model" if it scored any answer, else "rule".
+        reason: Why rules scored where a model should have; None if they did not.
+        wanted: Answers that the metric would have judged.
+        judged: Those that were.
+        unreadable: Those without a reply, or without a score in it.
+        account: The judge's own: calls, tokens, cost.
+    """
+
+    by: Literal["rule", "model"] = "rule"
+    reason: str | None = None
+    wanted: int = 0
+    judged: int = 0
+    unreadable: int = 0
+    account: dict[str, Any] = Field(default={})
+
+
+class Rotary(Schema):
+    """Rotary position embeddings of the decoder: inverse frequencies, and axes of positions."""
+
+    inverse_frequencies: tuple[Finite, ...]
+    axes: int
+
+
+class GitState(Schema):
+    """Commit of the package's repository, and whether tracked files differ from it."""
+
+    commit: str
+    dirty: bool
+
+
+class RunInfo(Schema):
+    """What a run was.
+
+    Attributes:
+        schema_version: Of this file.
+        model: Name of the model, as chosen.
+        pruner: Name of the pruner, as chosen.
+        dataset: Name of the dataset, as chosen.
+        variant: Other settings of the pruner, as typed.
+        ratio: Keep ratio that the pruner prunes to; what was measured where it has none.
+        layers: Decoder layers before which tokens are pruned.
+        unpruned: Whether the pruner prunes nowhere, so that the run is a baseline.
+        config: The whole resolved configuration.
+        versions: Of Python, the main libraries and this package.
+        git: State of the package's repository; None outside of one.
+        device: Name of the GPU, or "cpu".
+        dtype: Of the weights.
+        attention: Attention implementation.
+        rotary: Of the decoder; None where it does not tell.
+        processes: Number of processes that evaluated.
+        seconds: How long the run took.
+        batch_size: Samples a batch, or "auto".
+        samples: Number of scored samples.
+        failed_samples: Those that could not be run, and count as wrong.
+        date: When the run ended, ISO 8601 with time zone.
+        primary_metric: The value that stands for the run.
+        points: Names of metrics that are points, not fractions.
+        tasks: Primary metric of each task of a group, by the task's name.
+        notes: What a reader must know, one sentence each.
+        judge: What a judging model had to do with it.
+    """
+
+    schema_version: Literal[1] = 1
+    model: str
+    pruner: str
+    dataset: str
+    variant: str = ""
+    ratio: Number
+    layers: tuple[int, ...]
+    unpruned: bool
+    config: dict[str, Any]
+    versions: dict[str, str | None] = Field(default={})
+    git: GitState | None = None
+    device: str = ""
+    dtype: str = ""
+    attention: str = ""
+    rotary: Rotary | None = None
+    processes: int = 1
+    seconds: Number = None
+    batch_size: int | Literal["auto"] = 1
+    samples: int
+    failed_samples: int = 0
+    date: str = ""
+    primary_metric: PrimaryMetric
+    points: tuple[str, ...] = ()
+    tasks: dict[str, MetricInfo] = Field(default={})
+    notes: tuple[str, ...] = ()
+    judge: Judging = Judging()
+
+
+class Results(Schema):
+    """A finished run: `metrics.json`."""
+
+    metrics: dict[str, Number]
+    efficiency: Efficiency = Efficiency()
+    tokens: Tokens = Tokens()
+    run: RunInfo
+
+    def text(self) -> str:
+        """The file's contents."""
+        return self.model_dump_json(indent=2)
