@@ -34,7 +34,7 @@ def test_a_sweep_on_another_launcher(launcher, plugin, words, model, tmp_path) -
         [
             sys.executable, ROOT / "run.py", "-m", f"hydra/launcher={launcher}", *words,
             f"model.path={model}", "pruner=random", "pruner.layer=1,2", "trainer=cpu",
-            "logger=none", "workers=0", "limit=1", "pictures=0", "generation.max_new_tokens=1",
+            "logger=none", "workers=1", "limit=1", "pictures=0", "generation.max_new_tokens=1",
         ],
         cwd=tmp_path, capture_output=True, text=True, timeout=250,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -43,7 +43,7 @@ def test_a_sweep_on_another_launcher(launcher, plugin, words, model, tmp_path) -
     reports = [
         json.loads(path.read_text()) for path in tmp_path.glob("multirun/*/*/*/metrics.json")
     ]
-    assert sorted(report["run"]["layer"] for report in reports) == [1, 2]
+    assert sorted(report["run"]["layers"] for report in reports) == [[1], [2]]
 
 
 def test_jobs_of_a_cluster_are_configured() -> None:

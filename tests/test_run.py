@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from small import save_untrained
 
+from ivcp import load_runs
+
 ROOT = Path(__file__).parents[1]
 QUICK = ("trainer=cpu", "logger=none", "workers=0", "limit=2", "generation.max_new_tokens=3")
 
@@ -46,7 +48,7 @@ def test_a_run_from_the_command_line(model, tmp_path) -> None:
     report = json.loads(path.read_text())
     assert report["run"]["pruner"] == "random"
     assert report["tokens"]["keep_ratio"] == 0.25
-    assert report["run"]["config"]["pruner"]["layer"] == report["run"]["layer"]
+    assert report["run"]["layers"] == [report["run"]["config"]["pruner"]["layer"]]
     assert "acc@0.5" in done.stdout
     assert "Tip" not in done.stdout + done.stderr
     assert "GPU available" not in done.stdout + done.stderr
@@ -77,6 +79,15 @@ def test_a_sweep_names_its_folders_and_finds_its_baseline(model, run, tmp_path) 
         (["dataset.split=dev"], "split must be one of train, val, test; got 'dev'"),
         (["model.path=/no/such/folder"], "model.path must be an existing folder"),
         (["dataset.size=0"], "The dataset is empty"),
+        (["tuned=typo"], "tuned must be one of ivcp__llava15_published, sparsevlm__tiny; got typo"),
+        (["seed=99999999999"], "seed must be at most 4294967295; got 99999999999"),
+        (["generation.max_new_tokens=0"], "max_new_tokens must be a whole number of at least 1"),
+        (["generation.max_new_tokens=many"], "at least 1; got 'many'"),
+        (["+generation.no_such_argument=1"], "generate takes no argument 'no_such_argument'"),
+        (["+generation.return_dict_in_generate=true"], "return_dict_in_generate must be false"),
+        (["+generation.stop_strings=[x]"], "stop_strings needs a tokenizer"),
+        (["pruner=sparsevlm", "pruner.layers=4"], "layers must be a list"),
+        (["logger=wandb", "logger.project=team/pruning"], "logger.project must be a name"),
         (["limit=0"], "limit must be a whole number of at least 1"),
         (["nonsense=1"], "Could not override 'nonsense'"),
         (["ratio=[1"], "[1"),
@@ -93,6 +104,21 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(words, sentence, model, run) 
     assert sentence in told[0]
 
 
+def test_a_temperature_of_0_is_greedy(model, run, tmp_path) -> None:
+    words = ("generation.do_sample=true", "+generation.temperature=0", "hydra.run.dir=greedy")
+    code, _, err = run(model, *QUICK, *words)
+    assert code == 0, err
+
+
+def test_a_sweep_over_the_ratio_of_the_pruner_has_a_point_a_run(model, run, tmp_path) -> None:
+    """The command line's own `ratio` says nothing of what these runs prune to."""
+    code, _, err = run("-m", "pruner=random", "pruner.keep_ratio=0.5,0.3,0.1", model, *QUICK)
+    assert code == 0, err
+    table = load_runs(tmp_path / "multirun")
+    assert sorted(table["ratio"]) == [0.1, 0.3, 0.5]
+    assert sorted(table["tokens.keep_ratio"].round(1)) == [0.1, 0.3, 0.5]
+
+
 def test_a_sweep_goes_on_after_a_mistake(model, run, tmp_path) -> None:
     code, _, err = run("-m", "ratio=7,0.5", "pruner=random", model, *QUICK)
     assert code == 2
@@ -107,7 +133,7 @@ def test_a_defect_keeps_its_traceback(model, run, monkeypatch) -> None:
 
 
 def test_what_is_chosen_of_a_pruner_names_its_variant() -> None:
-    from run import variant
+    from ivcp.cli import variant
 
     chosen = ["ratio=0.3", "pruner=plus_ivc", "pruner@pruner.base=fastv", "pruner.base.layer=4"]
     chosen += [
@@ -132,9 +158,10 @@ def test_composed_methods_are_recorded_with_their_layers(run, model, tmp_path) -
     code, _, err = run("pruner=compose", "ratio=0.3", model, out, *QUICK)
     assert code == 0, err
     record = json.loads((tmp_path / "composed" / "metrics.json").read_text())["run"]
-    assert record["config"]["pruner"]["parts"]["second"]["layer"] == record["layer"] == 2
+    assert record["config"]["pruner"]["parts"]["second"]["layer"] == 2
+    assert record["layers"] == [2]
     more = ["pruner@pruner.parts.second=pyramiddrop", f"hydra.run.dir={tmp_path / 'more'}"]
     code, _, err = run("pruner=compose", "ratio=0.1", model, *more, *QUICK)
     assert code == 0, err
     record = json.loads((tmp_path / "more" / "metrics.json").read_text())["run"]
-    assert record["layer"] == [2, 3, 4]
+    assert record["layers"] == [2, 3, 4]

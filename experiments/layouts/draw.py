@@ -20,7 +20,6 @@ from ivcp import pruned
 from ivcp.core.layout import ImageLayout
 from ivcp.core.types import Sample
 from ivcp.datasets.scenes import make_scene
-from ivcp.results.prediction import on_original
 from ivcp.models.backports.deepseek_vl2_processing import PUBLISHED_TILES
 from ivcp.models.deepseekvl import DeepSeekVL
 from ivcp.models.deepseekvl2 import DeepSeekVL2
@@ -32,6 +31,7 @@ from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
 from ivcp.models.qwen3vl import Qwen3VL
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.ivcp import IVCPrune
+from ivcp.results.prediction import on_original
 from ivcp.visualize.overlay import draw_overlay
 
 HERE = Path(__file__).parent

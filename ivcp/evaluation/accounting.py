@@ -11,6 +11,7 @@ import numpy as np
 
 from ivcp.core.metric import AnswerMetric, class_path, to_frame
 from ivcp.core.pruner import Pruner
+from ivcp.evaluation.job import Parts
 from ivcp.evaluation.provenance import git_state, versions
 from ivcp.results.prediction import TIMES, Prediction
 from ivcp.results.schema import (
@@ -30,33 +31,28 @@ MEASURED = (*ABOUT_THE_MODEL, "processes", "seconds")
 
 
 def results_of(
+    parts: Parts,
     predictions: Sequence[Prediction],
     processes: Sequence[Mapping[str, Any]],
-    metric: AnswerMetric,
-    pruner: Pruner,
     *,
-    names: Mapping[str, str],
-    config: dict[str, Any],
+    judging: Judging,
     seconds: float,
     notes: Sequence[str],
-    judging: Judging,
     finished: Results | None = None,
 ) -> Results:
     """Metrics, efficiency, tokens, and what the run was.
 
     Args:
+        parts: What the run was made of.
         predictions: All of them, in dataset order; failed samples count as wrong.
         processes: Measurements of each process, as `PredictionWriter` leaves them.
-        metric: Scores.
-        pruner: Tells what the run pruned.
-        names: Names of "model", "pruner" and "dataset", and perhaps a "variant".
-        config: The whole resolved configuration.
-        seconds: How long the run took.
-        notes: What a reader must know.
         judging: What a judging model had to do with it.
+        seconds: How long the run took.
+        notes: What a reader must know, beside the notes of dataset and metric.
         finished: Results of the same run that had finished, if no sample ran anew; what it measured
             stands.
     """
+    metric, pruner, names = parts.metric, parts.pruner, parts.names
     answered = [prediction for prediction in predictions if prediction.failed is None]
     scored = [prediction.scored() for prediction in predictions]
     values = metric.values(scored)
@@ -82,18 +78,18 @@ def results_of(
             ratio=pruner.keep_ratio if _tells_ratio(pruner) else tokens.keep_ratio,
             layers=tuple(stage.layer for stage in pruner.stages()),
             unpruned=not pruner.stages(),
-            config=config,
+            config=parts.config,
             versions=versions(),
             git=git_state(),
             **measured,
-            batch_size=config["batch_size"],
+            batch_size=parts.config["batch_size"],
             samples=len(predictions),
             failed_samples=len(predictions) - len(answered),
             date=datetime.now().astimezone().isoformat(timespec="seconds"),
             primary_metric=PrimaryMetric(**dict(primary), value=metrics[primary.name]),
             points=tuple(name for name in metrics if metric.unit(name) != "%"),
             tasks={name: metric_info(task) for name, task in getattr(metric, "tasks", {}).items()},
-            notes=(*notes, *metric.notes(to_frame(scored))),
+            notes=(*getattr(parts.dataset, "notes", ()), *notes, *metric.notes(to_frame(scored))),
             judge=judging,
         ),
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from PIL import Image, ImageOps
 
 from ivcp.core.metric import AnswerMetric, ScoredAnswer
+from ivcp.evaluation.job import Job
 from ivcp.results.comparability import flatten
 from ivcp.results.files import full_disk_explained
 from ivcp.results.prediction import Prediction
@@ -61,35 +63,43 @@ class Tracker:
         self.logger, self.folder = logger, folder
 
     @classmethod
-    def start(
-        cls,
-        factory: Callable[..., Logger] | Mapping[str, Any] | None,
-        folder: RunFolder,
-        names: Mapping[str, Any],
-        config: Mapping[str, Any],
-    ) -> Tracker:
+    def start(cls, factory: Callable[..., Logger] | Mapping[str, Any] | None, job: Job) -> Tracker:
         """Make the logger and log what is known before the run.
 
         Args:
-            factory: Makes the logger when given `save_dir`, perhaps by way of `named`; None or
-                empty logs nowhere.
-            folder: The run's folder.
-            names: What tells the run from others.
-            config: The whole resolved configuration.
+            factory: Makes the logger when given `save_dir`, perhaps by way of `named`, which is
+                given what tells the run from others; None or empty logs nowhere.
+            job: The run.
 
         Raises:
             UserError: The logger refuses the run.
         """
         if not callable(factory):
-            return cls(None, folder)
-        named = getattr(factory, "named", None)
-        logger = (named(names) if named else factory)(save_dir=folder.path)
-        logger.log_hyperparams({**config, "names": dict(names)})
-        return cls(logger, folder)
+            return cls(None, job.folder)
+        pruner, named = job.parts.pruner, getattr(factory, "named", None)
+        layers = [stage.layer for stage in pruner.stages()]
+        names = {**job.parts.names, "ratio": pruner.keep_ratio, "layers": layers}
+        logger = (named(names) if named else factory)(save_dir=job.folder.path)
+        logger.log_hyperparams({**job.parts.config, "names": names})
+        return cls(logger, job.folder)
 
-    def watch(self, metric: AnswerMetric) -> Watch | None:
-        """Log the running metric until the returned watch is stopped."""
-        return None if self.logger is None else Watch(self.logger, self.folder, metric)
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Close the run as one that did not finish, if it was left by an error."""
+        if error is not None and self.logger is not None:
+            self.logger.finalize("failed")
+
+    @contextmanager
+    def watching(self, metric: AnswerMetric) -> Iterator[None]:
+        """Log the running metric inside the block."""
+        watch = None if self.logger is None else Watch(self.logger, self.folder, metric)
+        try:
+            yield
+        finally:
+            if watch is not None:
+                watch.stop()
 
     def finish(self, results: Results, predictions: Sequence[Prediction]) -> None:
         """Log all numbers, a summary, two tables and the overlays, and close the run.
@@ -119,11 +129,7 @@ class Tracker:
                 captions = [texts.get(_index(path), "") for path in paths]
                 logger.log_image("kept_tokens", [framed(path) for path in paths], caption=captions)
             logger.finalize("success")
-
-    def fail(self) -> None:
-        """Close the run as one that did not finish."""
-        if self.logger is not None:
-            self.logger.finalize("failed")
+        self.logger = None
 
 
 class Watch:

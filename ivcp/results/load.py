@@ -16,6 +16,8 @@ from ivcp.results.prediction import Prediction, read_predictions
 from ivcp.results.schema import Results, RunInfo
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
+ROOTS = (Path("outputs"), Path("multirun"))
+"""Where other runs are looked for."""
 LARGEST = 64_000_000
 """Most bytes of a `metrics.json`; more is none of ours."""
 
@@ -103,6 +105,38 @@ def find_baseline(run: RunInfo, runs: Iterable[FinishedRun]) -> FinishedRun | No
         and not differences(other.info, run)
     ]
     return max(same, key=lambda other: other.info.date, default=None)
+
+
+def baseline_for(run: FinishedRun, wanted: str | None) -> FinishedRun | None:
+    """The unpruned run that is shown beside a run.
+
+    Args:
+        run: The run.
+        wanted: None for none; "auto" for the latest comparable one; or a folder.
+
+    Raises:
+        UserError: The folder holds no finished run.
+    """
+    if wanted is None or (wanted == "auto" and run.info.unpruned):
+        return None
+    if wanted != "auto":
+        return read_baseline(wanted)
+    runs, _ = find_runs([root for root in ROOTS if root.is_dir()])  # damaged ones are no baseline
+    return find_baseline(run.info, runs)
+
+
+def read_baseline(folder: str) -> FinishedRun:
+    """The run of a folder.
+
+    Raises:
+        UserError: It holds no finished run.
+    """
+    try:
+        return FinishedRun(Path(folder), read_results(Path(folder) / METRICS))
+    except UserError as error:
+        raise UserError(
+            f"baseline must be null, auto, or the folder of a finished run: {error}"
+        ) from error
 
 
 def were_paired(run: FinishedRun, other: FinishedRun) -> bool:

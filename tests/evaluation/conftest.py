@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning
 import pytest
+from processes import make_server
 from small import save_untrained
 
 from ivcp.datasets.shapes import Shapes
@@ -64,3 +65,8 @@ def parts(family: Qwen25VL, tmp_path: Path) -> dict[str, Any]:
         },
         "folder": str(folder),
     }
+
+
+@pytest.fixture(scope="session")
+def server() -> Any:
+    return make_server()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
-import re
-import runpy
 import signal
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import end, start, wait_for_answers
 from test_distributed import outcome
 from test_judging import Grades, Script
 
@@ -269,61 +266,6 @@ def test_what_is_no_run_cannot_be_resumed(seven, tmp_path) -> None:
     config = {**seven["config"], "resume": str(tmp_path)}
     with pytest.raises(UserError, match="resume must be true, false or the folder of a run"):
         evaluate(**seven | {"config": config})
-
-
-def life(words: list[str], folder: Path) -> None:
-    """What a process does that a server has forked, the imports behind it."""
-    os.setsid()
-    os.chdir(folder)
-    said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(said, stream)
-    sys.argv = ["run.py", *words]
-    runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
-
-
-@pytest.fixture(scope="module")
-def server() -> Any:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [
-            "hydra", "ivcp.evaluation.evaluate", "ivcp.visualize.overlay", "ivcp.metrics.grounding",
-            "ivcp.models.qwen25vl", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
-        ]
-    )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # the server keeps it
-        warm = context.Process(target=int)
-        warm.start()
-        warm.join()
-    return context
-
-
-def start(server: Any, folder: Path, *words: str) -> Any:
-    process = server.Process(target=life, args=([*words, f"hydra.run.dir={folder}"], folder.parent))
-    process.start()
-    return process
-
-
-def end(process: Any, folder: Path) -> None:
-    process.join()
-    assert process.exitcode == 0, (folder.parent / "said").read_text()
-
-
-def indices(folder: Path) -> set[bytes]:
-    """Of the answers that are there; quicker than reading them."""
-    found: set[bytes] = set()
-    for file in folder.glob("predictions*.jsonl"):
-        with suppress(FileNotFoundError):  # a run that goes on moves them
-            found |= set(re.findall(rb'^{"index": (\d+)', file.read_bytes(), re.MULTILINE))
-    return found
-
-
-def wait_for_answers(process: Any, folder: Path, more: int, seconds: float = 300) -> None:
-    """Until there are so many more answers, or so much time has gone by."""
-    until, number = time.monotonic() + seconds, len(indices(folder)) + more
-    while process.is_alive() and len(indices(folder)) < number and time.monotonic() < until:
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,112 @@
+"""Everything that a run is made of, checked and cut into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+
+from ivcp.core.errors import UserError
+from ivcp.core.family import ModelFamily
+from ivcp.core.judge import Judge
+from ivcp.core.metric import AnswerMetric
+from ivcp.core.pruner import Pruner
+from ivcp.evaluation.callbacks import PredictionWriter, ProgressLine
+from ivcp.evaluation.data import Numbers, ReadableItems, SampleSource, cut
+from ivcp.evaluation.overlays import Draw
+from ivcp.evaluation.process import StopsBetweenBatches
+from ivcp.evaluation.settings import Settings
+from ivcp.evaluation.trainer import EndsWithFirst, make_trainer, on_gpus
+from ivcp.results.load import read_baseline
+from ivcp.results.run_folder import RunFolder
+
+MOST_ON_GPU, MOST_ON_CPU = 64, 8
+"""Samples of a batch that batch_size=auto tries first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a configuration names.
+
+    Attributes:
+        pruner: The method.
+        model: The family that loads the weights, here, and reads the answers.
+        dataset: The samples.
+        metric: Scores the answers.
+        judge: Scores answers that the metric's rules cannot; None leaves it to the rules.
+        draw: Draws the kept tokens of an image.
+        names: Names of "model", "pruner" and "dataset" for the record, and perhaps a "variant".
+        config: The whole resolved configuration, for the record; evaluation itself follows the
+            keys that `Settings` has.
+    """
+
+    pruner: Pruner
+    model: ModelFamily
+    dataset: SampleSource
+    metric: AnswerMetric
+    judge: Judge | None
+    draw: Draw
+    names: Mapping[str, str]
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that can start.
+
+    Attributes:
+        parts: What it is made of.
+        settings: How it goes.
+        items: The samples that it takes.
+        batches: Indices of the samples of each batch.
+        folder: Where its files are.
+        trainer: Runs its processes.
+        stop: Listens to signals.
+    """
+
+    parts: Parts
+    settings: Settings
+    items: ReadableItems
+    batches: Sequence[Numbers]
+    folder: RunFolder
+    trainer: lightning.Trainer
+    stop: StopsBetweenBatches
+
+
+def prepare(
+    parts: Parts,
+    trainer: Callable[..., lightning.Trainer],
+    folder: RunFolder,
+    stop: StopsBetweenBatches,
+    sweep: bool,
+) -> Job:
+    """Check the settings, make the trainer, and cut the dataset into batches.
+
+    Args:
+        parts: What the run is made of.
+        trainer: Makes the trainer when given `callbacks` and `logger`.
+        folder: The run's.
+        stop: Listens to signals.
+        sweep: Whether this is one of several runs of a process.
+
+    Raises:
+        UserError: A setting is wrong, the dataset is empty, or the trainer cannot be used.
+    """
+    settings = Settings.of(parts.config)
+    lightning.seed_everything(settings.seed, verbose=False)
+    if settings.limit is not None and hasattr(parts.dataset, "tasks"):
+        raise UserError(
+            "limit would cut off whole tasks of a group; use dataset.limit_each="
+            f"{settings.limit} instead."
+        )
+    items = ReadableItems(parts.dataset, settings.limit)
+    if settings.baseline not in (None, "auto"):
+        read_baseline(settings.baseline)
+    callbacks = [PredictionWriter(folder.path), EndsWithFirst(), ProgressLine(), stop]
+    made = make_trainer(trainer, callbacks, sweep, getattr(parts.model, "device_map", None))
+    size = settings.batch_size
+    if size == "auto":
+        size = MOST_ON_GPU if on_gpus(made) else MOST_ON_CPU
+    return Job(parts, settings, items, cut(len(items), size), folder, made, stop)
