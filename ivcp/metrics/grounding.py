@@ -86,11 +86,8 @@ class GroundingMetrics(AnswerMetric):
         return box_iou(None if parsed is None else as_box(parsed), as_box(sample.answer))
 
     def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
-        """A hit is an IoU of at least one half; a unit is a photo, whose expressions are alike."""
-        hits = super().sufficient_statistics(scored.assign(score=self.right(scored)))
-        photos = scored.get("coco_id", pd.Series(index=scored.index, dtype=object))
-        alone = pd.Series([f"row {n}" for n in range(len(scored))], index=scored.index)
-        return hits.groupby(photos.fillna(alone).astype(str), sort=False).sum()
+        """A hit is an IoU of at least one half; a unit is an image with all its expressions."""
+        return super().sufficient_statistics(scored.assign(score=self.right(scored)))
 
     def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`acc@0.1` ... `acc@0.9`, `mean_iou`, `center_acc`, `unparsed_rate`."""
