@@ -14,15 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ivcp.core.types import Answer, Box, Sample
+from ivcp.core.types import IMAGE_ID, Answer, Box, Sample
 
 ToBox: TypeAlias = Callable[[str], Box | None]
 """Reads the first box of a text, in pixels of the original image; None if there is none."""
 
 Statistics: TypeAlias = npt.NDArray[np.float64]
-IMAGE_ID = "image_id"
-"""Label with the same text for all questions about one image."""
-
 RIGHT = 0.5
 """Score from which an answer counts as right where a yes or no is needed, as in McNemar's test."""
 

@@ -19,6 +19,12 @@ Box = tuple[float, float, float, float]
 Answer: TypeAlias = str | Box | tuple[str, ...]
 """A ground truth (several texts: any of them is right), or what was read from a model's text."""
 
+IMAGE_ID = "image_id"
+"""Label with the same text for all questions about one image."""
+
+BOX_BEYOND_IMAGE = "box_beyond_image"
+"""Label of a sample whose true box reaches beyond its image."""
+
 Task = Literal["grounding", "yes_no", "multiple_choice", "open_ended"]
 """What an answer is: a box, the word yes or no, the letter of an option, or free text."""
 
@@ -41,8 +47,8 @@ class Sample:
             their own; empty if it has none.
         benchmark: Published name of the benchmark ("MMBench_DEV_EN_V11"); model families word some
             in their own way. Empty for a dataset of no such name.
-        labels: What results are broken down by ("category", "split", ...), and "image_id", which is
-            the same for all questions about one image.
+        labels: What results are broken down by ("category", "split", ...), `IMAGE_ID` and
+            `BOX_BEYOND_IMAGE`.
         verbatim: Whether the prompt is the question as it stands, without the family's wording.
     """
 

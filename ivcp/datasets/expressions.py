@@ -15,9 +15,6 @@ from ivcp.datasets.data_root import image_file, user_path
 
 COCO_FILE = re.compile(r"COCO_train2014_0*(\d+)")
 
-TOLERANCE = 1.0
-"""Pixels by which a box may reach beyond its image, since sources round boxes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Expression:
@@ -40,15 +37,6 @@ class Expression:
     image: str | int
     coco_id: str
     broken: str = ""
-
-    @property
-    def leaves_image(self) -> bool:
-        """Whether the box reaches beyond the annotated image by more than `TOLERANCE`."""
-        if self.box is None or self.size is None:
-            return False
-        x1, y1, x2, y2 = self.box
-        width, height = self.size
-        return min(x1, y1, width - x2, height - y2) < -TOLERANCE
 
 
 class Source(Protocol):

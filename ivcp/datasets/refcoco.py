@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +12,7 @@ from PIL import Image
 
 from ivcp.core.errors import UserError
 from ivcp.core.pixels import decode
-from ivcp.core.types import BrokenSample, Sample, Task
+from ivcp.core.types import BOX_BEYOND_IMAGE, IMAGE_ID, Box, BrokenSample, Sample, Task
 from ivcp.datasets import hf_rows, mdetr, release, unc
 from ivcp.datasets.cells import image_id
 from ivcp.datasets.data_root import data_root, user_path
@@ -22,6 +20,9 @@ from ivcp.datasets.expressions import Expression, ListedExpressions, Source, fin
 
 Name = Literal["refcoco", "refcocoplus", "refcocog"]
 Annotations = Literal["mdetr", "release", "unc", "hub"]
+
+TOLERANCE = 1.0
+"""Pixels by which a box may reach beyond its image, because sources round boxes."""
 
 PUBLISHED: dict[str, tuple[str, str, tuple[str, ...]]] = {  # title, scheme, splits
     "refcoco": ("RefCOCO", "unc", ("val", "testA", "testB")),
@@ -36,8 +37,8 @@ class RefCOCO:
 
     The prompt has an expression as the source has it. An expression without a text or box, or whose
     image is absent, damaged or of another size than annotated, makes a `BrokenSample`. Nothing is
-    read before the first `len` or index. Label "image_id": what the expressions of one image have
-    in common, COCO's number where the source has it.
+    read before the first `len` or index. Labels: `IMAGE_ID`, COCO's number where the source has
+    it, and `BOX_BEYOND_IMAGE`.
 
     Attributes:
         task: "grounding".
@@ -105,21 +106,17 @@ class RefCOCO:
         """The split's name in the release and VLMEvalKit, as "RefCOCO+_testA"."""
         return f"{PUBLISHED[self.name][0]}_{self.split}"
 
-    @cached_property
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results must know about the files."""
-        notes = []
-        if self.expressions not in (None, len(self)):
-            notes.append(
-                f"The source {self.source} has {len(self):,} expressions of {self.benchmark}, "
-                f"{self.expressions:,} are published."
-            )
-        if count := sum(expression.leaves_image for expression in self._readable()):
-            notes.append(
-                f"{count:,} of {len(self):,} boxes of {self.benchmark} reach beyond their image; "
-                "they are scored as they are."
-            )
-        return (*notes, *getattr(self._source, "notes", ()))
+        notes: tuple[str, ...] = getattr(self._source, "notes", ())
+        if self.expressions in (None, len(self)):
+            return notes
+        return (
+            f"The source {self.source} has {len(self):,} expressions of {self.benchmark}, "
+            f"{self.expressions:,} are published.",
+            *notes,
+        )
 
     @cached_property
     def identity(self) -> str:
@@ -157,23 +154,19 @@ class RefCOCO:
             question=expression.text,
             answer=expression.box or "",
             benchmark=self.benchmark,
-            labels={"image_id": expression.coco_id} if expression.coco_id else {},
+            labels={IMAGE_ID: expression.coco_id} if expression.coco_id else {},
         )
         try:
             if expression.broken:
                 raise UserError(expression.broken)
             encoded = self._source.encoded_image(expression)
             name = encoded if isinstance(encoded, bytes) else str(encoded)
-            sample = replace(sample, labels={"image_id": image_id(name), **sample.labels})
-            return replace(sample, images=(_annotated_image(encoded, expression),))
+            sample = replace(sample, labels={IMAGE_ID: image_id(name), **sample.labels})
+            image = _annotated_image(encoded, expression)
+            beyond = {BOX_BEYOND_IMAGE: "yes"} if reaches_beyond(expression.box, image.size) else {}
+            return replace(sample, images=(image,), labels={**sample.labels, **beyond})
         except Exception as error:  # whatever is wrong with one sample must not end a run
             raise BrokenSample(sample) from error
-
-    def _readable(self) -> Iterator[Expression]:
-        """The expressions whose rows can be read."""
-        for number in range(len(self)):
-            with suppress(UserError):  # its sample will fail with this error
-                yield self._source[number]
 
     @cached_property
     def _source(self) -> Source:
@@ -200,6 +193,16 @@ class RefCOCO:
         usual = root / "train2014"
         nested = root / "coco" / "train2014"
         return nested if nested.is_dir() and not usual.is_dir() else usual
+
+
+def reaches_beyond(box: Box | None, size: tuple[int, int]) -> bool:
+    """Whether a box reaches beyond an image of that width and height by more than `TOLERANCE`.
+
+    >>> reaches_beyond((0, 0, 10.5, 9), (10, 9)), reaches_beyond((-2, 0, 10, 9), (10, 9))
+    (False, True)
+    """
+    x1, y1, x2, y2 = box or (0, 0, 0, 0)
+    return min(x1, y1, size[0] - x2, size[1] - y2) < -TOLERANCE
 
 
 def _annotated_image(encoded: bytes | Path, expression: Expression) -> Image.Image:

@@ -12,7 +12,7 @@ from typing import get_args
 
 from ivcp.core.errors import UserError
 from ivcp.core.pixels import decode
-from ivcp.core.types import Answer, BrokenSample, Sample, Task
+from ivcp.core.types import IMAGE_ID, Answer, BrokenSample, Sample, Task
 from ivcp.datasets.annotation_values import caption_problem
 from ivcp.datasets.cells import SHORT, decode_base64, image_id, read_list
 from ivcp.datasets.data_root import data_root, image_file, user_path
@@ -20,7 +20,7 @@ from ivcp.datasets.download import fetch
 from ivcp.datasets.tsv_rows import RowFile
 
 LABELS = ("category", "l2-category", "split", "source", "image_path")
-"""Columns that become labels of a sample, beside "index" and what `image_id` gives."""
+"""Columns that become labels of a sample, beside "index" and `IMAGE_ID`."""
 
 OTHER = "Other Answers"
 """Second option of an open question among multiple-choice ones, in VLMEvalKit's words."""
@@ -118,7 +118,7 @@ class TsvBenchmark:
         sample = self._question(row)
         try:
             cell = self._image_cell(row, where)
-            sample = replace(sample, labels={**sample.labels, "image_id": image_id(cell)})
+            sample = replace(sample, labels={**sample.labels, IMAGE_ID: image_id(cell)})
             check_sample(sample, where)
             encoded = [self._encoded(text) for text in read_list(cell) or (cell,)]
             return replace(sample, images=tuple(map(decode, encoded)))

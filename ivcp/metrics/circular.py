@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ivcp.core.metric import IMAGE_ID, by_label, unparsed_rate
+from ivcp.core.metric import by_label, unparsed_rate
+from ivcp.core.types import IMAGE_ID
 from ivcp.metrics.multiple_choice import LABELS, MultipleChoiceMetrics
 
 NUMBER = r"[0-9]{1,18}"

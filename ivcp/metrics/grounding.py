@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from ivcp.core.metric import AnswerMetric, ToBox, unparsed_rate
-from ivcp.core.types import Answer, Box, Sample
+from ivcp.core.types import BOX_BEYOND_IMAGE, Answer, Box, Sample
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -88,6 +88,16 @@ class GroundingMetrics(AnswerMetric):
     def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
         """A hit is an IoU of at least one half; a unit is an image with all its expressions."""
         return super().sufficient_statistics(scored.assign(score=self.right(scored)))
+
+    def notes(self, scored: pd.DataFrame) -> Sequence[str]:
+        """How many true boxes reach beyond their image."""
+        count = int(scored[BOX_BEYOND_IMAGE].notna().sum()) if BOX_BEYOND_IMAGE in scored else 0
+        if not count:
+            return ()
+        return (
+            f"{count:,} of {len(scored):,} true boxes reach beyond their image; they are scored as "
+            "they are.",
+        )
 
     def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`acc@0.1` ... `acc@0.9`, `mean_iou`, `center_acc`, `unparsed_rate`."""

@@ -28,9 +28,11 @@ from test_unc import write_unc
 from torch.utils.data import DataLoader
 
 from ivcp.core.errors import UserError
+from ivcp.core.metric import ScoredAnswer, to_frame
 from ivcp.core.types import BrokenSample, Sample
 from ivcp.datasets.refcoco import RefCOCO
 from ivcp.evaluation.data import Item, ReadableItems
+from ivcp.metrics.grounding import GroundingMetrics
 
 PUBLISHED = {  # yaml -> name of the file, benchmark, published number of expressions
     "refcoco_val": ("finetune_refcoco_val.json", "RefCOCO_val", 10834),
@@ -128,9 +130,8 @@ def test_the_resized_frame_is_declared(root) -> None:
     with pytest.raises(UserError, match=r"Expected the file .*RefCOCO_testA\.tsv"):
         len(split(root, source="release"))
     own = str(root / "RefCOCO_testA_for_qwen25vl.tsv")
-    beyond, frame = split(root, source="release", annotations=own).notes
-    assert "1 of 7 boxes of RefCOCO_testA reach beyond their image" in beyond
-    assert "whole numbers" in frame
+    (note,) = split(root, source="release", annotations=own).notes
+    assert "whole numbers" in note
 
 
 @pytest.mark.parametrize(
@@ -238,15 +239,22 @@ def test_an_expression_without_a_text_is_a_broken_sample(root, caption) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bbox", "count"),
-    [([0, 0, 64, 48], 0), ([0, 0, 64.9, 48], 0), ([0, 0, 66, 48], 1), ([-2, 0, 9, 9], 1),
-     ([60, 40, 1, 99], 1), ([500, 500, 9, 9], 1), (None, 0)],
+    ("bbox", "beyond"),
+    [
+        ([0, 0, 64, 48], False), ([0, 0, 64.9, 48], False), ([0, 0, 66, 48], True),
+        ([-2, 0, 9, 9], True), ([60, 40, 1, 99], True), ([500, 500, 9, 9], True),
+    ],
 )  # fmt: skip
-def test_boxes_that_reach_beyond_their_image_are_counted(root, bbox, count) -> None:
-    notes = changed(root, bbox=bbox).notes
-    assert [note for note in notes if "beyond" in note] == count * [
-        "1 of 7 boxes of RefCOCO_testA reach beyond their image; they are scored as they are."
+def test_boxes_that_reach_beyond_their_image_are_counted(root, bbox, beyond) -> None:
+    samples = asked(changed(root, bbox=bbox))
+    assert ["box_beyond_image" in sample.labels for sample in samples] == [
+        number == 1 and beyond for number in range(7)
     ]
+    scored = [ScoredAnswer(None, sample.answer, 0.0, sample.labels) for sample in samples]
+    notes = GroundingMetrics().notes(to_frame(scored))
+    assert notes == beyond * (
+        "1 of 7 true boxes reach beyond their image; they are scored as they are.",
+    )
 
 
 def test_an_image_elsewhere_needs_a_setting(root) -> None:
