@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from hydra.utils import instantiate
-from kit_rows import judge, recorded, values_of
 from PIL import Image
+from recorded_answers import recorded, score_answer
 from test_conf import composed
 
 from ivcp.core.metric import AnswerMetric
@@ -27,16 +27,16 @@ FILES = {  # dataset -> file of recorded answers and verdicts of the same kind
 NOT_IN_A_FILE = {"prediction", "mode", "answers", "g_index"}
 
 
-def picture() -> str:
+def encoded_image(seed: int = 0) -> str:
     file = io.BytesIO()
-    Image.effect_noise((9, 7), 60).save(file, "PNG")
+    Image.new("RGB", (9, 7), (seed, 90, 20)).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
 def benchmark_file(path: Path, rows: list[dict[str, Any]]) -> Path:
     """A TSV as VLMEvalKit has it: pandas writes it, each row carries its image."""
     frame = pd.DataFrame(rows).drop(columns=list(NOT_IN_A_FILE), errors="ignore")
-    frame["image"] = picture()
+    frame["image"] = encoded_image()
     if "prompt" not in frame:
         frame["prompt"] = frame["question"]  # only CV-Bench has it
     frame.to_csv(path, sep="\t", index=False)
@@ -59,8 +59,8 @@ def test_a_file_in_the_real_format_is_scored_as_upstream_scores_it(name, tmp_pat
         sample = dataset[index]
         assert sample.labels["index"] == str(row["input"]["index"])
         assert sample.images[0].mode == "RGB"
-        judged.append(judge(metric, sample, str(row["input"]["prediction"])))
-    values = values_of(metric, judged)
+        judged.append(score_answer(metric, sample, str(row["input"]["prediction"])))
+    values = metric.values(judged)
     scores = [one.score for one in judged]
     told = [row["upstream"] for row in golden["rows"]]
     if FILES[name] == "pope":
@@ -94,8 +94,10 @@ def test_cv_bench_is_asked_in_its_own_words_and_averaged_over_sources(tmp_path) 
     ]  # fmt: skip
     dataset, metric = load("cvbench2d", benchmark_file(tmp_path / "set.tsv", rows))
     assert dataset[0].prompt == "How many? (A) 1 (B) 2"
-    judged = [judge(metric, dataset[n], text) for n, text in enumerate(("(A)", "(B)", "(A)"))]
-    assert values_of(metric, judged)["mean_over_sources"] == 0.75
+    judged = [
+        score_answer(metric, dataset[n], text) for n, text in enumerate(("(A)", "(B)", "(A)"))
+    ]
+    assert metric.values(judged)["mean_over_sources"] == 0.75
 
 
 def test_mm_vet_without_a_judge_wants_the_words(tmp_path) -> None:
@@ -104,8 +106,8 @@ def test_mm_vet_without_a_judge_wants_the_words(tmp_path) -> None:
         {"index": "v1_1", "question": "Animal?", "answer": "hare <OR> rabbit", "category": "rec"},
     ]
     dataset, metric = load("mmvet", benchmark_file(tmp_path / "set.tsv", rows))
-    judged = [judge(metric, dataset[0], "-5, -1"), judge(metric, dataset[1], "a dog")]
-    values = values_of(metric, judged)
+    judged = [score_answer(metric, dataset[0], "-5, -1"), score_answer(metric, dataset[1], "a dog")]
+    values = metric.values(judged)
     assert metric.judged_by == "model"
     assert (values["grade"], values["capability/math"], values["capability/rec"]) == (0.5, 1, 0)
 
@@ -117,8 +119,8 @@ def test_mmmu_has_open_questions_among_the_others(tmp_path) -> None:
     ]
     dataset, metric = load("mmmu_dev_val", benchmark_file(tmp_path / "set.tsv", rows))
     assert dataset[1].options == ("7", "Other Answers")
-    judged = [judge(metric, dataset[0], "A"), judge(metric, dataset[1], "It is 7")]
-    values = values_of(metric, judged)
+    judged = [score_answer(metric, dataset[0], "A"), score_answer(metric, dataset[1], "It is 7")]
+    values = metric.values(judged)
     assert (values["split/dev"], values["split/validation"], values["accuracy"]) == (0, 1, 1)
 
 

@@ -55,8 +55,8 @@ def write(path: Path, gigabytes: float) -> None:
 def child(step: str, folder: Path) -> dict[str, float]:
     """Do one step; its seconds, those of a row where rows are read, and the peak of memory."""
     start = time.perf_counter()
-    from ivcp.datasets.rows import RowFile
     from ivcp.datasets.tsv import TsvBenchmark
+    from ivcp.datasets.tsv_rows import RowFile
 
     told = {"seconds": time.perf_counter() - start}
     dataset = TsvBenchmark(name=NAME, task="multiple_choice", url="", root=str(folder))

@@ -17,7 +17,7 @@ from transformers import (
 
 from ivcp.core.types import Sample
 from ivcp.datasets.scenes import SHAPES, SIDE, make_scene
-from ivcp.datasets.shapes import ask
+from ivcp.datasets.shapes import draw_question
 from ivcp.models.qwen25vl import Qwen25VL
 
 SPECIAL = (
@@ -61,7 +61,7 @@ def corpus() -> Iterator[str]:
         scene = make_scene(0, "train", index)
         rng = np.random.default_rng(index)
         for task in ("grounding", "yes_no", "multiple_choice"):
-            question = ask(scene, task, rng)
+            question = draw_question(scene, task, rng)
             yield Qwen25VL().ask(
                 Sample(id="", task=task, images=(), question=question.text, answer="",
                        options=question.options)

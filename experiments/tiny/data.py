@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 from experiments.tiny.build import answer_text
 from ivcp.core.types import Sample, Task
 from ivcp.datasets.scenes import COLORS, SHAPES, SIDE, SIZES, Scene, make_scene
-from ivcp.datasets.shapes import ask
+from ivcp.datasets.shapes import draw_question
 from ivcp.models.qwen25vl import Qwen25VL
 
 CELL = 16  # pixels of a visual token
@@ -92,7 +92,7 @@ class PackedScenes(Dataset[Packed]):
         tasks: list[Task] = ["yes_no"]
         tasks += ["grounding"] * self.referring + ["multiple_choice"] * self.counting
         for number, task in enumerate(tasks, start=1):
-            question = ask(scene, task, rng)
+            question = draw_question(scene, task, rng)
             sample = Sample(
                 id="", task=question.task, images=(), question=question.text, answer="",
                 options=question.options,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ivcp.core.types import Answer, Box, Sample
+from ivcp.core.types import IMAGE_ID, Answer, Box, Sample
 
 ToBox: TypeAlias = Callable[[str], Box | None]
 """Reads the first box of a text, in pixels of the original image; None if there is none."""
@@ -63,7 +63,7 @@ class AnswerMetric(ABC):
 
     @abstractmethod
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> Answer | None:
-        """What the text answers; None if it answers nothing that can be judged.
+        """What the text answers; None if it answers nothing that can be scored.
 
         Args:
             prediction: The model's text.
@@ -77,7 +77,7 @@ class AnswerMetric(ABC):
 
     @abstractmethod
     def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
-        """The values of a whole set; NaN where undefined, e.g. the mean of no samples.
+        """The values of a dataset; NaN where undefined, e.g. the mean of no samples.
 
         Fractions in [0, 1], unless `unit` says otherwise. A break-down is named
         "label/value of the label" ("category/landmark"); tables on screen leave it out.
@@ -88,26 +88,27 @@ class AnswerMetric(ABC):
         """
 
     def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
-        """What each independent unit of a set adds to the sums that the primary metric is made of.
+        """What each bootstrap unit adds to the sums that the primary metric is made of.
 
-        Resampling its rows is how a confidence interval is had. A unit is a sample, unless answers
-        count together (the rotations of a question, the questions about an image).
+        Confidence intervals come from resampling the rows. Answers about one image depend on each
+        other, so a unit is an image, unless answers count together otherwise (MME, HallusionBench).
 
         Returns:
             One row a unit, in an order that depends on the samples alone.
         """
-        return pd.DataFrame({"score": scored["score"].astype(float), "samples": 1.0})
+        counts = pd.DataFrame({"score": scored["score"].astype(float), "samples": 1.0})
+        return sum_by_image(counts, scored)
 
     def primary_value(self, sums: Statistics) -> Statistics:
         """(...) primary metric from (..., columns of `sufficient_statistics`) sums."""
         return divided(sums[..., 0], sums[..., 1])
 
     def right(self, scored: pd.DataFrame) -> pd.Series[bool]:
-        """Whether each thing that can be right or wrong is right; the scores' half decides."""
+        """Whether each answer (or question, where answers count together) is right."""
         return scored["score"] >= RIGHT
 
     def judge_prompt(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
-        """What to ask a judging model about an answer; None where the rule's verdict stands.
+        """The prompt for a judging model; None where the rule's score stands.
 
         Args:
             prediction: The model's text.
@@ -117,8 +118,8 @@ class AnswerMetric(ABC):
         return None
 
     def parse_judge_reply(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
-        """What was parsed and its score, from a judging model's reply; None if it tells nothing."""
-        raise NotImplementedError("This metric asks no judge.")
+        """What was parsed and its score, from a judging model's reply; None if it has neither."""
+        raise NotImplementedError("This metric has no prompt for a judge.")
 
     def notes(self, scored: pd.DataFrame) -> Sequence[str]:
         """What a reader of the values must know, in sentences."""
@@ -133,11 +134,28 @@ class AnswerMetric(ABC):
         return dict(self.summarize(to_frame(answers)))
 
 
-def divided(part: Statistics, whole: Statistics) -> Statistics:
-    """`part / whole`; NaN where the whole is 0."""
+def divided(numerator: Statistics, denominator: Statistics) -> Statistics:
+    """The quotient; NaN where the denominator is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        quotient: Statistics = np.where(whole == 0, np.nan, part / whole)
+        quotient: Statistics = np.where(denominator == 0, np.nan, numerator / denominator)
     return quotient
+
+
+def sum_by_image(statistics: pd.DataFrame, scored: pd.DataFrame) -> pd.DataFrame:
+    """One row an image, in order of appearance; an answer without an image's label stays alone.
+
+    Args:
+        statistics: One row an answer.
+        scored: The answers with their labels.
+
+    >>> scored = pd.DataFrame({"image_id": ["a", None, "a", None]})
+    >>> sum_by_image(pd.DataFrame({"score": [1.0, 2.0, 4.0, 8.0]}), scored)["score"].tolist()
+    [5.0, 2.0, 8.0]
+    """
+    labels = scored.get(IMAGE_ID, pd.Series(index=scored.index, dtype=object))
+    images = pd.factorize(labels)[0]
+    images = np.where(images < 0, len(images) + np.arange(len(images)), images)
+    return statistics.groupby(images, sort=False).sum()
 
 
 def class_path(metric: AnswerMetric) -> str:
@@ -157,9 +175,9 @@ def find_metric(path: str) -> AnswerMetric:
     """
     module, _, name = path.rpartition(".")
     package = import_module(METRICS)
-    known = {f"{METRICS}.{one.name}" for one in iter_modules(package.__path__)}
-    known |= {point.module for point in entry_points(group=METRICS) if point.attr == name}
-    kind = getattr(import_module(module), name, None) if module in known else None
+    modules = {f"{METRICS}.{entry.name}" for entry in iter_modules(package.__path__)}
+    modules |= {point.module for point in entry_points(group=METRICS) if point.attr == name}
+    kind = getattr(import_module(module), name, None) if module in modules else None
     if not (isinstance(kind, type) and issubclass(kind, AnswerMetric)):
         raise LookupError(f"{path} is no metric of ivcp.metrics, nor an entry point of that group.")
     try:
@@ -171,8 +189,8 @@ def find_metric(path: str) -> AnswerMetric:
 def to_frame(answers: Iterable[ScoredAnswer]) -> pd.DataFrame:
     """Answers as `AnswerMetric.summarize` takes them."""
     rows: list[dict[str, Any]] = [
-        {**one.labels, "parsed": one.parsed, "answer": one.answer, "score": one.score}
-        for one in answers
+        {**scored.labels, "parsed": scored.parsed, "answer": scored.answer, "score": scored.score}
+        for scored in answers
     ]
     columns = dict.fromkeys(["parsed", "answer", "score", *(key for row in rows for key in row)])
     data = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in columns}

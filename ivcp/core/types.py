@@ -19,8 +19,14 @@ Box = tuple[float, float, float, float]
 Answer: TypeAlias = str | Box | tuple[str, ...]
 """A ground truth (several texts: any of them is right), or what was read from a model's text."""
 
+IMAGE_ID = "image_id"
+"""Label with the same text for all questions about one image."""
+
+BOX_BEYOND_IMAGE = "box_beyond_image"
+"""Label of a sample whose true box reaches beyond its image."""
+
 Task = Literal["grounding", "yes_no", "multiple_choice", "open_ended"]
-"""What is asked for: a box, the word yes or no, the letter of an option, words of one's own."""
+"""What an answer is: a box, the word yes or no, the letter of an option, or free text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +35,21 @@ class Sample:
 
     Attributes:
         id: Unique in its dataset and stable over runs, machines and dataset order.
-        task: What is asked for; decides prompt, parser and metric.
+        task: What an answer is; decides prompt, parser and metric.
         images: RGB images, in the order in which the prompt shows them.
         question: The referring expression for grounding, the bare question otherwise.
         answer: Ground truth: a `Box` in pixels of the original image, "Yes" / "No", the letter of
             the right option, or one or more accepted texts.
         options: Texts of the options A, B, C, ... of a multiple-choice question; an empty one is no
             option.
-        hint: What a multiple-choice question tells beforehand.
-        prompt: The set's own wording of the whole question, for model families without words of
+        hint: The hint before a multiple-choice question.
+        prompt: The benchmark's own wording of the complete question, for model families without
             their own; empty if it has none.
-        benchmark: Published name of the set ("MMBench_DEV_EN_V11"); model families word some sets
-            in their own way. Empty for a set of no such name.
-        labels: What results are broken down by ("category", "split", ...).
-        verbatim: Whether the question is put to the model as it stands, without the family's words.
+        benchmark: Published name of the benchmark ("MMBench_DEV_EN_V11"); model families word some
+            in their own way. Empty for a dataset of no such name.
+        labels: What results are broken down by ("category", "split", ...), `IMAGE_ID` and
+            `BOX_BEYOND_IMAGE`.
+        verbatim: Whether the prompt is the question as it stands, without the family's wording.
     """
 
     id: str
@@ -59,7 +66,7 @@ class Sample:
 
 
 class BrokenSample(Exception):  # noqa: N818 (it carries a sample, not a mistake of ours)
-    """A sample that cannot be asked, with all that is known of it; it will count as wrong.
+    """A sample that no model can be asked about, with what is known of it; it counts as wrong.
 
     A dataset raises it `from` the error that says why.
 

@@ -1,52 +1,84 @@
-"""What stands in the cell of an image: one, a list of them, or something else."""
+"""Cells of a table: lists, images in base64, and what tells images apart."""
 
 from __future__ import annotations
 
 import ast
 import base64
-import io
-import warnings
+import hashlib
+import re
 
-from PIL import Image
+from ivcp.core.pixels import open_image
 
-HEAD = 8192
-"""Characters of base64, a multiple of four, in which most image files tell their size."""
+HEADER = 8192
+"""Characters of base64, a multiple of four, in which most image files have their size."""
+
+SHORT = 64
+"""Most characters of a cell that names an image (a path, another row) instead of holding it."""
+
+QUOTED = re.compile(r"""'[^'\\]*(?:\\.[^'\\]*)*(?:'|\Z)|"[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)""", re.S)
+MAX_UNQUOTED = 10_000
+"""Most characters of a list outside its texts; Python's parser takes 500 bytes for each."""
 
 
-def listed(cell: str) -> tuple[str, ...] | None:
-    """The texts of a cell that is a list as Python writes it; None for any other.
+def read_list(cell: str) -> tuple[str, ...] | None:
+    """The texts of a cell that is a list in Python's notation; None for any other cell.
 
-    >>> listed("['left', 'right']"), listed("[left or right"), listed("left")
+    >>> read_list("['left', 'right']"), read_list("[left or right"), read_list("left")
     (('left', 'right'), None, None)
     """
     if not (cell.startswith("[") and cell.endswith("]")):
         return None
+    if len(QUOTED.sub("", cell)) > MAX_UNQUOTED:
+        return None
     try:
         value = ast.literal_eval(cell)
+        return tuple(map(str, value)) if isinstance(value, list) else None
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
-    return tuple(map(str, value)) if isinstance(value, list) else None
 
 
-def sizes_of(cell: str) -> tuple[tuple[int, int], ...]:
-    """Width and height of each image in a cell, from as little of it as tells; empty if unknown.
+def decode_base64(text: str) -> bytes:
+    """The bytes that a text stands for.
 
-    >>> sizes_of("photo.jpg"), sizes_of("7")
+    Raises:
+        OSError: It is no base64.
+    """
+    try:
+        return base64.b64decode(text)
+    except ValueError as error:  # also of characters beyond ASCII
+        raise OSError(f"the cell of the image is no base64 ({error})") from error
+
+
+def image_id(content: str | bytes) -> str:
+    """What equal images have in common: a digest, or a short text itself, such as a path.
+
+    >>> image_id("photo.jpg"), image_id("QUJD" * 40)
+    ('photo.jpg', 'e9dc4bbced7433bb')
+    """
+    if isinstance(content, str):
+        if len(content) <= SHORT:
+            return content
+        content = content.encode(errors="surrogatepass")
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def image_sizes(cell: str) -> tuple[tuple[int, int], ...]:
+    """Width and height of each image in a cell, from its header; empty if one is unknown.
+
+    >>> image_sizes("photo.jpg"), image_sizes("7")
     ((), ())
     """
-    found = [_size(text) for text in listed(cell) or (cell,)]
-    return tuple(size for size in found if size is not None) if all(found) else ()
+    sizes = [_size(text) for text in read_list(cell) or (cell,)]
+    return tuple(size for size in sizes if size is not None) if all(sizes) else ()
 
 
 def _size(text: str) -> tuple[int, int] | None:
     if "." in text:  # a path
         return None
-    for part in (text[:HEAD], text) if len(text) > HEAD else (text,):
+    for prefix in (text[:HEADER], text) if len(text) > HEADER else (text,):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a large one, which is not decoded here
-                with Image.open(io.BytesIO(base64.b64decode(part))) as image:
-                    return image.size
-        except Exception:  # whatever PIL's readers stumble over; reading the row will tell
+            with open_image(decode_base64(prefix)) as image:
+                return image.size
+        except OSError:  # the sample fails with this error when it is read
             continue
     return None

@@ -1,19 +1,19 @@
-"""Downloads that go on where they stopped."""
+"""Downloads that resume where they stopped."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import http.client
-import json
 import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress import TransferSpeedColumn as SpeedColumn
@@ -21,40 +21,43 @@ from rich.progress import TransferSpeedColumn as SpeedColumn
 from ivcp.core.errors import UserError
 from ivcp.core.lock import alone
 
-PIECE = 1 << 20
+CHUNK = 1 << 20
 """Most bytes that are received before they are written."""
 
-SILENCE = 60.0
+TIMEOUT = 60.0
 """Seconds without a byte after which a connection is given up."""
 
 WAITS = (1.0, 2.0, 4.0)
 """Seconds before each further try, as long as nothing new arrives."""
 
 UNSATISFIABLE = 416
-PASSING = frozenset({408, 409, UNSATISFIABLE, 425, 429})
-"""Statuses below 500 that another try may mend; all from 500 on may."""
+TRANSIENT = frozenset({408, 409, UNSATISFIABLE, 425, 429})
+"""Statuses below 500 after which another try may succeed; it may after all from 500 on."""
+
+BYTES = re.compile(r"bytes (\d{1,18})-")
+DECIMAL = re.compile(r"\d{1,18}", re.ASCII)
 
 
-class LostError(Exception):
+class IncompleteError(Exception):
     """A try did not bring the rest of the file.
 
     Attributes:
-        passing: Whether another try may.
+        transient: Whether another try may.
     """
 
-    def __init__(self, problem: str, *, passing: bool = True) -> None:
+    def __init__(self, problem: str, *, transient: bool = True) -> None:
         super().__init__(problem)
-        self.passing = passing
+        self.transient = transient
 
 
 @dataclass(frozen=True)
 class Version:
-    """What a server tells of a file; what has arrived of another version is of no use.
+    """What a server says about a file; what has arrived of another version is of no use.
 
     Attributes:
         url: Where the file is.
-        validator: Its strong entity tag, else the date of its last change; empty if not told.
-        total: Its bytes; None if not told.
+        validator: Its strong entity tag, else the date of its last change; empty if not sent.
+        total: Its bytes; None if not sent.
     """
 
     url: str
@@ -66,10 +69,10 @@ class Version:
         """The version that a response belongs to."""
         tag = response.headers["ETag"] or ""
         validator = tag if tag.startswith('"') else response.headers["Last-Modified"] or ""
-        whole = response.headers["Content-Length"] or ""
+        total = response.headers["Content-Length"] or ""
         if response.status == http.HTTPStatus.PARTIAL_CONTENT:
-            whole = (response.headers["Content-Range"] or "").rpartition("/")[2]
-        return Version(url, validator, int(whole) if whole.isdecimal() else None)
+            total = (response.headers["Content-Range"] or "").rpartition("/")[2]
+        return Version(url, validator, int(total) if DECIMAL.fullmatch(total) else None)
 
     def contradicts(self, other: Version) -> bool:
         """Whether two responses can't be about the same file."""
@@ -78,11 +81,11 @@ class Version:
         return len(tags) > 1 or len(totals) > 1
 
 
-class Part:
+class PartialFile:
     """What has arrived of a file: `<path>.part`, with its version in `<path>.part.json`.
 
     Args:
-        path: Where the whole file will be.
+        path: Where the complete file will be.
         url: Where it comes from; what came from elsewhere is dropped.
     """
 
@@ -90,8 +93,8 @@ class Part:
         self.file = path.with_name(f"{path.name}.part")
         self.label = path.with_name(f"{path.name}.part.json")
         self.version = Version("")
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            self.version = Version(**json.loads(self.label.read_bytes()))
+        with contextlib.suppress(OSError, ValidationError):  # absent, torn or foreign
+            self.version = TypeAdapter(Version).validate_json(self.label.read_bytes(), strict=True)
         if self.version.url != url or not self.file.exists():
             self.begin(Version(url))
 
@@ -103,7 +106,7 @@ class Part:
     def begin(self, version: Version) -> None:
         """Drop what has arrived."""
         self.file.write_bytes(b"")
-        self.label.write_text(json.dumps(asdict(version)))
+        self.label.write_bytes(TypeAdapter(Version).dump_json(version))
         self.version = version
 
     def remove(self) -> None:
@@ -113,11 +116,10 @@ class Part:
 
 
 def fetch(url: str, path: Path, md5: Sequence[str]) -> None:
-    """Download a file, unless another process is just doing that: then wait for it.
+    """Download a file; if another process is just doing that, wait for it.
 
     What arrives lies in `<path>.part` until it is complete and checked. Whatever ends the download
-    before that, the next call goes on from there, if the server can do that and still has the same
-    file.
+    before that, the next call resumes it, if the server can do that and still has the same file.
 
     Args:
         url: Where it is.
@@ -130,10 +132,10 @@ def fetch(url: str, path: Path, md5: Sequence[str]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         waiting = f"waiting for another process that downloads {path.name}"
-        with alone(path.with_name(f"{path.name}.lock"), lambda: _say(waiting)):
+        with alone(path.with_name(f"{path.name}.lock"), lambda: _notify(waiting)):
             if path.exists():
                 return
-            part = Part(path, url)
+            part = PartialFile(path, url)
             try:
                 _complete(part, path)
                 _check(part, md5)
@@ -148,7 +150,7 @@ def fetch(url: str, path: Path, md5: Sequence[str]) -> None:
         ) from error
 
 
-def _complete(part: Part, path: Path) -> None:
+def _complete(part: PartialFile, path: Path) -> None:
     """Receive what is missing, in as many tries as bring something new.
 
     Raises:
@@ -169,46 +171,46 @@ def _complete(part: Part, path: Path) -> None:
             try:
                 _receive(part, bar)
                 return
-            except LostError as error:
+            except IncompleteError as error:
                 if part.size > most:
                     most, waits = part.size, list(WAITS)
-                if not waits or not error.passing:
-                    kept = " What has arrived is kept, and the next start goes on from there."
+                if not waits or not error.transient:
+                    resumed = " What has arrived is kept, and the next start goes on from there."
                     raise UserError(
                         f"{part.version.url} could not be fetched ({error}); get the file there by "
-                        f"other means and put it at {path}.{kept if part.size else ''}"
+                        f"other means and put it at {path}.{resumed if part.size else ''}"
                     ) from error
                 time.sleep(waits.pop(0))
 
 
-def _receive(part: Part, bar: Progress) -> None:
+def _receive(part: PartialFile, bar: Progress) -> None:
     """One try.
 
     Raises:
-        LostError: Not all has arrived.
+        IncompleteError: Not all has arrived.
         OSError: It cannot be written.
     """
-    start, known = part.size, part.version
-    with _ask(part) as response:
+    start, version = part.size, part.version
+    with _request(part) as response:
         if response.headers.get_content_type() == "text/html":  # a log-in, or a portal's greeting
-            raise LostError("a web page came instead of the file", passing=False)
-        told = Version.of(known.url, response)
+            raise IncompleteError("a web page came instead of the file", transient=False)
+        sent = Version.of(version.url, response)
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            part.begin(told)
-        elif told.contradicts(known) or _first_byte(response) != start:
-            part.begin(Version(known.url))
-            raise LostError("the file was changed there")
-        bar.update(bar.task_ids[0], total=told.total, completed=part.size)
+            part.begin(sent)
+        elif sent.contradicts(version) or _first_byte(response) != start:
+            part.begin(Version(version.url))
+            raise IncompleteError("the file was changed there")
+        bar.update(bar.task_ids[0], total=sent.total, completed=part.size)
         with part.file.open("ab") as file:
-            for piece in _pieces(response):
-                file.write(piece)
+            for chunk in _chunks(response):
+                file.write(chunk)
                 file.flush()  # so that nothing is lost if this process is killed
-                bar.advance(bar.task_ids[0], len(piece))
-    if told.total is not None and part.size < told.total:
-        raise LostError(f"the connection ended after {part.size:,} of {told.total:,} bytes")
+                bar.advance(bar.task_ids[0], len(chunk))
+    if sent.total is not None and part.size < sent.total:
+        raise IncompleteError(f"the connection ended after {part.size:,} of {sent.total:,} bytes")
 
 
-def _ask(part: Part) -> http.client.HTTPResponse:
+def _request(part: PartialFile) -> http.client.HTTPResponse:
     """The response to a request for what is missing."""
     headers = {"User-Agent": "ivcp", "Accept-Encoding": "identity"}
     if part.size:
@@ -217,36 +219,38 @@ def _ask(part: Part) -> http.client.HTTPResponse:
             headers["If-Range"] = part.version.validator
     try:
         request = urllib.request.Request(part.version.url, headers=headers)
-        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=SILENCE)
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == UNSATISFIABLE:
             part.begin(Version(part.version.url))
-        passing = error.code in PASSING or error.code >= 500
-        raise LostError(f"status {error.code}, {error.reason}", passing=passing) from error
+        transient = error.code in TRANSIENT or error.code >= 500
+        raise IncompleteError(
+            f"status {error.code}, {error.reason}", transient=transient
+        ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise LostError(str(getattr(error, "reason", error))) from error
+        raise IncompleteError(str(getattr(error, "reason", error))) from error
     except ValueError as error:
-        raise LostError(str(error), passing=False) from error
+        raise IncompleteError(str(error), transient=False) from error
     return response
 
 
 def _first_byte(response: http.client.HTTPResponse) -> int | None:
     """Where the content of a partial response begins."""
-    found = re.match(r"bytes (\d+)-", response.headers["Content-Range"] or "")
-    return int(found.group(1)) if found else None
+    match = BYTES.match(response.headers["Content-Range"] or "")
+    return int(match.group(1)) if match else None
 
 
-def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
     """The content as it arrives."""
     try:
-        while piece := response.read1(PIECE):
-            yield piece
+        while chunk := response.read1(CHUNK):
+            yield chunk
     except (OSError, http.client.HTTPException) as error:
-        raise LostError(f"the connection broke: {error}") from error
+        raise IncompleteError(f"the connection broke: {error}") from error
 
 
-def _check(part: Part, md5: Sequence[str]) -> None:
+def _check(part: PartialFile, md5: Sequence[str]) -> None:
     """Compare what has arrived with the accepted sums.
 
     Raises:
@@ -257,8 +261,8 @@ def _check(part: Part, md5: Sequence[str]) -> None:
         return
     digest = hashlib.md5(usedforsecurity=False)
     with part.file.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
     if digest.hexdigest() not in md5:
         raise UserError(
             f"Expected the md5 sum {' or '.join(md5)} of {part.version.url}; got "
@@ -267,5 +271,5 @@ def _check(part: Part, md5: Sequence[str]) -> None:
         )
 
 
-def _say(sentence: str) -> None:
+def _notify(sentence: str) -> None:
     Console(stderr=True).print(sentence, highlight=False)

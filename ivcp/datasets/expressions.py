@@ -1,16 +1,17 @@
-"""Referring expressions as every source of them gives them, and the checks that sources share."""
+"""Referring expressions as every source of them has them, and the checks that sources share."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ivcp.core.errors import UserError
 from ivcp.core.types import Box
+from ivcp.datasets.annotation_values import caption_problem, printable, read_id
+from ivcp.datasets.data_root import image_file, user_path
 
 COCO_FILE = re.compile(r"COCO_train2014_0*(\d+)")
 
@@ -24,9 +25,9 @@ class Expression:
         text: The expression.
         box: In pixels of the original image; None if the source has none that is a box.
         size: Annotated `(width, height)` of the image in pixels; None if the source has none.
-        image: What `Source.picture` finds the image by: a file name or the number of a row.
-        coco_id: COCO's number of the image; empty if the source does not tell.
-        broken: Why there is no box; empty if there is one.
+        image: What the source finds the image by: a file name or the number of a row.
+        coco_id: COCO's number of the image; empty if the source does not have it.
+        broken: Why the expression cannot be evaluated; empty if it can.
     """
 
     id: str
@@ -45,39 +46,41 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> Expression: ...
 
-    def picture(self, expression: Expression) -> bytes | Path:
+    def encoded_image(self, expression: Expression) -> bytes | Path:
         """The encoded image, or the file that holds it.
 
         Raises:
             OSError: It cannot be read.
-            UserError: Its row cannot be read.
+            UserError: Its row cannot be read, or its path leaves the folder of the images.
         """
 
 
 @dataclass(frozen=True)
-class Listed:
-    """Expressions whose photos lie in a folder.
+class ListedExpressions:
+    """Expressions whose images lie in a folder.
 
     Attributes:
         entries: The expressions; `image` is a file name.
-        folder: Holds the photos.
+        folder: Holds the images.
+        anywhere: Whether file names may leave the folder.
     """
 
     entries: Sequence[Expression]
     folder: Path
+    anywhere: bool = False
 
     def __post_init__(self) -> None:
         """Check that the folder is the right one.
 
         Raises:
-            UserError: It is absent, or holds none of the photos.
+            UserError: It is absent or holds none of the images.
         """
         missing = not self.folder.is_dir()
-        if missing or not any((self.folder / str(one.image)).exists() for one in self.entries):
-            what = "is no folder" if missing else f"holds none of {len(self.entries)} photos"
+        if missing or not any(map(self._has_image, self.entries)):
+            state = "is no folder" if missing else f"holds none of {len(self.entries)} images"
             raise UserError(
-                f"Expected COCO's train2014 photos (COCO_train2014_....jpg) in {self.folder}, "
-                f"which {what}; unpack http://images.cocodataset.org/zips/train2014.zip there, or "
+                f"Expected COCO's train2014 images (COCO_train2014_....jpg) in {self.folder}, "
+                f"which {state}; unpack http://images.cocodataset.org/zips/train2014.zip there, or "
                 "point data.coco at the folder that has them."
             )
 
@@ -87,137 +90,86 @@ class Listed:
     def __getitem__(self, index: int) -> Expression:
         return self.entries[index]
 
-    def picture(self, expression: Expression) -> Path:
-        return self.folder / str(expression.image)
+    def encoded_image(self, expression: Expression) -> Path:
+        return image_file(str(expression.image), [self.folder], self.anywhere)
+
+    def _has_image(self, expression: Expression) -> bool:
+        try:
+            return (self.folder / str(expression.image)).exists()
+        except (OSError, ValueError):  # no file can have such a name
+            return False
 
 
-def find_file(given: str | None, root: Path, names: Sequence[str], whence: str) -> Path:
-    """The annotation file: `given` itself, or the first of `names` in the folder `given` or `root`.
+def find_file(choice: str | None, root: Path, names: Sequence[str], origin: str) -> Path:
+    """The annotation file: `choice` itself, or the first of `names` in its folder or the root.
 
     Args:
-        given: A file or folder of the user's choice; None leaves it to the root.
+        choice: A file or folder of the user's; None means the root.
         root: Folder of benchmark files.
         names: Paths below the folder, the usual one first.
-        whence: Where to get the file, for the message.
+        origin: Where to get the file, for the message.
 
     Raises:
         UserError: There is none.
     """
-    if given is None:
-        wanted = [root / name for name in names]
+    if choice is None:
+        candidates = [root / name for name in names]
     else:
-        place = Path(given).expanduser()
-        if place.is_file():
-            return place
-        if not place.is_dir():
-            raise UserError(
-                f"dataset.annotations is {given}, which is neither a file nor a folder; get the "
-                f"file from {whence}."
-            )
-        wanted = [place / part for name in names for part in (name, Path(name).name)]
-    for path in wanted:
+        path = user_path(choice)
         if path.is_file():
             return path
-    places = " or ".join(str(path) for path in dict.fromkeys(wanted))
+        if not path.is_dir():
+            raise UserError(
+                f"dataset.annotations is {choice}, which is neither a file nor a folder; get the "
+                f"file from {origin}."
+            )
+        candidates = [path / name for listed in names for name in (listed, Path(listed).name)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    paths = " or ".join(str(candidate) for candidate in dict.fromkeys(candidates))
     raise UserError(
-        f"Expected the file {places}; get it from {whence}, or point data.root at the folder of "
+        f"Expected the file {paths}; get it from {origin}, or point data.root at the folder of "
         "benchmark files, or dataset.annotations at the file itself."
     )
 
 
-def corners(box: object, where: str) -> Box:
-    """`(x, y, width, height)` as `(x1, y1, x2, y2)`.
+def make_expression(
+    identity: object,
+    text: object,
+    box: tuple[Box | None, str],
+    size: tuple[int, int] | None,
+    image: str | int,
+    coco_id: str,
+    where: str,
+) -> Expression:
+    """An expression from an entry of a source; a bad text or box breaks it and no other.
 
-    >>> corners([10.5, 20, 5, 8], "here")
-    (10.5, 20.0, 15.5, 28.0)
-
-    Raises:
-        UserError: It is not four finite numbers, or a side is not positive.
-    """
-    x, y, width, height = four_numbers(box, where)
-    return with_area((x, y, x + width, y + height), where)
-
-
-def with_area(box: Box, where: str) -> Box:
-    """The box itself.
-
-    Raises:
-        UserError: Its second corner is not to the right of and below the first.
-    """
-    x1, y1, x2, y2 = box
-    if x1 >= x2 or y1 >= y2:
-        raise UserError(
-            f"Expected a box with a positive width and height in {where}; got the corners {box}."
-        )
-    return box
-
-
-def corners_or_reason(box: object, where: str) -> tuple[Box | None, str]:
-    """As `corners`; or None and why it is no box, which breaks one expression and not the file.
-
-    >>> corners_or_reason([0, 0, 0, 8], "here")[0] is None
-    True
-    """
-    try:
-        return corners(box, where), ""
-    except UserError as error:
-        return None, str(error)
-
-
-def four_numbers(values: object, where: str) -> Box:
-    """Four finite numbers, or texts of numbers, as floats.
+    Args:
+        identity: A whole number or a text.
+        text: The expression.
+        box: What `corners_or_reason` gives.
+        size: Annotated `(width, height)` of the image in pixels; None if the source has none.
+        image: What the source finds the image by.
+        coco_id: COCO's number of the image; empty if the source does not have it.
+        where: The entry, for messages.
 
     Raises:
-        UserError: They are something else.
+        UserError: The identity is something else.
     """
-    try:
-        first, second, third, fourth = map(float, values)  # type: ignore[call-overload]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"Expected a box of four numbers in {where}; got {values!r}.") from error
-    if not all(map(math.isfinite, (first, second, third, fourth))):
-        raise UserError(f"Expected a box of finite numbers in {where}; got {values!r}.")
-    return first, second, third, fourth
+    corners, reason = box
+    return Expression(
+        id=read_id(identity, f"the id of {where}"),
+        text=printable(text),
+        box=corners,
+        size=size,
+        image=image,
+        coco_id=coco_id,
+        broken=caption_problem(text, where) or reason,
+    )
 
 
-def image_size(width: object, height: object, where: str) -> tuple[int, int]:
-    """Width and height in pixels, from numbers or their texts.
-
-    >>> image_size("640", 480.0, "here")
-    (640, 480)
-
-    Raises:
-        UserError: They are not whole numbers above 0.
-    """
-    try:
-        sides = [float(value) for value in (width, height)]  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        sides = []
-    if not sides or not all(side.is_integer() and side > 0 for side in sides):
-        raise UserError(
-            f"Expected the width and height of an image in whole pixels in {where}; "
-            f"got {width!r} and {height!r}."
-        )
-    return int(sides[0]), int(sides[1])
-
-
-def fields(entry: object, names: Sequence[str], where: str) -> list[Any]:
-    """The values of an entry's fields, in the order of `names`.
-
-    Raises:
-        UserError: It is no mapping, or lacks one.
-    """
-    if not isinstance(entry, Mapping):
-        raise UserError(f"Expected {where} to have {', '.join(names)}; got {entry!r}.")
-    absent = [name for name in names if name not in entry]
-    if absent:
-        raise UserError(
-            f"Expected {where} to have {', '.join(names)}; {', '.join(absent)} "
-            f"{'is' if len(absent) == 1 else 'are'} missing."
-        )
-    return [entry[name] for name in names]
-
-
-def distinct(entries: Sequence[Expression], where: Path | str) -> None:
+def check_distinct(entries: Sequence[Expression], where: Path | str) -> None:
     """Check that there are entries and no two of the same id.
 
     Raises:
@@ -225,18 +177,18 @@ def distinct(entries: Sequence[Expression], where: Path | str) -> None:
     """
     if not entries:
         raise UserError(f"{where} holds no expression of this split; check dataset.split.")
-    seen: set[str] = set()
+    ids: set[str] = set()
     for entry in entries:
-        if entry.id in seen:
+        if entry.id in ids:
             raise UserError(f"{where} has the id {entry.id} twice; expected one expression an id.")
-        seen.add(entry.id)
+        ids.add(entry.id)
 
 
 def coco_number(name: str) -> str:
-    """COCO's number of a train2014 photo by its file name, empty for another name.
+    """COCO's number of a train2014 image by its file name, empty for another name.
 
     >>> coco_number("COCO_train2014_000000581857_16.jpg")
     '581857'
     """
-    found = COCO_FILE.match(name)
-    return found.group(1) if found else ""
+    match = COCO_FILE.match(name)
+    return match.group(1) if match else ""

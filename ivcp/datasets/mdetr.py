@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
 from ivcp.core.errors import UserError
-from ivcp.datasets.expressions import (
-    Expression,
-    coco_number,
+from ivcp.datasets.annotation_values import (
     corners_or_reason,
-    distinct,
     fields,
     image_size,
+    list_of,
+    read_id,
+    read_json,
 )
+from ivcp.datasets.expressions import Expression, check_distinct, coco_number, make_expression
 
 ARCHIVE = "mdetr_annotations.tar.gz of https://zenodo.org/records/4729015"
 
@@ -35,39 +35,32 @@ def read_mdetr(path: Path) -> list[Expression]:
     Raises:
         UserError: The file is not of this layout, or an image entry has not exactly one annotation.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); get {ARCHIVE} again.") from error
-    images, annotations = fields(content, ("images", "annotations"), str(path))
-    boxes, counts = {}, Counter[object]()
-    for number, annotation in enumerate(annotations):
+    images, annotations = fields(read_json(path, ARCHIVE), ("images", "annotations"), str(path))
+    boxes, counts = {}, Counter[str]()
+    for number, annotation in enumerate(list_of(annotations, f"annotations in {path}")):
         where = f"annotation {number} of {path}"
-        image, box = fields(annotation, ("image_id", "bbox"), where)
-        boxes[image] = corners_or_reason(box, where)
-        counts[image] += 1
+        image_id, box = fields(annotation, ("image_id", "bbox"), where)
+        image_id = read_id(image_id, f"the image_id of {where}")
+        boxes[image_id] = corners_or_reason(box, where)
+        counts[image_id] += 1
     entries = []
-    for number, image in enumerate(images):
+    for number, image in enumerate(list_of(images, f"images in {path}")):
         where = f"image entry {number} of {path}"
-        identity, file, width, height, caption = fields(
+        image_id, file, width, height, caption = fields(
             image, ("id", "file_name", "width", "height", "caption"), where
         )
-        if counts[identity] != 1:
+        image_id = read_id(image_id, f"the id of {where}")
+        file = read_id(file, f"the file_name of {where}")
+        if counts[image_id] != 1:
             raise UserError(
-                f"Expected exactly one annotation for each image entry; {where} (id {identity}) "
-                f"has {counts[identity]}. Use a finetune_refcoco*.json of {ARCHIVE}."
+                f"Expected exactly one annotation for each image entry; {where} (id {image_id}) "
+                f"has {counts[image_id]}. Use a finetune_refcoco*.json of {ARCHIVE}."
             )
-        corners, reason = boxes[identity]
+        size = image_size(width, height, where)
         entries.append(
-            Expression(
-                id=str(identity),
-                text=str(caption),
-                box=corners,
-                broken=reason,
-                size=image_size(width, height, where),
-                image=str(file),
-                coco_id=coco_number(str(file)),
+            make_expression(
+                image_id, caption, boxes[image_id], size, file, coco_number(file), where
             )
         )
-    distinct(entries, path)
+    check_distinct(entries, path)
     return entries

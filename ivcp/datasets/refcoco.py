@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: locate the object in a photo that an expression refers to."""
+"""RefCOCO, RefCOCO+ and RefCOCOg: locate the object in an image that an expression refers to."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from typing import ClassVar, Literal, get_args
 from PIL import Image
 
 from ivcp.core.errors import UserError
-from ivcp.core.types import BrokenSample, Sample, Task
-from ivcp.datasets import hub, mdetr, release, unc
-from ivcp.datasets.expressions import Expression, Listed, Source, find_file
-from ivcp.datasets.pixels import decode
-from ivcp.datasets.places import data_root
+from ivcp.core.pixels import decode
+from ivcp.core.types import BOX_BEYOND_IMAGE, IMAGE_ID, Box, BrokenSample, Sample, Task
+from ivcp.datasets import hf_rows, mdetr, release, unc
+from ivcp.datasets.cells import image_id
+from ivcp.datasets.data_root import data_root, user_path
+from ivcp.datasets.expressions import Expression, ListedExpressions, Source, find_file
 
 Name = Literal["refcoco", "refcocoplus", "refcocog"]
 Annotations = Literal["mdetr", "release", "unc", "hub"]
+
+TOLERANCE = 1.0
+"""Pixels by which a box may reach beyond its image, because sources round boxes."""
 
 PUBLISHED: dict[str, tuple[str, str, tuple[str, ...]]] = {  # title, scheme, splits
     "refcoco": ("RefCOCO", "unc", ("val", "testA", "testB")),
@@ -29,11 +33,12 @@ PUBLISHED: dict[str, tuple[str, str, tuple[str, ...]]] = {  # title, scheme, spl
 
 @dataclass(frozen=True, kw_only=True)
 class RefCOCO:
-    """One published split; a sample is an expression, its answer a box in pixels of the photo.
+    """One published split; a sample is an expression, its answer a box in pixels of the image.
 
-    Expressions are asked as the source has them. A photo that is absent, damaged or of another size
-    than annotated makes a `BrokenSample`. Nothing is read before the first `len` or index. Label
-    "coco_id": COCO's number of the photo, where the source tells.
+    The prompt has an expression as the source has it. An expression without a text or box, or whose
+    image is absent, damaged or of another size than annotated, makes a `BrokenSample`. Nothing is
+    read before the first `len` or index. Labels: `IMAGE_ID`, COCO's number where the source has
+    it, and `BOX_BEYOND_IMAGE`.
 
     Attributes:
         task: "grounding".
@@ -45,12 +50,14 @@ class RefCOCO:
             and "unc" for the others.
         annotations: File or folder with the expressions, for the source "hub" a folder or hub id;
             None looks for the usual names in the root.
-        coordinates: Frame of the boxes in the release's files: "pixels" of the photo, or "qwen25",
-            whole pixels of the photo as Qwen2.5-VL resizes it.
+        coordinates: Frame of the boxes in the release's files: "pixels" of the image, or "qwen25",
+            whole pixels of the image as Qwen2.5-VL resizes it.
         expressions: Published number of expressions, which `notes` compares; None for unknown.
         root: Folder of benchmark files; None takes the variable `LMUData`, else `~/LMUData`.
         photos: Folder of COCO's train2014, for "mdetr" and "unc"; None takes `train2014` or
             `coco/train2014` in the root.
+        images_anywhere: Whether image paths in annotations may leave that folder, or the folder of
+            the annotations for "release" and "hub".
     """
 
     task: ClassVar[Task] = "grounding"
@@ -63,6 +70,7 @@ class RefCOCO:
     expressions: int | None = None
     root: str | None = None
     photos: str | None = None
+    images_anywhere: bool = False
 
     def __post_init__(self) -> None:
         """Check the choices.
@@ -70,19 +78,19 @@ class RefCOCO:
         Raises:
             UserError: A field is not one of its values, or two do not fit.
         """
-        for field, known in (
+        for field, choices in (
             ("name", get_args(Name)),
             ("source", get_args(Annotations)),
             ("coordinates", get_args(release.Coordinates)),
         ):
-            _one_of(field, getattr(self, field), known)
+            _one_of(field, getattr(self, field), choices)
         if self.source == "hub":
-            hub.refuse_mixed(self.name, self.split)
+            hf_rows.refuse_mixed(self.name, self.split)
         title, scheme, splits = PUBLISHED[self.name]
         _one_of("split", self.split, splits)
         if self.scheme == "google" or Path(self.annotations or "").name == "refs(google).p":
             raise UserError(
-                "The google scheme divides objects, not photos, so that photos of its val are in "
+                "The google scheme divides objects, not images, so that images of its val are in "
                 f"train, too; use the scheme {scheme} of {title}, as published tables do."
             )
         if self.scheme not in (None, scheme):
@@ -90,7 +98,7 @@ class RefCOCO:
         if self.coordinates != "pixels" and self.source != "release":
             raise UserError(
                 f"dataset.coordinates={self.coordinates} is for dataset.source=release alone; "
-                f"boxes of the source {self.source} are in pixels of the photo."
+                f"boxes of the source {self.source} are in pixels of the image."
             )
 
     @property
@@ -101,13 +109,13 @@ class RefCOCO:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results must know about the files."""
-        told: tuple[str, ...] = getattr(self._source, "notes", ())
+        notes: tuple[str, ...] = getattr(self._source, "notes", ())
         if self.expressions in (None, len(self)):
-            return told
+            return notes
         return (
             f"The source {self.source} has {len(self):,} expressions of {self.benchmark}, "
             f"{self.expressions:,} are published.",
-            *told,
+            *notes,
         )
 
     @cached_property
@@ -115,11 +123,11 @@ class RefCOCO:
         """A sum over all expressions and boxes, or of the release's file."""
         if isinstance(self._source, release.ReleaseRows):
             return self._source.file.identity
-        told = "\n".join(repr(self._source[number]) for number in range(len(self)))
-        return hashlib.sha256(told.encode()).hexdigest()
+        content = "\n".join(repr(self._source[number]) for number in range(len(self)))
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def sizes(self, index: int) -> tuple[tuple[int, int], ...]:
-        """Width and height of the photo as annotated; empty if they are not."""
+        """Width and height of the image as annotated; empty if they are not."""
         if isinstance(self._source, release.ReleaseRows):
             return self._source.file.sizes(index)
         size = self._source[index].size
@@ -129,11 +137,11 @@ class RefCOCO:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Sample:
-        """One expression with its photo.
+        """One expression with its image.
 
         Raises:
             IndexError: There is no such expression.
-            BrokenSample: It has no box, or its photo cannot be had or is not the annotated one.
+            BrokenSample: It has no text or box, or its image cannot be had or is not the annotated.
             UserError: Its row cannot be read.
         """
         if not 0 <= index < len(self):
@@ -146,52 +154,74 @@ class RefCOCO:
             question=expression.text,
             answer=expression.box or "",
             benchmark=self.benchmark,
-            labels={"coco_id": expression.coco_id} if expression.coco_id else {},
+            labels={IMAGE_ID: expression.coco_id} if expression.coco_id else {},
         )
         try:
             if expression.broken:
                 raise UserError(expression.broken)
-            return replace(sample, images=(self._photo(expression),))
-        except (OSError, UserError) as error:
+            encoded = self._source.encoded_image(expression)
+            name = encoded if isinstance(encoded, bytes) else str(encoded)
+            sample = replace(sample, labels={IMAGE_ID: image_id(name), **sample.labels})
+            image = _annotated_image(encoded, expression)
+            beyond = {BOX_BEYOND_IMAGE: "yes"} if reaches_beyond(expression.box, image.size) else {}
+            return replace(sample, images=(image,), labels={**sample.labels, **beyond})
+        except Exception as error:  # whatever is wrong with one sample must not end a run
             raise BrokenSample(sample) from error
-
-    def _photo(self, expression: Expression) -> Image.Image:
-        photo = decode(self._source.picture(expression))
-        if expression.size not in (None, photo.size):
-            raise UserError(
-                "Expected a photo of {} x {} pixels, as annotated; got one of {} x {}.".format(
-                    *expression.size, *photo.size
-                )
-            )
-        return photo
 
     @cached_property
     def _source(self) -> Source:
-        root = data_root(self.root)
+        root, anywhere = data_root(self.root), self.images_anywhere
         if self.source == "hub":
-            return hub.read_hub(self.annotations or hub.usual_place(self.name, root), self.split)
+            source = self.annotations or hf_rows.usual_source(self.name, root)
+            return hf_rows.read_hub(source, self.split, anywhere)
         if self.source == "release":
             names = release.file_names(self.benchmark, self.coordinates)
             path = find_file(self.annotations, root, names, release.CONVERTER)
-            return release.read_release(path, self.coordinates)
+            return release.read_release(path, self.coordinates, anywhere)
         if self.source == "unc":
             names = unc.file_names(self.name, PUBLISHED[self.name][1])
-            entries = unc.read_unc(
-                find_file(self.annotations, root, names, unc.ARCHIVE), self.split
-            )
+            path = find_file(self.annotations, root, names, unc.ARCHIVE)
+            entries = unc.read_unc(path, self.split)
         else:
             names = mdetr.file_names(self.name, self.split)
             entries = mdetr.read_mdetr(find_file(self.annotations, root, names, mdetr.ARCHIVE))
-        return Listed(entries, self._photo_folder(root))
+        return ListedExpressions(entries, self._image_folder(root), anywhere)
 
-    def _photo_folder(self, root: Path) -> Path:
+    def _image_folder(self, root: Path) -> Path:
         if self.photos:
-            return Path(self.photos).expanduser()
+            return user_path(self.photos)
         usual = root / "train2014"
         nested = root / "coco" / "train2014"
         return nested if nested.is_dir() and not usual.is_dir() else usual
 
 
-def _one_of(field: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"dataset.{field} must be one of {', '.join(known)}; got {value!r}.")
+def reaches_beyond(box: Box | None, size: tuple[int, int]) -> bool:
+    """Whether a box reaches beyond an image of that width and height by more than `TOLERANCE`.
+
+    >>> reaches_beyond((0, 0, 10.5, 9), (10, 9)), reaches_beyond((-2, 0, 10, 9), (10, 9))
+    (False, True)
+    """
+    x1, y1, x2, y2 = box or (0, 0, 0, 0)
+    return min(x1, y1, size[0] - x2, size[1] - y2) < -TOLERANCE
+
+
+def _annotated_image(encoded: bytes | Path, expression: Expression) -> Image.Image:
+    """The decoded image.
+
+    Raises:
+        OSError: It cannot be decoded.
+        UserError: It has another size than annotated.
+    """
+    image = decode(encoded)
+    if expression.size not in (None, image.size):
+        raise UserError(
+            "Expected an image of {} x {} pixels, as annotated; got one of {} x {}.".format(
+                *expression.size, *image.size
+            )
+        )
+    return image
+
+
+def _one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"dataset.{field} must be one of {', '.join(choices)}; got {value!r}.")

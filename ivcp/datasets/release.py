@@ -1,9 +1,7 @@
-"""The research release's files: a table with expression, box and photo in each row."""
+"""The research release's files: a table with expression, box and image in each row."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,25 +9,22 @@ from typing import Literal, TypeAlias
 
 from ivcp.core.errors import UserError
 from ivcp.core.types import Box
-from ivcp.datasets.expressions import (
-    Expression,
-    coco_number,
-    four_numbers,
-    image_size,
-    with_area,
-)
-from ivcp.datasets.rows import RowFile
+from ivcp.datasets.annotation_values import caption_problem, four_numbers, image_size, with_area
+from ivcp.datasets.cells import decode_base64
+from ivcp.datasets.data_root import image_file
+from ivcp.datasets.expressions import Expression, coco_number
+from ivcp.datasets.tsv_rows import RowFile
 
 Coordinates: TypeAlias = Literal["pixels", "qwen25"]
-"""Of the original photo; or of the photo as Qwen2.5-VL resizes it, rounded to whole numbers."""
+"""Of the original image; or of the image as Qwen2.5-VL resizes it, rounded to whole numbers."""
 
 CONVERTER = "convert_to_tsv.py of the IVC-Prune release, run on MDETR's annotations"
 PATCH = 28  # pixels, each way, of one visual token of Qwen2.5-VL
-LOOK = 10  # rows at the beginning whose boxes are compared with the declared frame
+CHECKED_ROWS = 10  # at the beginning, whose boxes are compared with the declared frame
 
 
 def file_names(benchmark: str, coordinates: Coordinates) -> tuple[str, ...]:
-    """What the file is usually called, with the photos inside or beside it.
+    """What the file is usually called, with the images inside or beside it.
 
     >>> file_names("RefCOCO_val", "qwen25")
     ('RefCOCO_val_for_qwen25vl.tsv', 'RefCOCO_val_for_qwen25vl_local.tsv')
@@ -40,17 +35,19 @@ def file_names(benchmark: str, coordinates: Coordinates) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ReleaseRows:
-    """The expressions of one file, a row read when it is asked for; an id is the cell `index`.
+    """The expressions of one file, each row read when it is needed; an id is the cell `index`.
 
     Attributes:
         file: Has the columns index, question, height, width, answer, and image (base64 of the
-            photo's file) or image_path.
+            image's file) or image_path.
         coordinates: The frame of the answers, `x1 y1 x2 y2`.
+        anywhere: Whether paths may leave the folders of `image_file`.
         notes: What a reader of results must know about the file.
     """
 
     file: RowFile
     coordinates: Coordinates
+    anywhere: bool = False
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -74,37 +71,31 @@ class ReleaseRows:
             size=size,
             image=index,
             coco_id=coco_number(Path(row.get("image_path", "")).name),
+            broken=caption_problem(row["question"], where),
         )
 
-    def picture(self, expression: Expression) -> bytes | Path:
+    def encoded_image(self, expression: Expression) -> bytes | Path:
         row = self.file[int(expression.image)]
         if row.get("image_path") and not row.get("image"):
-            return self.photo(row["image_path"])
-        try:
-            return base64.b64decode(row.get("image", ""))
-        except binascii.Error as error:
-            raise OSError(f"the cell image is no base64 ({error})") from error
+            return self.image_file(row["image_path"])
+        return decode_base64(row.get("image", ""))
 
-    def has_photo(self, number: int) -> bool:
-        """Whether the photo that a row names is a file."""
-        with suppress(UserError):
-            return self.photo(self.file[number]["image_path"]).is_file()
-        return False
-
-    def photo(self, path: str) -> Path:
-        """Where the photo of a cell `image_path` lies.
+    def image_file(self, path: str) -> Path:
+        """Where the image of a cell `image_path` lies.
 
         A relative path is looked up beside the file, then in `images/<name of the file>`, where
-        VLMEvalKit puts the photos that it takes out of a file.
+        VLMEvalKit puts the images that it takes out of a file.
+
+        Raises:
+            UserError: It leaves these folders, which `anywhere` does not allow.
         """
         folder = self.file.path.parent
-        beside = folder / Path(path).expanduser()
-        unpacked = folder / "images" / self.file.path.stem.removesuffix("_local") / path
-        return unpacked if unpacked.is_file() and not beside.is_file() else beside
+        unpacked = folder / "images" / self.file.path.stem.removesuffix("_local")
+        return image_file(path, (folder, unpacked), self.anywhere)
 
 
 def original(box: Box, size: tuple[int, int], where: str) -> Box:
-    """A box of the resized photo in pixels of the original one.
+    """A box of the resized image in pixels of the original one.
 
     Each side was brought to the nearest multiple of 28, halves to the even one.
 
@@ -112,8 +103,8 @@ def original(box: Box, size: tuple[int, int], where: str) -> Box:
     (120.0, 280.0, 240.0, 420.0)
 
     Args:
-        box: In pixels of the resized photo.
-        size: `(width, height)` of the original photo.
+        box: In pixels of the resized image.
+        size: `(width, height)` of the original image.
         where: For the message.
 
     Raises:
@@ -122,47 +113,64 @@ def original(box: Box, size: tuple[int, int], where: str) -> Box:
     resized = [round(side / PATCH) * PATCH for side in size]
     if 0 in resized:
         raise UserError(
-            f"Expected photos with sides above {PATCH // 2} pixels for coordinates=qwen25; "
+            f"Expected images with sides above {PATCH // 2} pixels for coordinates=qwen25; "
             f"{where} has {size[0]} x {size[1]}."
         )
     x, y = size[0] / resized[0], size[1] / resized[1]
     return box[0] * x, box[1] * y, box[2] * x, box[3] * y
 
 
-def read_release(path: Path, coordinates: Coordinates) -> ReleaseRows:
+def read_release(path: Path, coordinates: Coordinates, anywhere: bool = False) -> ReleaseRows:
     """The file's rows, their boxes taken to be in the declared frame.
 
     Raises:
-        UserError: Columns are missing, none of the photos is there, or "qwen25" is declared and the
-            first boxes have fractions.
+        UserError: Columns are missing, none of the images can be used, or "qwen25" is declared and
+            the first boxes have fractions.
     """
     file = RowFile(path, required=("index", "question", "height", "width", "answer"))
     if not {"image", "image_path"} & set(file.columns):
         raise UserError(
             f"Expected a column image or image_path in {path}; it has {', '.join(file.columns)}."
         )
-    rows = ReleaseRows(file, coordinates, (*file.notes, *_frame_notes(file, coordinates)))
-    if "image" not in file.columns and not any(map(rows.has_photo, range(len(file)))):
-        raise UserError(
-            f"None of the {len(file)} photos that {path} names in its column image_path is there; "
-            "put them into that place, or use a file that has them in its column image."
-        )
+    notes = (*file.notes, *_frame_notes(file, coordinates))
+    rows = ReleaseRows(file, coordinates, anywhere, notes)
+    if "image" not in file.columns:
+        _check_images(rows)
     return rows
+
+
+def _check_images(rows: ReleaseRows) -> None:
+    """Check that an image is there.
+
+    Raises:
+        UserError: None is.
+    """
+    reason = "put them into that place, or use a file that has them in its column image."
+    for number in range(len(rows)):
+        try:
+            if rows.image_file(rows.file[number]["image_path"]).is_file():
+                return
+        except UserError as error:
+            reason = str(error)
+    raise UserError(
+        f"None of the {len(rows)} images that {rows.file.path} names in its column image_path can "
+        f"be used; {reason}"
+    )
 
 
 def _frame_notes(file: RowFile, coordinates: Coordinates) -> tuple[str, ...]:
     """What the first boxes say against the declared frame."""
     values: list[float] = []
-    for number in range(min(LOOK, len(file))):
-        with suppress(UserError):  # a broken row is counted when it is asked for
+    for number in range(min(CHECKED_ROWS, len(file))):
+        with suppress(UserError):  # a broken row is counted when its sample is read
             values += four_numbers(file[number]["answer"].split(), "")
-    whole = all(value.is_integer() for value in values)
-    if coordinates == "qwen25" and not whole:
+    whole_numbers = all(value.is_integer() for value in values)
+    if coordinates == "qwen25" and not whole_numbers:
         raise UserError(
             f"dataset.coordinates=qwen25 means whole numbers, but boxes of {file.path} have "
             "fractions; use dataset.coordinates=pixels."
         )
-    if coordinates == "pixels" and whole and values:
+    if coordinates == "pixels" and whole_numbers and values:
         return (
             f"The first boxes of {file.path.name} are whole numbers, as the release writes them "
             "for Qwen2.5-VL; if they are such, declare dataset.coordinates=qwen25.",

@@ -1,23 +1,23 @@
-"""What one pass over a tab-separated file tells, kept beside the file."""
+"""What one pass over a tab-separated file finds, kept beside the file."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import hashlib
-import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
 from rich import progress
 from rich.console import Console
 
 from ivcp.core.errors import UserError
-from ivcp.datasets.cells import sizes_of
+from ivcp.datasets.cells import SHORT, image_sizes
 
 FORMAT = 2
 """Of the index; one of another format is made again."""
@@ -26,22 +26,19 @@ CELL_LIMIT = 1 << 27
 """Most characters of a cell, about 100 MB of image. Without a limit, a quote that is never closed
 would bring the rest of the file into memory."""
 
-REFERENCE = 64
-"""Most characters of an `image` cell that is another row's index instead of an image."""
-
 LARGE = 100_000_000
 """Bytes from which a scan shows its progress."""
 
 
-class Place(NamedTuple):
+class RowSpan(NamedTuple):
     """Where a row is, and the little that must be known of every row.
 
     Attributes:
         start: Its first byte.
         length: Its bytes.
         name: Its cell `index`; empty if there is none.
-        image: Its cell `image`, empty if there is none; None if longer than `REFERENCE`.
-        whole: Whether it has the header's cells.
+        image: Its cell `image`, empty if there is none; None if longer than `SHORT`.
+        complete: Whether it has the header's cells.
         sizes: Width and height of each image in its cell `image`; empty if unknown.
     """
 
@@ -49,13 +46,13 @@ class Place(NamedTuple):
     length: int
     name: str
     image: str | None
-    whole: bool
-    sizes: Sequence[Sequence[int]] = ()
+    complete: bool
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """What one pass over a file tells; kept beside the file as JSON.
+    """What one pass over a file finds; kept beside the file as JSON.
 
     Attributes:
         size: Of the file in bytes.
@@ -70,13 +67,18 @@ class Index:
     mtime_ns: int
     md5: str
     columns: list[str]
-    rows: list[Place]
+    rows: list[RowSpan]
     format: int = FORMAT
 
     def describes(self, stat: os.stat_result) -> bool:
         """Whether it is of this format and of the file of that status."""
-        told = (self.size, self.mtime_ns, self.format)
-        return told == (stat.st_size, stat.st_mtime_ns, FORMAT)
+        return (self.size, self.mtime_ns, self.format) == (stat.st_size, stat.st_mtime_ns, FORMAT)
+
+    def fits(self) -> bool:
+        """Whether all rows lie in the file."""
+        return all(
+            row.start >= 0 < row.length and row.start + row.length <= self.size for row in self.rows
+        )
 
 
 class _Lines:
@@ -84,14 +86,14 @@ class _Lines:
 
     Attributes:
         position: Bytes read so far.
-        numbers: Lines read so far.
+        count: Lines read so far.
         md5: Of these bytes.
         legible: Whether all lines since it was set were UTF-8.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
-        self.position, self.numbers, self.legible = 0, 0, True
+        self.position, self.count, self.legible = 0, 0, True
         self.md5 = hashlib.md5(usedforsecurity=False)
 
     def __iter__(self) -> Iterator[str]:
@@ -99,12 +101,12 @@ class _Lines:
 
     def __next__(self) -> str:
         line = next(self.file)
-        first = self.position == 0
+        encoding = "utf-8" if self.position else "utf-8-sig"
         self.position += len(line)
-        self.numbers += 1
+        self.count += 1
         self.md5.update(line)
         try:
-            return line.decode("utf-8-sig" if first else "utf-8")
+            return line.decode(encoding)
         except UnicodeDecodeError:
             self.legible = False
             return line.decode(errors="replace")
@@ -117,7 +119,7 @@ def scan(path: Path) -> Index:
         OSError: It cannot be read.
         UserError: It has no header, or one that no table can have.
     """
-    rows: list[Place] = []
+    rows: list[RowSpan] = []
     stat, console = path.stat(), Console(stderr=True)
     with progress.open(
         path,
@@ -128,27 +130,27 @@ def scan(path: Path) -> Index:
         disable=stat.st_size < LARGE or not console.is_terminal,
     ) as file:
         lines = _Lines(file)
-        rows_of = parser(lines)
-        columns = _header(rows_of, lines, path)
+        parsed = parser(lines)
+        columns = _header(parsed, lines, path)
         while True:
-            start, first, lines.legible = lines.position, lines.numbers, True
+            start, first_line, lines.legible = lines.position, lines.count, True
             try:
-                cells = next(rows_of)
+                cells = next(parsed)
             except StopIteration:
                 break
             except csv.Error:
                 cells, lines.legible = [""], False
             if not cells:  # an empty line, which pandas skips too
                 continue
-            whole = lines.legible and len(cells) == len(columns)
-            if lines.position == stat.st_size and lines.numbers - first > 1:
-                _closed(path, start, len(rows), lines.numbers - first)
-            named = dict(zip(columns, cells, strict=True)) if whole else {}
-            image = named.get("image", "")
-            short = image if len(image) <= REFERENCE else None
-            sizes = sizes_of(image) if short is None else ()
-            length, name = lines.position - start, named.get("index", "")
-            rows.append(Place(start, length, name, short, whole, sizes))
+            complete = lines.legible and len(cells) == len(columns)
+            if lines.position == stat.st_size and lines.count - first_line > 1:
+                _check_closed(path, start, len(rows), lines.count - first_line)
+            row = dict(zip(columns, cells, strict=True)) if complete else {}
+            image = row.get("image", "")
+            short = image if len(image) <= SHORT else None
+            sizes = image_sizes(image) if short is None else ()
+            length, name = lines.position - start, row.get("index", "")
+            rows.append(RowSpan(start, length, name, short, complete, sizes))
     return Index(
         size=stat.st_size,
         mtime_ns=stat.st_mtime_ns,
@@ -158,7 +160,7 @@ def scan(path: Path) -> Index:
     )
 
 
-def _closed(path: Path, start: int, number: int, lines: int) -> None:
+def _check_closed(path: Path, start: int, number: int, lines: int) -> None:
     """Check that the last row, of several lines, ends before the file does.
 
     Raises:
@@ -173,7 +175,7 @@ def _closed(path: Path, start: int, number: int, lines: int) -> None:
         if "unexpected end of data" in str(error):
             raise UserError(
                 f"A quote in row {number} of {path} is never closed and takes the {lines - 1} "
-                "lines behind it along; mend it, or get the file again."
+                "lines behind it along; repair it, or get the file again."
             ) from error
 
 
@@ -202,22 +204,20 @@ def parser(lines: Iterable[str]) -> Iterator[list[str]]:
 def load(path: Path, stat: os.stat_result) -> Index | None:
     """The index that was kept; None if there is none of the file of that status."""
     try:
-        told = json.loads(path.read_bytes())
-        told["rows"] = [Place(*row) for row in told["rows"]]
-        index = Index(**told)
-    except (OSError, ValueError, TypeError, KeyError):
+        index = TypeAdapter(Index).validate_json(path.read_bytes(), strict=True)
+    except (OSError, ValidationError):  # absent, torn or foreign: it is made again
         return None
-    return index if index.describes(stat) else None
+    return index if index.describes(stat) and index.fits() else None
 
 
 def keep(index: Index, path: Path) -> str:
     """Write the index in one step; a note if that cannot be done."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
-        part.write_text(json.dumps(vars(index)))
-        part.replace(path)
+        draft.write_bytes(TypeAdapter(Index).dump_json(index))
+        draft.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            part.unlink()
+            draft.unlink()
         return f"Each start reads all of the file, as {path} cannot be written ({error.strerror})."
     return ""

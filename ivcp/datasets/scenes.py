@@ -68,8 +68,8 @@ class Scene:
             jitter = rng.integers(-14, 15, size=3)
             red, green, blue = np.clip(np.array(COLORS[item.color]) + jitter, 0, 255).tolist()
             _draw(draw, item, (red, green, blue))
-        noise = rng.normal(0, rng.uniform(3, 9), size=(SIDE, SIDE, 3)).astype(np.float32)
-        return Image.fromarray((np.asarray(canvas) + noise).clip(0, 255).astype(np.uint8))
+        grain = rng.normal(0, rng.uniform(3, 9), size=(SIDE, SIDE, 3)).astype(np.float32)
+        return Image.fromarray((np.asarray(canvas) + grain).clip(0, 255).astype(np.uint8))
 
 
 def make_scene(seed: int, split: Split, index: int) -> Scene:
@@ -98,7 +98,7 @@ def make_scene(seed: int, split: Split, index: int) -> Scene:
 def _free_box(
     rng: np.random.Generator, size: str, objects: list[SceneObject]
 ) -> tuple[int, int, int, int] | None:
-    """A place for a new object that touches no other, or None after 30 tries."""
+    """A box for a new object that touches no other, or None after 30 tries."""
     low, high = SIZES[size]
     for _ in range(30):
         half = int(rng.integers(low, high + 1))

@@ -20,7 +20,7 @@ class Question:
     """One question about a scene.
 
     Attributes:
-        task: What is asked for.
+        task: What kind of answer it wants.
         text: Referring expression or question.
         answer: Box in pixels, "Yes" / "No", or the letter of the right option.
         options: Texts of the options of a multiple-choice question.
@@ -42,7 +42,7 @@ class Shapes:
 
     Attributes:
         task: "grounding", "yes_no" or "multiple_choice".
-        split: "train", "val" or "test"; they share no scene.
+        split: "train", "val" or "test"; no scene is in two of them.
         size: Number of samples, at least 1.
         seed: Chooses another family of scenes.
     """
@@ -58,10 +58,10 @@ class Shapes:
         Raises:
             UserError: A field is not one of its values.
         """
-        for name, known in (("task", TASKS), ("split", SPLITS)):
-            if getattr(self, name) not in known:
+        for name, choices in (("task", TASKS), ("split", SPLITS)):
+            if getattr(self, name) not in choices:
                 raise UserError(
-                    f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}."
+                    f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}."
                 )
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class Shapes:
             raise IndexError(f"Expected an index from 0 to {self.size - 1}; got {index}.")
         scene = make_scene(self.seed, self.split, index)
         rng = np.random.default_rng((*scene.pixel_seed, 2))
-        question = ask(scene, self.task, rng)
+        question = draw_question(scene, self.task, rng)
         return Sample(
             id=f"{self.split}-{self.seed}-{index}",
             task=self.task,
@@ -83,7 +83,7 @@ class Shapes:
         )
 
 
-def ask(scene: Scene, task: Task, rng: np.random.Generator) -> Question:
+def draw_question(scene: Scene, task: Task, rng: np.random.Generator) -> Question:
     """Draw one question of a kind; its answer is unique by construction."""
     if task == "grounding":
         return _refer(scene, rng)
@@ -102,7 +102,7 @@ def _refer(scene: Scene, rng: np.random.Generator) -> Question:
     for index, item in enumerate(scene.objects):
         for kind, text in _descriptions(scene.objects, item):
             kinds[kind].append((text, index))
-    open_kinds = [kind for kind, found in kinds.items() if found]
+    open_kinds = [kind for kind, expressions in kinds.items() if expressions]
     if not open_kinds:  # all look alike: name the outermost one, which always exists
         order = min(range(len(scene.objects)), key=lambda i: scene.objects[i].center)
         choice, kind = ("the leftmost object", order), "position"
@@ -116,27 +116,27 @@ def _refer(scene: Scene, rng: np.random.Generator) -> Question:
 
 def _descriptions(objects: tuple[SceneObject, ...], item: SceneObject) -> list[tuple[str, str]]:
     """All (kind, expression) pairs that fit `item` and no other object."""
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     peers = [other for other in objects if other is not item and other.shape == item.shape]
     if not any(other.color == item.color for other in peers):
-        found.append(("attribute", f"the {item.color} {item.shape}"))
+        pairs.append(("attribute", f"the {item.color} {item.shape}"))
     if peers and not any(other.size == item.size for other in peers):
-        found.append(("size", f"the {item.size} {item.shape}"))
+        pairs.append(("size", f"the {item.size} {item.shape}"))
     if peers:
         x, y = item.center
         centers = [other.center for other in peers]
         if all(x < cx - MARGIN for cx, _ in centers):
-            found.append(("position", f"the leftmost {item.shape}"))
+            pairs.append(("position", f"the leftmost {item.shape}"))
         if all(x > cx + MARGIN for cx, _ in centers):
-            found.append(("position", f"the rightmost {item.shape}"))
+            pairs.append(("position", f"the rightmost {item.shape}"))
         if all(y < cy - MARGIN for _, cy in centers):
-            found.append(("position", f"the topmost {item.shape}"))
+            pairs.append(("position", f"the topmost {item.shape}"))
         if all(y > cy + MARGIN for _, cy in centers):
-            found.append(("position", f"the bottommost {item.shape}"))
+            pairs.append(("position", f"the bottommost {item.shape}"))
         corner = _quadrant(item.center)
         if corner and not any(_quadrant(c, margin=-MARGIN, only=corner) for c in centers):
-            found.append(("position", f"the {item.shape} in the {corner}"))
-    return found
+            pairs.append(("position", f"the {item.shape} in the {corner}"))
+    return pairs
 
 
 def _quadrant(center: tuple[float, float], margin: int = MARGIN, only: str = "") -> str:
@@ -183,8 +183,8 @@ def _count(scene: Scene, rng: np.random.Generator) -> Question:
     value = values[int(rng.integers(len(values)))]
     targets = tuple(i for i, item in enumerate(scene.objects) if getattr(item, field) == value)
     count = len(targets)
-    first = int(rng.integers(max(1, count - 3), count + 1))
-    options = [str(number) for number in range(first, first + 4)]
+    lowest = int(rng.integers(max(1, count - 3), count + 1))
+    options = [str(number) for number in range(lowest, lowest + 4)]
     rng.shuffle(options)
     what = f"{value}s" if field == "shape" else f"{value} objects"
     if value == "cross" and field == "shape":

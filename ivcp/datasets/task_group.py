@@ -1,4 +1,4 @@
-"""Several sets in one run."""
+"""Several datasets in one run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TaskGroup:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the tasks have to say about themselves."""
+        """The notes of the tasks, each with its name."""
         return tuple(
             f"{name}: {note}"
             for name, task in self.tasks.items()
@@ -58,22 +58,22 @@ class TaskGroup:
 
     @property
     def identity(self) -> str:
-        """Those of the tasks."""
+        """The identities of the tasks."""
         return " ".join(
             f"{name}:{getattr(task['dataset'], 'identity', '')}"
             for name, task in self.tasks.items()
         )
 
     def sizes(self, index: int) -> tuple[tuple[int, int], ...]:
-        """As the task says; empty if it does not."""
-        name, place = self._find(index)
+        """Width and height of each image, from the task; empty if they are unknown."""
+        name, number = self._find(index)
         sizes = getattr(self.tasks[name]["dataset"], "sizes", None)
-        return () if sizes is None else tuple(sizes(place))
+        return () if sizes is None else tuple(sizes(number))
 
     def _find(self, index: int) -> tuple[str, int]:
         """The task's name and the index into it."""
-        number = bisect_right(self._ends, index)
-        return list(self.tasks)[number], index - (self._ends[number - 1] if number else 0)
+        task = bisect_right(self._ends, index)
+        return list(self.tasks)[task], index - (self._ends[task - 1] if task else 0)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -81,17 +81,17 @@ class TaskGroup:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f"Expected an index from 0 to {len(self) - 1}; got {index}.")
-        name, place = self._find(index)
+        name, number = self._find(index)
         dataset = self.tasks[name]["dataset"]
         try:
-            return _named(name, dataset[place])
+            return _named(name, dataset[number])
         except BrokenSample as error:
             raise BrokenSample(_named(name, error.sample)) from error.__cause__
-        except (OSError, UserError) as error:  # it must still count in its task
-            known = Sample(
-                id=f"index-{place}", task=dataset.task, images=(), question="", answer=""
+        except Exception as error:  # it must count in its task, whatever is wrong with it
+            empty = Sample(
+                id=f"index-{number}", task=dataset.task, images=(), question="", answer=""
             )
-            raise BrokenSample(_named(name, known)) from error
+            raise BrokenSample(_named(name, empty)) from error
 
 
 def _named(task: str, sample: Sample) -> Sample:

@@ -1,9 +1,7 @@
-"""General question sets in VLMEvalKit's format: one tab-separated file, photos inside."""
+"""General question sets in VLMEvalKit's format: one tab-separated file, images inside."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,19 +10,17 @@ from pathlib import Path, PurePosixPath
 from string import ascii_uppercase
 from typing import get_args
 
-from PIL import Image
-
 from ivcp.core.errors import UserError
-from ivcp.core.types import Answer, BrokenSample, Sample, Task
-from ivcp.datasets.cells import listed
+from ivcp.core.pixels import decode
+from ivcp.core.types import IMAGE_ID, Answer, BrokenSample, Sample, Task
+from ivcp.datasets.annotation_values import caption_problem
+from ivcp.datasets.cells import SHORT, decode_base64, image_id, read_list
+from ivcp.datasets.data_root import data_root, image_file, user_path
 from ivcp.datasets.download import fetch
-from ivcp.datasets.pixels import decode
-from ivcp.datasets.places import data_root
-from ivcp.datasets.row_index import REFERENCE
-from ivcp.datasets.rows import RowFile
+from ivcp.datasets.tsv_rows import RowFile
 
 LABELS = ("category", "l2-category", "split", "source", "image_path")
-"""Columns that become labels of a sample, beside "index"."""
+"""Columns that become labels of a sample, beside "index" and `IMAGE_ID`."""
 
 OTHER = "Other Answers"
 """Second option of an open question among multiple-choice ones, in VLMEvalKit's words."""
@@ -34,23 +30,25 @@ OTHER = "Other Answers"
 class TsvBenchmark:
     """The questions of one file; nothing is read before the first `len` or index.
 
-    A row is `index`, `question`, `answer` and the photos: in `image` (base64, a list of such, or in
-    at most 64 characters the index of the row whose photos are meant) or else in `image_path` (a
+    A row is `index`, `question`, `answer` and the images: in `image` (base64, a list of such, or in
+    at most 64 characters the index of the row whose images are meant) or else in `image_path` (a
     path or a list of such). Where there is a column `image`, rows with neither are left out, as
     VLMEvalKit does. Options are in the columns A, B, C, ...
 
     Answers must be the capital letter of an option, or "Yes" or "No" (in any case), or a text, or a
-    list of texts. A row that cannot be asked is a `BrokenSample`.
+    list of texts. A row that no model can be asked about is a `BrokenSample`.
 
     Attributes:
-        name: Published name of the set, which is also that of its file.
+        name: Published name of the benchmark, which is also that of its file.
         task: "yes_no", "multiple_choice" or "open_ended".
-        url: Where the file is to be had.
+        url: Where to get the file.
         md5: Accepted sums of the file in hexadecimal digits; None takes any file.
         rows: Published number of questions, which `notes` compares; None for unknown.
         root: Folder of benchmark files; None takes the variable `LMUData`, else `~/LMUData`.
         download: Whether to fetch a file that is absent.
         verify: Whether a file of another sum is refused.
+        images_anywhere: Whether an image path may leave the folder of the file and
+            `images/<name>` in the root.
         own_words: Whether the column `prompt` has the whole wording of each question.
         open_options: Whether a question without options is one between its answer and "Other
             Answers", as VLMEvalKit has it for MMMU; it gets the label "open".
@@ -65,6 +63,7 @@ class TsvBenchmark:
     root: str | None = None
     download: bool = False
     verify: bool = True
+    images_anywhere: bool = False
     own_words: bool = False
     open_options: bool = False
     file: str | None = None
@@ -75,20 +74,20 @@ class TsvBenchmark:
         Raises:
             UserError: It is none that such a file can have.
         """
-        known = [task for task in get_args(Task) if task != "grounding"]
-        if self.task not in known:
-            raise UserError(f"dataset.task must be one of {', '.join(known)}; got {self.task}.")
+        tasks = [task for task in get_args(Task) if task != "grounding"]
+        if self.task not in tasks:
+            raise UserError(f"dataset.task must be one of {', '.join(tasks)}; got {self.task}.")
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results must know about the file."""
-        total, asked = len(self._file), len(self)
-        told = list(self._file.notes)
-        if asked < total:
-            told.append(f"{total - asked:,} of {total:,} rows have no image and are left out.")
-        if self.rows not in (None, total, asked):
-            told.append(f"The file has {total:,} rows, {self.rows:,} are published.")
-        return tuple(told)
+        total, evaluated = len(self._file), len(self)
+        notes = list(self._file.notes)
+        if evaluated < total:
+            notes.append(f"{total - evaluated:,} of {total:,} rows have no image and are left out.")
+        if self.rows not in (None, total, evaluated):
+            notes.append(f"The file has {total:,} rows, {self.rows:,} are published.")
+        return tuple(notes)
 
     @property
     def identity(self) -> str:
@@ -96,7 +95,7 @@ class TsvBenchmark:
         return self._file.identity
 
     def sizes(self, index: int) -> tuple[tuple[int, int], ...]:
-        """Width and height of each photo in the file; empty if they are elsewhere."""
+        """Width and height of each image in the file; empty if they are elsewhere."""
         return self._file.sizes(self._numbers[index])
 
     def __len__(self) -> int:
@@ -107,7 +106,7 @@ class TsvBenchmark:
 
         Raises:
             IndexError: There is no such question.
-            BrokenSample: It cannot be asked.
+            BrokenSample: No model can be asked about it.
             UserError: Its row cannot be read.
         """
         if not 0 <= index < len(self):
@@ -118,21 +117,24 @@ class TsvBenchmark:
             raise UserError(f"Expected an index in {where}; its cell is empty.")
         sample = self._question(row)
         try:
-            check_answer(sample, where)
-            return replace(sample, images=self._images(row, where))
-        except (OSError, UserError) as error:
+            cell = self._image_cell(row, where)
+            sample = replace(sample, labels={**sample.labels, IMAGE_ID: image_id(cell)})
+            check_sample(sample, where)
+            encoded = [self._encoded(text) for text in read_list(cell) or (cell,)]
+            return replace(sample, images=tuple(map(decode, encoded)))
+        except Exception as error:  # whatever is wrong with one sample must not end a run
             raise BrokenSample(sample) from error
 
     def _question(self, row: dict[str, str]) -> Sample:
         """The sample without its images."""
         labels = {name: row[name] for name in ("index", *LABELS) if row.get(name)}
-        told = row["answer"].strip()
-        answer: Answer = told
+        text = row["answer"].strip()
+        answer: Answer = text
         options: tuple[str, ...] = ()
         if self.task == "yes_no":
-            answer = told.capitalize()
+            answer = text.capitalize()
         elif self.task == "open_ended":
-            texts = listed(row["answer"])
+            texts = read_list(row["answer"])
             answer = row["answer"] if texts is None else texts
         elif self.open_options and answer and not row.get("A"):
             options, answer, labels["open"] = (row["answer"], OTHER), "A", "yes"
@@ -158,34 +160,33 @@ class TsvBenchmark:
             texts.pop()
         return tuple(texts)
 
-    def _images(self, row: dict[str, str], where: str) -> tuple[Image.Image, ...]:
-        """The images of a row, in order.
+    def _image_cell(self, row: dict[str, str], where: str) -> str:
+        """The cell that holds or names the images of a row, perhaps another row's.
 
         Raises:
-            OSError: One cannot be had or decoded.
-            UserError: There are none, or the cell refers to no row with images.
+            UserError: There is none.
         """
         cell = row.get("image", "")
-        if cell and len(cell) <= REFERENCE and listed(cell) is None:
+        if cell and len(cell) <= SHORT and read_list(cell) is None:
             cell = self._file[self._file.find(cell)]["image"]
-            if len(cell) <= REFERENCE:
+            if len(cell) <= SHORT:
                 raise UserError(f"The row to which the image of {where} refers has none itself.")
         cell = cell or row.get("image_path", "")
-        encoded = listed(cell) or ((cell,) if cell else ())
-        if not encoded:
+        if cell.strip("[] ") == "":
             raise UserError(f"Expected an image or a path in {where}; both are empty.")
-        return tuple(decode(self._encoded(one)) for one in encoded)
+        return cell
 
     def _encoded(self, text: str) -> bytes | Path:
-        """The image file that a text holds, or its path."""
+        """The image file that a text holds, or its path.
+
+        Raises:
+            OSError: It is no base64.
+            UserError: The path leaves the folders of the images.
+        """
         if "." in text:  # no digit of base64, and every name of an image has one
             folders = (self._file.path.parent, data_root(self.root) / "images" / self.name)
-            places = [folder / text for folder in folders]
-            return next((place for place in places if place.is_file()), places[-1])
-        try:
-            return base64.b64decode(text)
-        except binascii.Error as error:
-            raise OSError(f"no base64 ({error})") from error
+            return image_file(text, folders, self.images_anywhere)
+        return decode_base64(text)
 
     @cached_property
     def _file(self) -> RowFile:
@@ -214,15 +215,15 @@ class TsvBenchmark:
     def _path(self) -> Path:
         """Where the file lies, fetched if it must and may be."""
         if self.file is not None:
-            own = Path(self.file).expanduser()
-            if not own.is_file():
-                raise UserError(f"dataset.file must be a file; {own} is none.")
-            return own
+            path = user_path(self.file)
+            if not path.is_file():
+                raise UserError(f"dataset.file must be a file; {path} is none.")
+            return path
         root = data_root(self.root)
         path = root / f"{self.name}.tsv"
-        for place in (path, root / PurePosixPath(self.url).name):
-            if place.is_file():
-                return place
+        for candidate in (path, root / PurePosixPath(self.url).name):
+            if candidate.is_file():
+                return candidate
         if not self.download:
             raise UserError(
                 f"Expected the file {path}; let data.download=true fetch it, or get it from "
@@ -233,7 +234,7 @@ class TsvBenchmark:
 
     @cached_property
     def _numbers(self) -> tuple[int, ...]:
-        """Of the rows that are asked."""
+        """Of the rows that are evaluated."""
         rows = range(len(self._file))
         if "image" in self._file.columns:
             return tuple(number for number in rows if self._has_image(number))
@@ -249,12 +250,14 @@ class TsvBenchmark:
             return True
 
 
-def check_answer(sample: Sample, where: str) -> None:
-    """Check that a sample has an answer that can be given.
+def check_sample(sample: Sample, where: str) -> None:
+    """Check that a sample has a question, and an answer that can be right.
 
     Raises:
         UserError: It has not.
     """
+    if problem := caption_problem(sample.question, f"the column question of {where}"):
+        raise UserError(problem)
     if sample.task == "yes_no":
         if sample.answer not in ("Yes", "No"):
             raise UserError(f"Expected Yes or No as answer in {where}; got {sample.answer!r}.")

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ivcp.core.errors import UserError
-from ivcp.datasets.expressions import (
-    Expression,
-    coco_number,
+from ivcp.core.types import Box
+from ivcp.datasets.annotation_values import (
     corners_or_reason,
-    distinct,
     fields,
     image_size,
+    list_of,
+    read_id,
+    read_json,
 )
+from ivcp.datasets.expressions import Expression, check_distinct, coco_number, make_expression
 
 ARCHIVE = "the archive of that folder's name of https://github.com/lichengunc/refer"
-DAMAGE = (
-    pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError,
-    ValueError,
-)  # fmt: skip  # what a damaged pickle raises
 
 
 class PrimitivesOnly(pickle.Unpickler):
     """Reads containers, texts and numbers; a pickle that names any class or function is refused."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
 def file_names(name: str, scheme: str) -> tuple[str, ...]:
@@ -58,40 +55,33 @@ def read_unc(path: Path, split: str) -> list[Expression]:
     entries = []
     for number, ref in enumerate(_read_refs(path)):
         where = f"entry {number} of {path}"
-        part, annotation, image, file, sentences = fields(
+        ref_split, box_id, image_id, file, sentences = fields(
             ref, ("split", "ann_id", "image_id", "file_name", "sentences"), where
         )
-        if part != split:
+        if ref_split != split:
             continue
-        if annotation not in boxes or image not in sizes:
+        box_id, image_id, file = (
+            read_id(value, f"a name in {where}") for value in (box_id, image_id, file)
+        )
+        if box_id not in boxes or image_id not in sizes:
             raise UserError(
-                f"{where} refers to annotation {annotation} of image {image}, which {instances} "
+                f"{where} refers to annotation {box_id} of image {image_id}, which {instances} "
                 "does not have; use the two files of one archive."
             )
-        box, reason = corners_or_reason(
-            boxes[annotation], f"annotation {annotation} of {instances}"
-        )
-        for sentence in sentences:
+        for sentence in list_of(sentences, f"sentences in {where}"):
             identity, text = fields(sentence, ("sent_id", "sent"), f"a sentence of {where}")
+            box, size, image = boxes[box_id], sizes[image_id], image_name(file)
             entries.append(
-                Expression(
-                    id=str(identity),
-                    text=str(text),
-                    box=box,
-                    broken=reason,
-                    size=sizes[image],
-                    image=photo_name(str(file)),
-                    coco_id=coco_number(str(file)),
-                )
+                make_expression(identity, text, box, size, image, coco_number(file), where)
             )
-    distinct(entries, path)
+    check_distinct(entries, path)
     return entries
 
 
-def photo_name(file: str) -> str:
-    """COCO's name of a photo: the original files add the number of the object.
+def image_name(file: str) -> str:
+    """COCO's name of an image: the original files add the number of the object.
 
-    >>> photo_name("COCO_train2014_000000581857_16.jpg")
+    >>> image_name("COCO_train2014_000000581857_16.jpg")
     'COCO_train2014_000000581857.jpg'
     """
     return re.sub(r"(?<=_\d{12})_\d+(?=\.)", "", file)
@@ -102,32 +92,29 @@ def _read_refs(path: Path) -> list[Any]:
     try:
         with path.open("rb") as file:
             refs = PrimitivesOnly(file, encoding="latin1").load()
-    except DAMAGE as error:
+    except Exception as error:  # a damaged pickle raises whatever its opcodes lead to
         raise UserError(
             f"Expected {path} to be a pickle of plain lists, texts and numbers, but {error}; "
             f"get it from {ARCHIVE}."
         ) from error
-    if not isinstance(refs, list):
-        raise UserError(f"Expected a list of references in {path}; got a {type(refs).__name__}.")
-    return refs
+    return list_of(refs, f"references in {path}")
 
 
-def _read_instances(path: Path) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """`(x, y, width, height)` of each annotation and `(width, height)` of each image, by number."""
-    try:
-        with path.open("rb") as file:
-            content = json.load(file, object_hook=_without_outline)
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); get it from {ARCHIVE}.") from error
+def _read_instances(
+    path: Path,
+) -> tuple[dict[str, tuple[Box | None, str]], dict[str, tuple[int, int]]]:
+    """Corners of each annotation (`corners_or_reason`) and size of each image, by id."""
+    content = read_json(path, ARCHIVE, object_hook=_without_outline)
     images, annotations = fields(content, ("images", "annotations"), str(path))
     boxes, sizes = {}, {}
-    for number, annotation in enumerate(annotations):
-        identity, box = fields(annotation, ("id", "bbox"), f"annotation {number} of {path}")
-        boxes[identity] = box
-    for number, image in enumerate(images):
+    for number, annotation in enumerate(list_of(annotations, f"annotations in {path}")):
+        where = f"annotation {number} of {path}"
+        identity, box = fields(annotation, ("id", "bbox"), where)
+        boxes[read_id(identity, f"the id of {where}")] = corners_or_reason(box, where)
+    for number, image in enumerate(list_of(images, f"images in {path}")):
         where = f"image {number} of {path}"
         identity, width, height = fields(image, ("id", "width", "height"), where)
-        sizes[identity] = image_size(width, height, where)
+        sizes[read_id(identity, f"the id of {where}")] = image_size(width, height, where)
     return boxes, sizes
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchmetrics.functional.text import edit_distance
+from rapidfuzz.distance import Levenshtein
 
 from ivcp.metrics.open_ended import OpenEndedMetrics
 
-LEAST = 0.5
+THRESHOLD = 0.5
 """A similarity below this counts as 0."""
 
 
@@ -21,11 +21,8 @@ def similarity(reply: str, accepted: str) -> float:
     >>> similarity("ITC", "itc "), similarity("abcd", "abxy")
     (1.0, 0.5)
     """
-    pair = [" ".join(text.lower().split()) for text in (reply, accepted)]
-    longest = max(len(reply), len(accepted))
-    if not longest:
-        return 1.0
-    return 1 - float(edit_distance(pair[:1], pair[1:], reduction="sum")) / longest
+    distance = Levenshtein.distance(*(" ".join(text.lower().split()) for text in (reply, accepted)))
+    return 1 - distance / (max(len(reply), len(accepted)) or 1)
 
 
 class Anls(OpenEndedMetrics):
@@ -35,4 +32,4 @@ class Anls(OpenEndedMetrics):
 
     def compare(self, reply: str, accepted: Sequence[str]) -> float:
         nearest = max(similarity(reply, text) for text in accepted)
-        return nearest if nearest >= LEAST else 0.0
+        return nearest if nearest >= THRESHOLD else 0.0

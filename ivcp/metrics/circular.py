@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ivcp.core.metric import by_label, unparsed_rate
+from ivcp.core.types import IMAGE_ID
 from ivcp.metrics.multiple_choice import LABELS, MultipleChoiceMetrics
 
+NUMBER = r"[0-9]{1,18}"
 ROTATION = 1_000_000
 """A rotation's index is that of the question plus a multiple of this number."""
 
@@ -17,22 +19,22 @@ ROTATION = 1_000_000
 def by_question(scored: pd.DataFrame) -> pd.DataFrame:
     """One row a question: `score` 1 if all `rotations` are right, `base` the score of the first.
 
-    Labels are those of the first rotation. The label "index" tells which rows belong together; a
-    row without one (it could not be read) is a question of its own.
+    Labels are those of the first rotation. Rows belong together by the label "index"; a row whose
+    index is no number (it could not be read) is a question of its own.
 
     >>> rows = {"index": ["3", "1000003", "4"], "score": [1.0, 0.0, 1.0]}
     >>> by_question(pd.DataFrame(rows))[["score", "base"]].values.tolist()
     [[0.0, 1.0], [1.0, 1.0]]
     """
-    alone = pd.Series(-1.0 - np.arange(len(scored)), index=scored.index)
-    told = scored.get("index", pd.Series(index=scored.index, dtype=object))
-    numbers = pd.to_numeric(told, errors="coerce").fillna(alone).astype("int64")
+    labels = scored.get("index", pd.Series(index=scored.index, dtype=object)).astype(str)
+    alone = pd.Series(-1 - np.arange(len(scored)), index=scored.index)
+    numbers = labels.where(labels.str.fullmatch(NUMBER), alone).astype("int64")
     question = numbers.where(numbers < 0, numbers % ROTATION)
     ordered = scored.assign(question=question, number=numbers).sort_values("number")
     ordered["base"] = ordered["score"]
-    labels = {label: "first" for label in LABELS if label in ordered}
+    kept = {label: "first" for label in (*LABELS, IMAGE_ID) if label in ordered}
     ordered["rotations"] = 1
-    columns = {"score": "min", "base": "first", "rotations": "sum", **labels}
+    columns = {"score": "min", "base": "first", "rotations": "sum", **kept}
     return ordered.groupby("question").agg(columns)
 
 
@@ -43,7 +45,7 @@ class CircularMetrics(MultipleChoiceMetrics):
     """
 
     def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
-        """A unit is a question."""
+        """A unit is an image, with all rotations of its questions."""
         return super().sufficient_statistics(by_question(scored))
 
     def right(self, scored: pd.DataFrame) -> pd.Series[bool]:
@@ -52,10 +54,10 @@ class CircularMetrics(MultipleChoiceMetrics):
     def notes(self, scored: pd.DataFrame) -> Sequence[str]:
         """Whether questions are there in one rotation only, as under a limit."""
         rotations = by_question(scored)["rotations"]
-        if not (alone := int((rotations == 1).sum())):
+        if not (single := int((rotations == 1).sum())):
             return ()
         return (
-            f"{alone:,} of {len(rotations):,} questions are there in one rotation only, so their "
+            f"{single:,} of {len(rotations):,} questions are there in one rotation only, so their "
             "circular accuracy is the plain one, which is higher.",
         )
 

@@ -1,4 +1,4 @@
-"""CV-Bench 2D: the mean over the sources of its photos."""
+"""CV-Bench 2D: the mean over the sources of its images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from ivcp.core.metric import Statistics, divided
+from ivcp.core.metric import Statistics, divided, sum_by_image
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
 
 
@@ -28,14 +28,15 @@ class CvBench2DMetrics(MultipleChoiceMetrics):
         sources = scored.get("source", pd.Series(index=scored.index, dtype=object)).fillna("")
         columns = {}
         for source in sorted(set(sources) - {""}):  # a row that cannot be read has none
-            own = (sources == source).astype(float)
-            columns[f"{source} score"], columns[f"{source} samples"] = own * scored["score"], own
-        return pd.DataFrame(columns, index=scored.index)
+            inside = (sources == source).astype(float)
+            columns[f"{source} score"] = inside * scored["score"]
+            columns[f"{source} samples"] = inside
+        return sum_by_image(pd.DataFrame(columns, index=scored.index), scored)
 
     def primary_value(self, sums: Statistics) -> Statistics:
         accuracies = divided(sums[..., 0::2], sums[..., 1::2])
-        there = ~np.isnan(accuracies)
-        return divided(np.where(there, accuracies, 0.0).sum(-1), there.sum(-1))
+        present = ~np.isnan(accuracies)
+        return divided(np.where(present, accuracies, 0.0).sum(-1), present.sum(-1))
 
     def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`mean_over_sources`, `accuracy`, `unparsed_rate`, and the accuracy by label."""

@@ -20,5 +20,5 @@ class ExactMatch(OpenEndedMetrics):
     primary_metric = "accuracy"
 
     def compare(self, reply: str, accepted: Sequence[str]) -> float:
-        given = reply.strip().lower()
-        return sum(text.strip().lower() == given for text in accepted) / len(accepted)
+        answer = reply.strip().lower()
+        return sum(text.strip().lower() == answer for text in accepted) / len(accepted)

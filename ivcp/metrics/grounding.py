@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from ivcp.core.metric import AnswerMetric, ToBox, unparsed_rate
-from ivcp.core.types import Answer, Box, Sample
+from ivcp.core.types import BOX_BEYOND_IMAGE, Answer, Box, Sample
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -86,11 +86,18 @@ class GroundingMetrics(AnswerMetric):
         return box_iou(None if parsed is None else as_box(parsed), as_box(sample.answer))
 
     def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
-        """A hit is an IoU of at least one half; a unit is a photo, whose expressions are alike."""
-        hits = super().sufficient_statistics(scored.assign(score=self.right(scored)))
-        photos = scored.get("coco_id", pd.Series(index=scored.index, dtype=object))
-        alone = pd.Series([f"row {n}" for n in range(len(scored))], index=scored.index)
-        return hits.groupby(photos.fillna(alone).astype(str), sort=False).sum()
+        """A hit is an IoU of at least one half; a unit is an image with all its expressions."""
+        return super().sufficient_statistics(scored.assign(score=self.right(scored)))
+
+    def notes(self, scored: pd.DataFrame) -> Sequence[str]:
+        """How many true boxes reach beyond their image."""
+        count = int(scored[BOX_BEYOND_IMAGE].notna().sum()) if BOX_BEYOND_IMAGE in scored else 0
+        if not count:
+            return ()
+        return (
+            f"{count:,} of {len(scored):,} true boxes reach beyond their image; they are scored as "
+            "they are.",
+        )
 
     def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`acc@0.1` ... `acc@0.9`, `mean_iou`, `center_acc`, `unparsed_rate`."""

@@ -1,4 +1,4 @@
-"""Several sets in one run: each judged by its own metric, and their average."""
+"""Several datasets in one run: each scored by its own metric, and their average."""
 
 from __future__ import annotations
 
@@ -46,38 +46,38 @@ class GroupMetrics(AnswerMetric):
         kinds = {type(metric) for metric in self.tasks.values()}
         self.alike = len(kinds) == 1
         if self.alike:
-            first = next(iter(self.tasks.values()))
-            self.primary_metric, self.highest = first.primary_metric, first.highest  # type: ignore[misc]
+            metric = next(iter(self.tasks.values()))
+            self.primary_metric, self.highest = metric.primary_metric, metric.highest  # type: ignore[misc]
         else:
             self.primary_metric = AVERAGE  # type: ignore[misc]
 
-    def _of(self, sample: Sample) -> AnswerMetric:
+    def _metric_of(self, sample: Sample) -> AnswerMetric:
         return self.tasks[sample.labels["task"]]
 
     def _parts(self, scored: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        own = scored.get("task", pd.Series(index=scored.index, dtype=object))
-        return {name: scored[own == name] for name in self.tasks}
+        tasks = scored.get("task", pd.Series(index=scored.index, dtype=object))
+        return {name: scored[tasks == name] for name in self.tasks}
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> Answer | None:
-        return self._of(sample).read(prediction, sample, to_box)
+        return self._metric_of(sample).read(prediction, sample, to_box)
 
     def score(self, parsed: Answer | None, sample: Sample) -> float:
-        return self._of(sample).score(parsed, sample)
+        return self._metric_of(sample).score(parsed, sample)
 
     def judge_prompt(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
-        return self._of(sample).judge_prompt(prediction, parsed, sample)
+        return self._metric_of(sample).judge_prompt(prediction, parsed, sample)
 
     def parse_judge_reply(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
-        return self._of(sample).parse_judge_reply(reply, sample)
+        return self._metric_of(sample).parse_judge_reply(reply, sample)
 
     def unit(self, name: str) -> Literal["%", ""]:
-        task, _, own = name.partition("/")
+        task, _, value = name.partition("/")
         if task in self.tasks:
-            return self.tasks[task].unit(own)
+            return self.tasks[task].unit(value)
         return next(iter(self.tasks.values())).unit(name) if self.alike else "%"
 
     def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
-        """Not to be had: each task's are its own metric's."""
+        """Undefined: each task's are those of its metric."""
         raise NotImplementedError("A group is resampled task by task.")
 
     def notes(self, scored: pd.DataFrame) -> Sequence[str]:
@@ -93,22 +93,22 @@ class GroupMetrics(AnswerMetric):
         """Averages, then the values of each task of which there are samples."""
         values: dict[str, float] = {}
         parts = self._parts(scored)
-        of_member = {
+        of_task = {
             name: metric.summarize(parts[name])
             for name, metric in self.tasks.items()
             if len(parts[name])
         }
-        common = [name for name in next(iter(of_member.values()), {}) if "/" not in name]
+        common = [name for name in next(iter(of_task.values()), {}) if "/" not in name]
         if self.alike:
-            values |= {name: fmean(own[name] for own in of_member.values()) for name in common}
-        elif of_member:
+            values |= {name: fmean(each[name] for each in of_task.values()) for name in common}
+        elif of_task:
             values[AVERAGE] = fmean(
-                own[self.tasks[name].primary_metric] / self.tasks[name].highest
-                for name, own in of_member.items()
+                each[self.tasks[name].primary_metric] / self.tasks[name].highest
+                for name, each in of_task.items()
             )
-            values["unparsed_rate"] = fmean(own["unparsed_rate"] for own in of_member.values())
-        if not of_member:
+            values["unparsed_rate"] = fmean(each["unparsed_rate"] for each in of_task.values())
+        if not of_task:
             values = {self.primary_metric: np.nan, "unparsed_rate": np.nan}
-        for name, own in of_member.items():
-            values |= {f"{name}/{key}": value for key, value in own.items()}
+        for name, each in of_task.items():
+            values |= {f"{name}/{key}": value for key, value in each.items()}
         return values

@@ -10,15 +10,15 @@ from ivcp.core.metric import Statistics, divided, unparsed_rate
 from ivcp.metrics.yes_no import YesNoMetrics
 
 FIELDS = {"set": 3, "figure": 4, "question": 5}
-"""Places in an index "VD_illusion_<visual input>_<set>_<figure>_<question>"."""
+"""Positions in an index "VD_illusion_<visual input>_<set>_<figure>_<question>"."""
 GROUPS = ("figure", "question")
 
 
 class HallusionBenchMetrics(YesNoMetrics):
     """Accuracy of all answers, of figures, of questions, and the mean of the three.
 
-    A figure is right if all questions about it are, a question if it is on all its figures. Keys
-    are told apart by the label "l2-category", as upstream does.
+    A figure is right if all questions about it are, a question if it is on all its figures. Sets of
+    the same number differ by the label "l2-category", as upstream has it.
 
     Example:
         >>> rows = {"index": ["VD_ocr_0_0_0_0", "VD_ocr_0_0_0_1"], "score": [1.0, 0.0]}
@@ -31,11 +31,11 @@ class HallusionBenchMetrics(YesNoMetrics):
     def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
         """A unit is a set of figures; each accuracy has a sum and a count."""
         keyed = keys(scored)
-        own = keyed.groupby("set")["score"]
-        columns = {"right": own.sum(), "answers": own.size().astype(float)}
+        answers = keyed.groupby("set")["score"]
+        columns = {"right": answers.sum(), "answers": answers.size().astype(float)}
         for group in GROUPS:
-            whole = keyed.groupby(["set", group])["score"].min().groupby(level="set")
-            columns |= {f"{group} right": whole.sum(), f"{group}s": whole.size().astype(float)}
+            groups = keyed.groupby(["set", group])["score"].min().groupby(level="set")
+            columns |= {f"{group} right": groups.sum(), f"{group}s": groups.size().astype(float)}
         return pd.DataFrame(columns)
 
     def primary_value(self, sums: Statistics) -> Statistics:
@@ -46,8 +46,8 @@ class HallusionBenchMetrics(YesNoMetrics):
         """`mean_accuracy`, `aAcc`, `fAcc`, `qAcc`, `unparsed_rate`, and all four by category."""
         values = {**self._accuracies(scored), "unparsed_rate": unparsed_rate(scored)}
         for label in ("category", "l2-category"):
-            for name, own in scored.groupby(label) if label in scored else ():
-                of_label = self._accuracies(own)
+            for name, rows in scored.groupby(label) if label in scored else ():
+                of_label = self._accuracies(rows)
                 values[f"{label}/{name}"] = of_label.pop(self.primary_metric)
                 values |= {f"{label}/{name}/{key}": value for key, value in of_label.items()}
         return values
@@ -65,8 +65,8 @@ class HallusionBenchMetrics(YesNoMetrics):
 def keys(scored: pd.DataFrame) -> pd.DataFrame:
     """`score`, and which set, figure and question each answer is about."""
     index = scored.get("index", pd.Series(index=scored.index, dtype=str)).astype(str)
-    parts = index.str.split("_", expand=True).reindex(columns=range(6), fill_value="")
+    parts = index.str.split("_", n=6, expand=True).reindex(columns=range(6), fill_value="")
     kind = scored.get("l2-category", pd.Series("", index=scored.index)).fillna("")
-    told = {name: parts[place].astype(str) for name, place in FIELDS.items()}
-    told["set"] = kind.astype(str) + "_" + told["set"]
-    return pd.DataFrame({"score": scored["score"], **told})
+    groups = {name: parts[position].astype(str) for name, position in FIELDS.items()}
+    groups["set"] = kind.astype(str) + "_" + groups["set"]
+    return pd.DataFrame({"score": scored["score"], **groups})

@@ -32,11 +32,11 @@ def by_image(scored: pd.DataFrame) -> pd.DataFrame:
     [[2.0, 2.0, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0]]
     """
     key = ["category", "image_path"]
-    told = scored.reindex(columns=[*key, "score"]).dropna()
-    grouped, first = told.groupby(key)["score"], told.groupby(key).head(2)
+    labelled = scored.reindex(columns=[*key, "score"]).dropna()
+    grouped, pair = labelled.groupby(key)["score"], labelled.groupby(key).head(2)
     questions = grouped.size().astype(float)
     pairs = (questions >= 2).astype(float)
-    both = first.groupby(key)["score"].prod() * pairs
+    both = pair.groupby(key)["score"].prod() * pairs
     return pd.DataFrame(dict(zip(PARTS, (grouped.sum(), questions, both, pairs), strict=True)))
 
 
@@ -44,7 +44,7 @@ class MmeMetrics(YesNoMetrics):
     """Points of perception (of 2,000) and cognition (of 800), and their sum.
 
     A category gives the percentage of right answers plus that of images with both answers right.
-    Categories of which a set has nothing add nothing.
+    Categories without answers add nothing.
     """
 
     primary_metric = "total"
@@ -65,32 +65,32 @@ class MmeMetrics(YesNoMetrics):
         return pd.DataFrame(columns, index=images.index).astype(float)
 
     def primary_value(self, sums: Statistics) -> Statistics:
-        told = ~np.isnan(points(sums))
-        total: Statistics = np.where(told, points(sums), 0.0).sum(-1)
-        return np.where(told.any(-1), total, np.nan)
+        present = ~np.isnan(points(sums))
+        total: Statistics = np.where(present, points(sums), 0.0).sum(-1)
+        return np.where(present.any(-1), total, np.nan)
 
     def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`total`, `perception`, `cognition` and each category in points; `accuracy`."""
         sums = self.sufficient_statistics(scored).to_numpy().sum(0)
         of_category = dict(zip(CATEGORIES, points(sums).tolist(), strict=True))
-        there = {name: value for name, value in of_category.items() if not np.isnan(value)}
+        present = {name: value for name, value in of_category.items() if not np.isnan(value)}
         groups = {
-            name: sum(there[member] for member in members if member in there)
-            if any(member in there for member in members)
+            name: sum(present[category] for category in categories if category in present)
+            if any(category in present for category in categories)
             else float("nan")
-            for name, members in (("perception", PERCEPTION), ("cognition", COGNITION))
+            for name, categories in (("perception", PERCEPTION), ("cognition", COGNITION))
         }
         return {
             "total": float(self.primary_value(sums)),
             **groups,
             "accuracy": float(scored["score"].mean()),
             "unparsed_rate": unparsed_rate(scored),
-            **{f"category/{name}": value for name, value in there.items()},
+            **{f"category/{name}": value for name, value in present.items()},
         }
 
 
 def points(sums: Statistics) -> Statistics:
-    """(..., 14) points of each category from (..., 56) sums; NaN for one that is not there."""
+    """(..., 14) points of each category from (..., 56) sums; NaN for one without answers."""
     parts = sums.reshape(*sums.shape[:-1], len(CATEGORIES), len(PARTS))
     plain = divided(parts[..., 0], parts[..., 1])
     both = divided(parts[..., 2], parts[..., 3])

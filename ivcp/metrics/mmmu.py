@@ -14,7 +14,12 @@ COUNTED = "validation"
 class MmmuMetrics(MultipleChoiceMetrics):
     """Accuracy on the validation split, and on both by label.
 
-    A file without splits counts as a whole.
+    All rows of a file without splits count.
+
+    A question without options is one between its answer (A) and "Other Answers" (B), as VLMEvalKit
+    has it. Where the answer is a single letter, its rule misreads replies: with the answer "B", the
+    reply "B" is the option "Other Answers" and wrong; with "C" or a later letter, each reply of up
+    to 28 characters that holds the letter anywhere ("cat") is right.
 
     Example:
         >>> rows = {"score": [1.0, 0.0, 0.0], "split": ["validation", "validation", "dev"]}
@@ -36,7 +41,7 @@ class MmmuMetrics(MultipleChoiceMetrics):
 
 
 def counted(scored: pd.DataFrame) -> pd.DataFrame:
-    """The rows that count; those without a label do, for they are failures."""
+    """The rows that count; those without a label do, because they are failures."""
     if "split" not in scored:
         return scored
     return scored[scored["split"].isna() | (scored["split"] == COUNTED)]

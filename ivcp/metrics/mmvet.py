@@ -32,9 +32,9 @@ def holds(reply: str, wanted: str) -> bool:
     >>> holds("x is -5 or -1", "-1 <AND> -5"), holds("a cat", "hare <OR> rabbit")
     (True, False)
     """
-    given = " ".join(reply.lower().split())
+    text = " ".join(reply.lower().split())
     return all(
-        any(" ".join(part.lower().split()) in given for part in group.split("<OR>"))
+        any(" ".join(part.lower().split()) in text for part in group.split("<OR>"))
         for group in wanted.split("<AND>")
     )
 
@@ -43,8 +43,7 @@ class MmVetMetrics(OpenEndedMetrics):
     """Mean grade, also by capability, which the label "category" lists.
 
     Without a judge the grade is 1 if the wanted parts stand in the reply word for word, else 0. The
-    judge is asked in words of this project, so even its grades compare with published ones only
-    roughly.
+    judge's prompt is this project's, so even its grades compare with published ones only roughly.
     """
 
     primary_metric = "grade"
@@ -62,7 +61,7 @@ class MmVetMetrics(OpenEndedMetrics):
         return values
 
     def judge_prompt(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
-        """Asks about all answers that say anything."""
+        """A prompt for every answer that is not blank."""
         if not prediction.strip():
             return None
         parts = (sample.question, " <OR> ".join(texts(sample.answer)), prediction)
@@ -71,5 +70,5 @@ class MmVetMetrics(OpenEndedMetrics):
 
     def parse_judge_reply(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
         """The only number from 0 to 1 of the reply; `parsed` is its text."""
-        found = GRADE.findall(reply)
-        return (found[0], float(found[0])) if len(found) == 1 else None
+        grades = GRADE.findall(reply)
+        return (grades[0], float(grades[0])) if len(grades) == 1 else None

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ivcp.core.metric import ToBox, by_label, unparsed_rate
 from ivcp.core.types import Answer, Sample
-from ivcp.metrics.compat import Compat, KitMetric
+from ivcp.metrics.compat import Compat, VlmEvalKitMetric
 
 FAILED_CALL = "Failed to obtain answer via API"
 REFUSALS = (
@@ -22,6 +22,16 @@ REFUSALS = (
 MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 STATEMENT = re.compile(r"(?:correct )?answer is \**([A-D])\b", re.IGNORECASE)
 LAST_WORDS = 4  # a letter further from the end is more likely the article "A"
+ARTICLE = re.compile(
+    r"""
+    ( \b (?=a) | (?: ^ | [.!?]\s ) [\s"'(]* (?=A) )  # a capital only where a sentence begins
+    [aA]
+    (?= [ ]+ [^\W\d_]{2} )                           # a word follows it, not a mark or the end,
+    (?! [ ]+ (?: and | as | at | because | but | for | from | in | is | on | or | since | so | than
+      | that | was | which | with | would ) \b )       # and a word that can follow an article
+    """,
+    re.VERBOSE,
+)
 LABELS = ("split", "l2-category", "category", "source")
 
 
@@ -31,7 +41,7 @@ def lettered(options: Sequence[str]) -> dict[str, str]:
     >>> lettered(["left", "", "right"])
     {'A': 'left', 'C': 'right'}
     """
-    return {ascii_uppercase[place]: text for place, text in enumerate(options) if text}
+    return {letter: text for letter, text in zip(ascii_uppercase, options, strict=False) if text}
 
 
 def read_letter(
@@ -41,9 +51,10 @@ def read_letter(
 
     In this order: a refusal means nothing; a capital letter of exactly one option among the last
     four words; the letter X in "answer is X"; the text of exactly one option, in a reply not longer
-    than twice all options together. Agrees with `can_infer` of current VLMEvalKit, which says "Z"
+    than twice all options together. Agrees with `can_infer` of current VLMEvalKit, which gives "Z"
     or False for None. In the release the letter may stand anywhere, the reply may be of any length,
-    and "answer is X" means nothing.
+    and "answer is X" means nothing. Both may take the article "a" for the letter A, as in "The
+    answer is a blue car."; "strict" does not, else it is "vlmevalkit".
 
     Args:
         prediction: The model's text.
@@ -53,29 +64,32 @@ def read_letter(
     >>> options = ("teddy bear", "rabbit", "cat")
     >>> [read_letter(text, options) for text in ("(B)", "a cute teddy bear", "A or B", "b")]
     ['B', 'A', None, None]
+    >>> [read_letter("The answer is a cat.", options, rule) for rule in ("vlmevalkit", "strict")]
+    ['A', 'C']
     """
     if any(refusal in prediction for refusal in REFUSALS):
         return None
-    current = compat == "vlmevalkit"
-    known = lettered(options)
+    current = compat != "release"
+    choices = lettered(options)
     if FAILED_CALL not in prediction:
-        words = prediction.translate(MARKS).split()
-        named = [letter for letter in known if letter in words]
+        reply = ARTICLE.sub(r"\1the", prediction) if compat == "strict" else prediction
+        words = reply.translate(MARKS).split()
+        named = [letter for letter in choices if letter in words]
         last = not current or (named and words.index(named[0]) >= len(words) - LAST_WORDS)
         if len(named) == 1 and last:
             return named[0]
         if not named and "Z" in words:
             return None
-        if current and (match := STATEMENT.search(prediction)) and match[1].upper() in known:
+        if current and (match := STATEMENT.search(reply)) and match[1].upper() in choices:
             return match[1].upper()
-    long = len(prediction) > 2 * sum(len(text) for text in known.values())
+    long = len(prediction) > 2 * sum(len(text) for text in choices.values())
     if current and long:
         return None
-    found = [letter for letter, text in known.items() if text.lower() in prediction.lower()]
-    return found[0] if len(found) == 1 else None
+    quoted = [letter for letter, text in choices.items() if text.lower() in prediction.lower()]
+    return quoted[0] if len(quoted) == 1 else None
 
 
-class MultipleChoiceMetrics(KitMetric):
+class MultipleChoiceMetrics(VlmEvalKitMetric):
     """Accuracy and unparsed rate of option letters, also by split, category and source."""
 
     primary_metric = "accuracy"
@@ -97,11 +111,11 @@ class MultipleChoiceMetrics(KitMetric):
         return values
 
     def judge_prompt(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
-        """Asks about replies in which no rule finds an option."""
+        """A prompt for replies in which the rule does not find an option."""
         if parsed is not None:
             return None
-        shown = lettered(sample.options).items()
-        options = "\n".join(f"{letter}. {text}" for letter, text in shown)
+        choices = lettered(sample.options).items()
+        options = "\n".join(f"{letter}. {text}" for letter, text in choices)
         return (
             "Somebody was asked a multiple-choice question. Say which option the reply means: "
             "write its letter alone, or Z if the reply means none of them or several.\n"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ivcp.core.metric import Statistics, ToBox, by_label
 from ivcp.core.types import Answer, Sample
-from ivcp.metrics.compat import KitMetric, texts
+from ivcp.metrics.compat import VlmEvalKitMetric, texts
 from ivcp.metrics.open_ended import empty_rate
 
 MATHS = "Handwritten Mathematical Expression Recognition"
@@ -27,13 +27,13 @@ def stands_in(accepted: str, reply: str, maths: bool = False) -> bool:
     (True, True)
     """
     if maths:
-        wanted, given = ("".join(text.strip().split()) for text in (accepted, reply))
+        wanted, text = ("".join(text.strip().split()) for text in (accepted, reply))
     else:
-        wanted, given = (text.strip().lower().replace("\n", " ") for text in (accepted, reply))
-    return wanted in given
+        wanted, text = (text.strip().lower().replace("\n", " ") for text in (accepted, reply))
+    return wanted in text
 
 
-class OcrBenchMetrics(KitMetric):
+class OcrBenchMetrics(VlmEvalKitMetric):
     """Points of 1,000 (a thousand times the accuracy), and the accuracy by kind of question.
 
     Any of the accepted texts will do, a part of a word too.
@@ -46,7 +46,7 @@ class OcrBenchMetrics(KitMetric):
         return "" if name == self.primary_metric else "%"
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> str:
-        """The whole reply."""
+        """The reply itself."""
         return self.text(prediction)
 
     def score(self, parsed: Answer | None, sample: Sample) -> float:

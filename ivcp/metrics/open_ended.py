@@ -9,19 +9,19 @@ import pandas as pd
 
 from ivcp.core.metric import ToBox, by_label
 from ivcp.core.types import Answer, Sample
-from ivcp.metrics.compat import KitMetric, texts
+from ivcp.metrics.compat import VlmEvalKitMetric, texts
 
 LABELS = ("split", "category")
 
 
-class OpenEndedMetrics(KitMetric):
+class OpenEndedMetrics(VlmEvalKitMetric):
     """Mean score of replies, also by split and category.
 
     An empty reply counts as unparsed, but is compared like any other.
     """
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> str:
-        """The whole reply."""
+        """The reply itself."""
         return self.text(prediction)
 
     def score(self, parsed: Answer | None, sample: Sample) -> float:

@@ -1,4 +1,4 @@
-"""POPE: every question is asked once and counts in each of its categories."""
+"""POPE: every question has one answer, which counts in each of the question's categories."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from ivcp.core.metric import unparsed_rate
+from ivcp.core.metric import sum_by_image, unparsed_rate
 from ivcp.metrics.yes_no import YesNoMetrics, f1_statistics, rates
 
 
@@ -32,7 +32,7 @@ class PopeMetrics(YesNoMetrics):
         """A question counts once for each of its categories; one without any counts once."""
         counts = categories(scored).groupby(level=0).size()
         times = counts.reindex(scored.index, fill_value=1)
-        return f1_statistics(scored).mul(times, axis=0)
+        return sum_by_image(f1_statistics(scored).mul(times, axis=0), scored)
 
     def summarize(self, scored: pd.DataFrame) -> Mapping[str, float]:
         """`f1`, `accuracy`, `precision`, `recall`, `unparsed_rate`; F1 and the rest by category."""

@@ -31,9 +31,9 @@ def relaxed_match(reply: str, accepted: str) -> bool:
     >>> relaxed_match("14.7", "14"), relaxed_match("14.8", "14"), relaxed_match("0.0", "0")
     (True, False, False)
     """
-    given, truth = number(reply), number(accepted)
-    if given is not None and truth:
-        return abs(given - truth) / abs(truth) <= TOLERANCE
+    value, truth = number(reply), number(accepted)
+    if value is not None and truth:
+        return abs(value - truth) / abs(truth) <= TOLERANCE
     return reply.lower() == accepted.lower()
 
 
@@ -46,7 +46,7 @@ class RelaxedAccuracy(OpenEndedMetrics):
     primary_metric = "relaxed_accuracy"
 
     def compare(self, reply: str, accepted: Sequence[str]) -> float:
-        given = reply.strip()
+        answer = reply.strip()
         if self.compat == "release":
-            return float(any(relaxed_match(text, given) for text in accepted))
-        return float(any(relaxed_match(given, text) for text in accepted))
+            return float(any(relaxed_match(text, answer) for text in accepted))
+        return float(any(relaxed_match(answer, text) for text in accepted))

@@ -9,7 +9,7 @@ from ivcp.metrics.open_ended import OpenEndedMetrics
 from ivcp.metrics.yes_no import strip_punctuation
 
 ENOUGH = 3
-"""So many people who say the same make an answer right."""
+"""People whose agreement makes an answer right."""
 ARTICLES = ("a", "an", "the")
 NUMBERS = {"none": "0"} | {
     word: str(number)
@@ -33,11 +33,11 @@ something'd've there'd've they'd've we'd've who'd've wouldn't've y'all'll y'all'
 
 def _spellings() -> dict[str, str]:
     """Words whose apostrophe was left out, once or all but once, and the words they are."""
-    found = {word.replace("'", ""): word for word in SHORTENED.split()}
+    spellings = {word.replace("'", ""): word for word in SHORTENED.split()}
     for word in TWICE_SHORTENED.split():
-        places = [place for place, mark in enumerate(word) if mark == "'"]
-        found |= {word[:place] + word[place + 1 :]: word for place in places}
-    return found | {"somebody'd": "somebodyd", "ow's'at": "'ow's'at", "'ows'at": "'ow's'at"}
+        marks = [position for position, letter in enumerate(word) if letter == "'"]
+        spellings |= {word[:mark] + word[mark + 1 :]: word for mark in marks}
+    return spellings | {"somebody'd": "somebodyd", "ow's'at": "'ow's'at", "'ows'at": "'ow's'at"}
 
 
 SPELLINGS = _spellings()
@@ -66,7 +66,7 @@ class VqaAccuracy(OpenEndedMetrics):
     primary_metric = "vqa_accuracy"
 
     def compare(self, reply: str, accepted: Sequence[str]) -> float:
-        given = normalize(reply, self.compat)
-        agreed = [normalize(text, self.compat) == given for text in accepted]
+        answer = normalize(reply, self.compat)
+        agreed = [normalize(text, self.compat) == answer for text in accepted]
         count = sum(agreed)
-        return sum(min(1.0, (count - own) / ENOUGH) for own in agreed) / len(agreed)
+        return sum(min(1.0, (count - agrees) / ENOUGH) for agrees in agreed) / len(agreed)

@@ -9,13 +9,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ivcp.core.metric import Statistics, ToBox, divided, unparsed_rate
+from ivcp.core.metric import Statistics, ToBox, divided, sum_by_image, unparsed_rate
 from ivcp.core.types import Answer, Sample
-from ivcp.metrics.compat import Compat, KitMetric
+from ivcp.metrics.compat import Compat, VlmEvalKitMetric
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 DIGIT_COMMA = re.compile(r"\d,\d")
-PERIOD = {"vlmevalkit": re.compile(r"(?<!\d)\.(?!\d)"), "release": re.compile(r"\.(?!\d)")}
+PERIOD = re.compile(r"(?<!\d)\.(?!\d)")
+RELEASE_PERIOD = re.compile(r"\.(?!\d)")
 MOST_PERIODS = 32  # the original takes a flag for the number of periods to delete
 
 
@@ -35,13 +36,14 @@ def strip_punctuation(text: str, compat: Compat = "vlmevalkit") -> str:
     for mark in PUNCTUATION:
         delete = digits or f"{mark} " in text or f" {mark}" in text
         result = result.replace(mark, "" if delete else " ")
-    return PERIOD[compat].sub("", result, count=MOST_PERIODS)
+    period = RELEASE_PERIOD if compat == "release" else PERIOD
+    return period.sub("", result, count=MOST_PERIODS)
 
 
 def read_yes_no(prediction: str) -> Literal["Yes", "No"] | None:
     """The one of the words "yes" and "no" that a text holds; None if it holds both or neither.
 
-    Agrees with `YOrN_Extraction` of VLMEvalKit, which says "Unknown" for None.
+    Agrees with `YOrN_Extraction` of VLMEvalKit, which gives "Unknown" for None.
 
     >>> read_yes_no("Yes, there is."), read_yes_no("no"), read_yes_no("yes and no")
     ('Yes', 'No', None)
@@ -54,42 +56,42 @@ def read_yes_no(prediction: str) -> Literal["Yes", "No"] | None:
 
 
 def f1_statistics(scored: pd.DataFrame) -> pd.DataFrame:
-    """For each answer: said yes rightly, said yes, yes would be right, right at all, one."""
-    said, truth = scored["parsed"] == "Yes", scored["answer"] == "Yes"
+    """One row an answer: true positive, predicted positive, positive, right, and the count 1."""
+    predicted, truth = scored["parsed"] == "Yes", scored["answer"] == "Yes"
     columns = {
-        "true_yes": said & truth,
-        "said_yes": said,
-        "yes": truth,
+        "true_positives": predicted & truth,
+        "predicted_positives": predicted,
+        "positives": truth,
         "right": scored["score"],
         "answers": 1.0,
     }
     return pd.DataFrame(columns, index=scored.index).astype(float)
 
 
-def of_yes(part: Statistics, whole: Statistics, answers: Statistics) -> Statistics:
-    """`part / whole`; 0 where there is no whole, NaN where there are no answers."""
-    share: Statistics = np.where(answers == 0, np.nan, part / np.where(whole == 0, 1.0, whole))
-    return share
+def fraction(numerator: Statistics, denominator: Statistics, answers: Statistics) -> Statistics:
+    """The quotient; 0 where the denominator is 0, NaN where there are no answers."""
+    quotient: Statistics = numerator / np.where(denominator == 0, 1.0, denominator)
+    return np.where(answers == 0, np.nan, quotient)
 
 
 def f1(sums: Statistics) -> Statistics:
     """(...) F1 from (..., 5) sums of `f1_statistics`."""
-    return of_yes(2 * sums[..., 0], sums[..., 1] + sums[..., 2], sums[..., 4])
+    return fraction(2 * sums[..., 0], sums[..., 1] + sums[..., 2], sums[..., 4])
 
 
 def rates(sums: Statistics) -> dict[str, float]:
     """Accuracy, precision, recall and F1 from (5,) sums of `f1_statistics`."""
-    true_yes, said, yes, right, answers = sums
+    true_positives, predicted, positives, right, answers = sums
     values = {
         "accuracy": divided(right, answers),
-        "precision": of_yes(true_yes, said, answers),
-        "recall": of_yes(true_yes, yes, answers),
+        "precision": fraction(true_positives, predicted, answers),
+        "recall": fraction(true_positives, positives, answers),
         "f1": f1(sums),
     }
     return {name: float(value) for name, value in values.items()}
 
 
-class YesNoMetrics(KitMetric):
+class YesNoMetrics(VlmEvalKitMetric):
     """Accuracy, and precision, recall and F1 of the positive class "Yes", as POPE reports them.
 
     An unread answer is wrong in the accuracy and acts as "No" in the other three. A value whose
@@ -113,7 +115,7 @@ class YesNoMetrics(KitMetric):
         return float(parsed == sample.answer)
 
     def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
-        return f1_statistics(scored)
+        return sum_by_image(f1_statistics(scored), scored)
 
     def primary_value(self, sums: Statistics) -> Statistics:
         return f1(sums)
@@ -124,7 +126,7 @@ class YesNoMetrics(KitMetric):
         return {**rates(sums), "unparsed_rate": unparsed_rate(scored)}
 
     def judge_prompt(self, prediction: str, parsed: Answer | None, sample: Sample) -> str | None:
-        """Asks about replies in which no rule finds the word."""
+        """A prompt for replies in which the rule does not find the word."""
         if parsed is not None:
             return None
         return (

@@ -19,7 +19,7 @@ import pytest
 
 from ivcp.core.errors import UserError
 from ivcp.datasets import download
-from ivcp.datasets.download import Part, fetch
+from ivcp.datasets.download import PartialFile, fetch
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
@@ -211,7 +211,7 @@ def test_a_torn_label_begins_again(server, path) -> None:
 
 def test_a_complete_part_is_not_fetched_again(server, path) -> None:
     path.parent.mkdir()
-    part = Part(path, server.url)
+    part = PartialFile(path, server.url)
     part.begin(download.Version(server.url, '"one"', len(CONTENT)))
     part.file.write_bytes(CONTENT)
     fetch(server.url, path, [md5(CONTENT)])
@@ -263,17 +263,17 @@ def test_another_sum_keeps_the_file_until_it_is_wanted(server, path) -> None:
 
 
 def test_a_full_disk_keeps_what_has_arrived(server, path, monkeypatch) -> None:
-    real = download._pieces
+    real = download._chunks
 
     def then_full(response):
         yield next(real(response))
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download, "PIECE", 70_000)
-    monkeypatch.setattr(download, "_pieces", then_full)
+    monkeypatch.setattr(download, "CHUNK", 70_000)
+    monkeypatch.setattr(download, "_chunks", then_full)
     with pytest.raises(UserError, match="No space left on device"):
         fetch(server.url, path, ())
-    monkeypatch.setattr(download, "_pieces", real)
+    monkeypatch.setattr(download, "_chunks", real)
     size = path.with_name("set.tsv.part").stat().st_size
     assert 0 < size < len(CONTENT)
     fetch(server.url, path, [md5(CONTENT)])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ivcp.core.errors import UserError
-from ivcp.datasets.expressions import Listed, find_file
+from ivcp.datasets.expressions import ListedExpressions, find_file
 from ivcp.datasets.mdetr import file_names, read_mdetr
 
 PHOTOS = {581857: (64, 48), 9: (40, 60), 25: (84, 42)}  # COCO's number -> width, height
@@ -168,11 +168,11 @@ def test_an_absent_file_is_told_with_place_and_origin(tmp_path) -> None:
 
 def test_photos_are_looked_for_once(tmp_path) -> None:
     entries = read_mdetr(write_mdetr(tmp_path / "a.json"))
-    with pytest.raises(UserError, match=r"photos .* in .*/train2014, which is no folder"):
-        Listed(entries, tmp_path / "train2014")
+    with pytest.raises(UserError, match=r"images .* in .*/train2014, which is no folder"):
+        ListedExpressions(entries, tmp_path / "train2014")
     folder = write_photos(tmp_path / "train2014")
-    assert Listed(entries, folder).picture(entries[3]) == folder / photo_name(9)
+    assert ListedExpressions(entries, folder).encoded_image(entries[3]) == folder / photo_name(9)
     for number in PHOTOS:
         (folder / photo_name(number)).unlink()
-    with pytest.raises(UserError, match=r"holds none of 7 photos; unpack .* data\.coco"):
-        Listed(entries, folder)
+    with pytest.raises(UserError, match=r"holds none of 7 images; unpack .* data\.coco"):
+        ListedExpressions(entries, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from test_release import answer
 
+from ivcp.core.errors import UserError
 from ivcp.datasets.refcoco import RefCOCO
 
 
@@ -44,7 +46,7 @@ def test_real_rows_load(truth, mdetr) -> None:
         x, y, width, height = (float(row[side]) for side in "xywh")
         assert sample.question == row["expression"]
         assert sample.answer == pytest.approx((x, y, x + width, y + height), abs=1e-9)
-        assert sample.labels == {"coco_id": row["image_id"]}
+        assert sample.labels == {"image_id": row["image_id"]}
         (photo,) = sample.images
         assert photo.size == (int(row["img_width"]), int(row["img_height"]))
         assert 0 <= sample.answer[0] < sample.answer[2] <= photo.width
@@ -62,7 +64,7 @@ def test_the_release_writes_these_boxes_so_and_they_come_back(
     assert written == list(converted[column])
 
     table = converted[["index", "question", "height", "width"]].assign(answer=converted[column])
-    photos = [f"COCO_train2014_{int(one.labels['coco_id']):012}.jpg" for one in samples]
+    photos = [f"COCO_train2014_{int(one.labels['image_id']):012}.jpg" for one in samples]
     contents = [(realdata / "derived" / "train2014" / name).read_bytes() for name in photos]
     table["image"] = [base64.b64encode(content).decode() for content in contents]
     table.to_csv(tmp_path / "set.tsv", sep="\t", index=False)
@@ -91,10 +93,13 @@ def test_the_release_writes_these_boxes_so_and_they_come_back(
 def test_photos_beside_the_table(realdata, converted, mdetr, tmp_path) -> None:
     table = converted.rename(columns={"answer_qwen25": "other"})
     samples = [mdetr[number] for number in range(len(mdetr))]
-    photos = [f"COCO_train2014_{int(one.labels['coco_id']):012}.jpg" for one in samples]
+    photos = [f"COCO_train2014_{int(one.labels['image_id']):012}.jpg" for one in samples]
     table["image_path"] = [str(realdata / "derived" / "train2014" / name) for name in photos]
     table.to_csv(tmp_path / "RefCOCO_val_local.tsv", sep="\t", index=False)
     data = RefCOCO(name="refcoco", split="val", source="release", root=str(tmp_path))
+    with pytest.raises(UserError, match=r"None of the 50 images .* data\.images_anywhere=true"):
+        len(data)
+    data = replace(data, images_anywhere=True)
     assert [data[number].answer for number in range(50)] == [one.answer for one in samples]
     assert [data[number].labels for number in range(50)] == [one.labels for one in samples]
     with Image.open(realdata / "derived" / "train2014" / photos[7]) as photo:

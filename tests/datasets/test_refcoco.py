@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from test_unc import write_unc
 from torch.utils.data import DataLoader
 
 from ivcp.core.errors import UserError
+from ivcp.core.metric import ScoredAnswer, to_frame
 from ivcp.core.types import BrokenSample, Sample
 from ivcp.datasets.refcoco import RefCOCO
 from ivcp.evaluation.data import Item, ReadableItems
+from ivcp.metrics.grounding import GroundingMetrics
 
 PUBLISHED = {  # yaml -> name of the file, benchmark, published number of expressions
     "refcoco_val": ("finetune_refcoco_val.json", "RefCOCO_val", 10834),
@@ -62,7 +64,7 @@ def asked(data: RefCOCO) -> list[Sample]:
 
 
 def told(sample: Sample) -> tuple[Any, ...]:
-    return sample.question, sample.answer, sample.images[0].size, sample.labels["coco_id"]
+    return sample.question, sample.answer, sample.images[0].size, sample.labels["image_id"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -111,7 +113,7 @@ def test_all_sources_ask_the_same(root) -> None:
 
 def test_the_hub_asks_the_same(tmp_path, monkeypatch) -> None:
     library = pytest.importorskip("datasets")
-    from test_hub_rows import write_hub
+    from test_hf_rows import write_hub
 
     monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     write_hub(tmp_path / "RefCOCO")
@@ -176,7 +178,7 @@ def test_nothing_is_read_before_it_is_needed(tmp_path) -> None:
 
 def test_the_photos_are_found(root) -> None:
     moved = shutil.move(root / "train2014", root / "photos")
-    with pytest.raises(UserError, match=r"photos .* in .*train2014, which is no folder"):
+    with pytest.raises(UserError, match=r"images .* in .*train2014, which is no folder"):
         split(root)[0]
     assert len(split(root, photos=str(moved))) == 7
     shutil.move(root / "photos", root / "coco" / "train2014")
@@ -200,7 +202,7 @@ def test_a_photo_that_is_not_the_annotated_one_is_a_broken_sample(root) -> None:
     with pytest.raises(BrokenSample) as caught:
         data[0]
     assert str(caught.value.__cause__) == (
-        "Expected a photo of 64 x 48 pixels, as annotated; got one of 48 x 64."
+        "Expected an image of 64 x 48 pixels, as annotated; got one of 48 x 64."
     )
 
 
@@ -213,6 +215,57 @@ def test_a_run_goes_on_past_bad_photos_and_counts_them(root) -> None:
     assert found[3].failed.startswith("FileNotFoundError: ")
     assert found[3].sample is not None
     assert found[3].sample.answer == expected()[3][1]
+
+
+def changed(root: Path, **values: Any) -> RefCOCO:
+    """A split with other values in its second image entry, or in the annotation of it."""
+    content = mdetr_content()
+    entry = content["images"][1]
+    entry |= {name: value for name, value in values.items() if name != "bbox"}
+    if "bbox" in values:
+        annotation = next(a for a in content["annotations"] if a["image_id"] == 4712)
+        annotation["bbox"] = values["bbox"]
+    write_mdetr(root / "finetune_refcoco_testA.json", content)
+    return split(root)
+
+
+@pytest.mark.parametrize("caption", [None, "", "  ", 7, ["her"], "half \ud83d"])
+def test_an_expression_without_a_text_is_a_broken_sample(root, caption) -> None:
+    items = list(ReadableItems(changed(root, caption=caption), None))
+    assert [bool(item.failed) for item in items] == [False, True] + [False] * 5
+    assert "Expected a text in image entry 1" in items[1].failed
+    assert items[1].sample.answer == expected()[1][1]
+    json.dumps([items[1].sample.question, items[1].failed], ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("bbox", "beyond"),
+    [
+        ([0, 0, 64, 48], False), ([0, 0, 64.9, 48], False), ([0, 0, 66, 48], True),
+        ([-2, 0, 9, 9], True), ([60, 40, 1, 99], True), ([500, 500, 9, 9], True),
+    ],
+)  # fmt: skip
+def test_boxes_that_reach_beyond_their_image_are_counted(root, bbox, beyond) -> None:
+    samples = asked(changed(root, bbox=bbox))
+    assert ["box_beyond_image" in sample.labels for sample in samples] == [
+        number == 1 and beyond for number in range(7)
+    ]
+    scored = [ScoredAnswer(None, sample.answer, 0.0, sample.labels) for sample in samples]
+    notes = GroundingMetrics().notes(to_frame(scored))
+    assert notes == beyond * (
+        "1 of 7 true boxes reach beyond their image; they are scored as they are.",
+    )
+
+
+def test_an_image_elsewhere_needs_a_setting(root) -> None:
+    name = str(root / photo_name(9))
+    Image.new("RGB", (64, 48)).save(name)
+    for file in (name, f"../{photo_name(9)}"):
+        data = changed(root, file_name=file)
+        with pytest.raises(BrokenSample) as caught:
+            data[1]
+        assert "data.images_anywhere=true" in str(caught.value.__cause__)
+        assert replace(data, images_anywhere=True)[1].images[0].size == (64, 48)
 
 
 def test_an_orientation_tag_does_not_turn_the_photo(root) -> None:

@@ -63,7 +63,7 @@ def test_boxes_in_pixels_come_back_exactly(tmp_path) -> None:
     assert [(one.text, one.box, one.size) for one in found] == [one[:3] for one in expected()]
     assert [one.id for one in found] == [str(900 + number) for number in range(7)]
     photos = [encoded(int(photo)) for *_, photo in expected()]
-    assert [table.picture(one) for one in found] == photos
+    assert [table.encoded_image(one) for one in found] == photos
     assert table.notes == ()
 
 
@@ -104,10 +104,10 @@ def test_photos_may_lie_beside_the_file(tmp_path) -> None:
     assert [one.coco_id for one in found] == list(map(str, photos))
     folders = [tmp_path / "somewhere", tmp_path / "train2014", tmp_path / "images" / "RefCOCO_val"]
     for number, one in enumerate(found):
-        assert table.picture(one) == folders[number % 3] / photo_name(photos[number])
+        assert table.encoded_image(one) == folders[number % 3] / photo_name(photos[number])
     for row in content:
         row["image_path"] = "nowhere.jpg"
-    with pytest.raises(UserError, match="None of the 7 photos"):
+    with pytest.raises(UserError, match="None of the 7 images"):
         read_release(write_release(tmp_path / "absent.tsv", content=content), "pixels")
 
 
@@ -128,9 +128,9 @@ def test_a_bad_row_spoils_no_other(tmp_path) -> None:
     ):  # fmt: skip
         with pytest.raises(UserError, match=sentence):
             table[number]
-    with pytest.raises(OSError, match="the cell image is no base64"):
-        table.picture(table[3])
-    assert table.picture(table[4]) == b""
+    with pytest.raises(OSError, match="the cell of the image is no base64"):
+        table.encoded_image(table[3])
+    assert table.encoded_image(table[4]) == b""
     assert table[5].text == "her"
     with pytest.raises(UserError, match="6 cells in row 7"):
         table[7]

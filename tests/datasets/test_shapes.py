@@ -11,7 +11,7 @@ import pytest
 
 from ivcp.core.errors import UserError
 from ivcp.datasets.scenes import COLORS, SHAPES, SIDE, SIZES, SceneObject, make_scene
-from ivcp.datasets.shapes import Shapes, ask
+from ivcp.datasets.shapes import Shapes, draw_question
 
 SCENES = [make_scene(0, "val", index) for index in range(300)]
 
@@ -40,7 +40,7 @@ def test_expressions_fit_one_object_only() -> None:
     kinds: Counter[str] = Counter()
     for index, scene in enumerate(SCENES):
         for draw in range(5):
-            question = ask(scene, "grounding", np.random.default_rng((index, draw)))
+            question = draw_question(scene, "grounding", np.random.default_rng((index, draw)))
             fitting = [o for o in scene.objects if fits(o, question.text, scene.objects)]
             assert [o.box for o in fitting] == [question.answer], question.text
             kinds[question.kind] += 1
@@ -51,7 +51,7 @@ def test_expressions_fit_one_object_only() -> None:
 def test_existence_is_answered_rightly_and_half_the_time_with_yes() -> None:
     answers: Counter[str] = Counter()
     for index, scene in enumerate(SCENES):
-        question = ask(scene, "yes_no", np.random.default_rng(index))
+        question = draw_question(scene, "yes_no", np.random.default_rng(index))
         found = re.fullmatch(r"Is there an? (\w+) (\w+) in the image\?", question.text)
         assert found
         there = any((o.color, o.shape) == found.groups() for o in scene.objects)
@@ -63,7 +63,7 @@ def test_existence_is_answered_rightly_and_half_the_time_with_yes() -> None:
 def test_counts_are_right_and_letters_are_balanced() -> None:
     letters: Counter[str] = Counter()
     for index, scene in enumerate(SCENES):
-        question = ask(scene, "multiple_choice", np.random.default_rng(index))
+        question = draw_question(scene, "multiple_choice", np.random.default_rng(index))
         found = re.fullmatch(r"How many (\w+)( objects)? are in the image\?", question.text)
         assert found
         words = {f"{shape}s": shape for shape in SHAPES} | {"crosses": "cross"}

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from ivcp.core.errors import UserError
 from ivcp.core.types import BrokenSample, Sample
 from ivcp.datasets import tsv
+from ivcp.datasets.cells import image_id
 from ivcp.datasets.tsv import TsvBenchmark
 from ivcp.evaluation.data import ReadableItems
 
@@ -90,7 +91,7 @@ def test_a_row_becomes_a_sample(make) -> None:
         options=("left", "right", "None", "NA"),
         hint='It "is"\na\ttable.',
         benchmark="Set",
-        labels={"index": "3", **labels, "image_path": "p.png"},
+        labels={"index": "3", **labels, "image_path": "p.png", "image_id": image_id(encoded(3))},
     )
     assert make(row(3, **known), own_words=True)[0].prompt == "All of it"
     assert shown(sample) == [3]
@@ -120,7 +121,8 @@ def test_a_size_behind_much_else_is_found(make) -> None:
 
 def test_empty_cells_make_no_labels_hints_or_prompts(make) -> None:
     sample = make(row(3, category="", hint="", split=None), row(4, prompt="P", hint="H"))[0]
-    assert (sample.labels, sample.hint, sample.prompt) == ({"index": "3"}, "", "")
+    assert set(sample.labels) == {"index", "image_id"}
+    assert (sample.hint, sample.prompt) == ("", "")
 
 
 def test_options_end_with_the_last_that_has_a_text(make) -> None:
@@ -251,10 +253,42 @@ def test_without_a_column_of_images_every_row_needs_a_path(make) -> None:
 
 def test_images_that_cannot_be_decoded_break_their_samples(make) -> None:
     half = base64.b64encode(photo(1)[:45]).decode() + "\n" * 30
-    contents = ["no base64 at all " * 9, half, "QUJD" * 40, "gone.png" * 9, str([encoded(1), "x"])]
+    beyond_ascii = encoded(1)[:50] + "\u00e9" + encoded(1)[50:]
+    contents = [
+        "no base64 at all " * 9, half, "QUJD" * 40, "gone.png" * 9, str([encoded(1), "x"]),
+        beyond_ascii, "[0x" + "f" * 5000 + "]", "[" * 5000 + "]" * 5000, "a\0.png" * 12,
+    ]  # fmt: skip
     dataset = make(*(row(n, image=image) for n, image in enumerate(contents)))
     for number in range(len(contents)):
         assert broken(dataset, number, "").id == str(number)
+
+
+@pytest.mark.parametrize("task", ["multiple_choice", "open_ended"])
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_a_question_without_a_text_breaks_its_sample(make, task, question) -> None:
+    broken(make(row(1, question=question), row(2), task=task), 0, "text in the column question of")
+
+
+def test_an_image_path_that_leaves_its_folders_needs_a_setting(make, tmp_path) -> None:
+    (tmp_path / "secret.png").write_bytes(photo(3))
+    root = tmp_path / "root"
+    write(root / "Set.tsv", [row(1, image="", image_path=str(tmp_path / "secret.png")),
+                             row(2, image="", image_path="../secret.png")])  # fmt: skip
+    options = {"name": "Set", "task": "multiple_choice", "url": URL, "root": str(root)}
+    for number in range(2):
+        broken(TsvBenchmark(**options), number, "data.images_anywhere=true")
+        assert shown(TsvBenchmark(**options, images_anywhere=True)[number]) == [3]
+
+
+def test_whatever_goes_wrong_with_a_sample_breaks_it_alone(make, monkeypatch) -> None:
+    def stumble(_) -> None:
+        raise RecursionError("deep")
+
+    monkeypatch.setattr(tsv, "decode", stumble)
+    with pytest.raises(BrokenSample) as caught:
+        make(row(1))[0]
+    assert str(caught.value.__cause__) == "deep"
+    assert caught.value.sample.labels["index"] == "1"
 
 
 def test_a_row_of_too_few_cells_is_known_by_its_number_alone(make, tmp_path) -> None:

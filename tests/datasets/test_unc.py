@@ -101,7 +101,7 @@ def test_a_pickle_that_runs_code_is_refused(protocol, tmp_path) -> None:
     path, target = write_unc(tmp_path), tmp_path / "harm"
     content = pickle.dumps([Harmful(target)], protocol)
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"plain lists, texts and numbers, but it asks for "):
+    with pytest.raises(UserError, match=r"plain lists, texts and numbers, but it names "):
         read_unc(path, "testA")
     assert not target.exists()
     pickle.loads(content)

@@ -14,7 +14,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily
 from ivcp.core.pruner import Pruner
 from ivcp.integrations.lmms import arguments
-from ivcp.integrations.lmms.arguments import Arguments, Asking, read, stems, write
+from ivcp.integrations.lmms.arguments import Arguments, RequestOptions, read, stems, write
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning
@@ -45,7 +45,7 @@ def test_a_class_that_a_module_only_imports_is_not_its_own(monkeypatch) -> None:
 
 def test_what_is_not_named_has_the_default_of_its_class() -> None:
     given = Arguments.parse(LEAST)
-    assert given == Arguments(model=Qwen25VL(), pruner=IVCPrune(), asking=Asking())
+    assert given == Arguments(model=Qwen25VL(), pruner=IVCPrune(), requests=RequestOptions())
     assert "keep_ratio=0.5,layer=auto," in str(given)
 
 
@@ -56,7 +56,7 @@ def test_fields_find_their_part() -> None:
     )  # fmt: skip
     assert given.model == Qwen25VL(path=None, min_pixels=3136, dtype="float32")
     assert given.pruner == IVCPrune(keep_ratio=0.3, layer=4, foreground_share=None)
-    assert given.asking == Asking(batch_size=8)
+    assert given.requests == RequestOptions(batch_size=8)
 
 
 def test_lists_numbers_and_quotes_are_read_as_their_field_is() -> None:
@@ -142,7 +142,7 @@ def test_a_name_of_both_parts_needs_its_prefix(monkeypatch) -> None:
 
 def test_the_whole_record_names_every_field() -> None:
     words = [word.partition("=")[0] for word in str(Arguments.parse(LEAST)).split(",")]
-    parts = (Qwen25VL, IVCPrune, Asking)
+    parts = (Qwen25VL, IVCPrune, RequestOptions)
     assert words == [
         name
         for part, first in zip(parts, ("model", "pruner", None), strict=True)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from kit_rows import judged
+from recorded_answers import score_rows
 
 import ivcp.metrics
 from ivcp.core.metric import AnswerMetric, ScoredAnswer, class_path, find_metric, to_frame
@@ -42,7 +42,7 @@ RECORDED = {
 def some_answers(metric: type[AnswerMetric]) -> list[ScoredAnswer]:
     """Right, wrong and unparsed answers of the kind that the metric judges."""
     if metric.__name__ in RECORDED:
-        return judged(metric(), RECORDED[metric.__name__])
+        return score_rows(metric(), RECORDED[metric.__name__])
     if metric.__name__ == "GroundingMetrics":
         boxes = [None if n % 5 == 0 else (0.0, 0.0, 10.0, 6.0) for n in range(11)]
         truths = [(0.0, 0.0, 10.0, float(n)) for n in range(1, 12)]

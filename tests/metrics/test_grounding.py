@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from kit_rows import values_of
 from PIL import Image
 
 from ivcp.core.metric import ScoredAnswer, to_frame
@@ -70,8 +69,8 @@ def test_edge_cases(predicted: Box | None, truth: Box, iou: float, center: bool)
 def values(boxes: list[Box | None], truth: Box) -> dict[str, float]:
     metric = GroundingMetrics()
     scores = [metric.score(box, make_sample(truth)) for box in boxes]
-    return values_of(
-        metric, [ScoredAnswer(box, truth, score) for box, score in zip(boxes, scores, strict=True)]
+    return metric.values(
+        [ScoredAnswer(box, truth, score) for box, score in zip(boxes, scores, strict=True)]
     )
 
 
@@ -92,17 +91,17 @@ def test_unparsed_answers_stay_in_every_denominator() -> None:
     assert set(told.values()) == {0.5}
 
 
-def test_expressions_of_one_photo_are_one_unit() -> None:
+def test_expressions_of_one_image_are_one_unit() -> None:
     metric, truth = GroundingMetrics(), (0.0, 0.0, 10.0, 10.0)
-    photos = ("7", "7", "8", None)
+    images = ("7", None, "7", "8", None)
     frame = to_frame(
-        ScoredAnswer(truth, truth, score, {"coco_id": photo} if photo else {})
-        for photo, score in zip(photos, (1.0, 0.4, 0.5, 0.9), strict=True)
+        ScoredAnswer(truth, truth, score, {"image_id": image} if image else {})
+        for image, score in zip(images, (1.0, 0.9, 0.4, 0.5, 0.1), strict=True)
     )
-    sufficient_statistics = metric.sufficient_statistics(frame)
-    assert sufficient_statistics["score"].tolist() == [1, 1, 1]
-    assert sufficient_statistics["samples"].tolist() == [2, 1, 1]
-    assert len(metric.right(frame)) == 4
+    statistics = metric.sufficient_statistics(frame)
+    assert statistics["score"].tolist() == [1, 1, 1, 0]  # hits, in order of appearance
+    assert statistics["samples"].tolist() == [2, 1, 1, 1]
+    assert len(metric.right(frame)) == 5
 
 
 def test_reading_uses_the_family_and_refuses_infinite_boxes() -> None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from kit_rows import judged, values_of
+from recorded_answers import score_rows
 
 from ivcp.core.errors import UserError
 from ivcp.core.metric import ScoredAnswer
@@ -21,9 +21,9 @@ def task(name: str, scored: list[ScoredAnswer]) -> list[ScoredAnswer]:
 
 def test_each_member_is_judged_by_its_own_metric() -> None:
     group = GroupMetrics({"pope": {"metric": PopeMetrics()}, "mme": {"metric": MmeMetrics()}})
-    pope, mme = judged(PopeMetrics(), "pope"), judged(MmeMetrics(), "mme")
-    values = values_of(group, task("mme", mme) + task("pope", pope))
-    alone = values_of(PopeMetrics(), pope), values_of(MmeMetrics(), mme)
+    pope, mme = score_rows(PopeMetrics(), "pope"), score_rows(MmeMetrics(), "mme")
+    values = group.values(task("mme", mme) + task("pope", pope))
+    alone = PopeMetrics().values(pope), MmeMetrics().values(mme)
     for name, own in (("pope", alone[0]), ("mme", alone[1])):
         assert {f"{name}/{key}": value for key, value in own.items()}.items() <= values.items()
     assert group.primary_metric == "average"
@@ -34,7 +34,7 @@ def test_each_member_is_judged_by_its_own_metric() -> None:
 def test_members_of_one_kind_have_averages_of_all_values() -> None:
     group = GroupMetrics({"a": {"metric": ExactMatch()}, "b": {"metric": ExactMatch()}})
     scored = task("a", [ScoredAnswer("x", "x", 1.0), ScoredAnswer("", "x", 0.0)])
-    values = values_of(group, scored + task("b", [ScoredAnswer("x", "x", 1.0)]))
+    values = group.values(scored + task("b", [ScoredAnswer("x", "x", 1.0)]))
     assert group.primary_metric == "accuracy"
     assert (values["accuracy"], values["unparsed_rate"]) == (0.75, 0.25)
 
@@ -46,10 +46,10 @@ def test_members_of_one_kind_have_its_unit() -> None:
 
 def test_a_member_without_samples_does_not_count() -> None:
     group = GroupMetrics({"a": {"metric": ExactMatch()}, "b": {"metric": PopeMetrics()}})
-    values = values_of(group, task("a", [ScoredAnswer("x", "x", 1.0)]))
+    values = group.values(task("a", [ScoredAnswer("x", "x", 1.0)]))
     assert values["average"] == 1
     assert not any(name.startswith("b/") for name in values)
-    assert math.isnan(values_of(group, [])["average"])
+    assert math.isnan(group.values([])["average"])
 
 
 def test_reading_scoring_and_judging_go_to_the_member() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from kit_rows import values_of
 
 from ivcp.core.metric import ScoredAnswer
 from ivcp.core.types import Sample
@@ -44,7 +43,7 @@ def test_the_mean_by_capability() -> None:
         ScoredAnswer("x", "x", 0.5, {"category": "ocr"}),
         ScoredAnswer("", "x", 0.0, {"category": "know"}),
     ]
-    assert values_of(MmVetMetrics(), scored) == pytest.approx(
+    assert MmVetMetrics().values(scored) == pytest.approx(
         {
             "grade": 0.5, "unparsed_rate": 1 / 3, "capability/ocr": 0.75, "capability/math": 1.0,
             "capability/know": 0.0,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kit_rows import values_of
 from PIL import Image
 from torchmetrics.functional.classification import (
     binary_accuracy,
@@ -27,7 +26,7 @@ def test_scores_agree_with_torchmetrics() -> None:
     given = torch.randint(0, 2, (101,), generator=generator)
     truth = torch.randint(0, 2, (101,), generator=generator)
     words = ("No", "Yes")
-    values = values_of(YesNoMetrics(), scored([words[i] for i in given], [words[i] for i in truth]))
+    values = YesNoMetrics().values(scored([words[i] for i in given], [words[i] for i in truth]))
     for name, reference in (
         ("accuracy", binary_accuracy),
         ("precision", binary_precision),
@@ -38,16 +37,14 @@ def test_scores_agree_with_torchmetrics() -> None:
 
 
 def test_none_is_wrong_and_acts_as_no() -> None:
-    values = values_of(
-        YesNoMetrics(), scored(["Yes", None, None, "No"], ["Yes", "Yes", "No", "No"])
-    )
+    values = YesNoMetrics().values(scored(["Yes", None, None, "No"], ["Yes", "Yes", "No", "No"]))
     assert values == pytest.approx(
         {"accuracy": 0.5, "precision": 1, "recall": 0.5, "f1": 2 / 3, "unparsed_rate": 0.5}
     )
 
 
 def test_no_yes_at_all_gives_zero() -> None:
-    values = values_of(YesNoMetrics(), scored([None, "No"], ["No", "No"]))
+    values = YesNoMetrics().values(scored([None, "No"], ["No", "No"]))
     assert [values[name] for name in ("precision", "recall", "f1")] == [0, 0, 0]
 
 

@@ -1,4 +1,4 @@
-"""`--model_args` of lmms-eval: which model, which pruner, and how to ask."""
+"""`--model_args` of lmms-eval: the model, the pruner and the options of requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ivcp.core.pruner import Pruner
 T = TypeVar("T")
 
 NULL = ("null", "none")
-WORDS = (*NULL, "true", "false", "nan", "inf", "infinity")
+RESERVED = (*NULL, "true", "false", "nan", "inf", "infinity")
 PLAIN = re.compile(r"[A-Za-z/~][\w/.~-]*")
 KINDS: Mapping[Any, str] = {
     bool: "true or false",
@@ -35,8 +35,8 @@ KINDS: Mapping[Any, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asking:
-    """How requests are put to the model.
+class RequestOptions:
+    """How requests are answered.
 
     Attributes:
         batch_size: Requests that are answered together, at least 1.
@@ -64,15 +64,15 @@ class Arguments:
     Attributes:
         model: The family; `model=` names its module in `ivcp.models`.
         pruner: The method; `pruner=` names its module in `ivcp.pruners`.
-        asking: How requests are put.
+        requests: How requests are answered.
     """
 
     model: ModelFamily
     pruner: Pruner
-    asking: Asking
+    requests: RequestOptions
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Arguments:
+    def parse(cls, model_args: Mapping[str, Any]) -> Arguments:
         """Build the parts from arguments by name, as lmms-eval splits and reads them.
 
         A field goes by its bare name, or as `model.<field>` and `pruner.<field>`; fields that are
@@ -81,25 +81,25 @@ class Arguments:
         Raises:
             UserError: A name or value is unknown, missing, ambiguous or given twice.
         """
-        rest = dict(given)
+        rest = dict(model_args)
         classes: dict[str, type[Any]] = {
             "model": _choose("model", rest, available("models", ModelFamily, FAMILIES)),
             "pruner": _choose("pruner", rest, available("pruners", Pruner, PRUNERS)),
-            "asking": Asking,
+            "requests": RequestOptions,
         }
         values: dict[str, dict[str, Any]] = {part: {} for part in classes}
         for name, value in rest.items():
-            part, field = _place(name, classes)
-            if field in values[part]:
+            part, field_name = _owner(name, classes)
+            if field_name in values[part]:
                 raise UserError(f"The argument {name} is given twice: name it once.")
-            values[part][field] = read(name, value, get_type_hints(classes[part])[field])
+            values[part][field_name] = read(name, value, get_type_hints(classes[part])[field_name])
         for part, kind in classes.items():
-            for own in fields(kind):
-                bare = own.default is MISSING and own.default_factory is MISSING
-                if bare and own.name not in values[part]:
+            for field in fields(kind):
+                required = field.default is MISSING and field.default_factory is MISSING
+                if required and field.name not in values[part]:
                     raise UserError(
-                        f"{kind.__name__} needs {own.name}, which is not given; if --model_args "
-                        "cannot say it, choose another."
+                        f"{kind.__name__} needs {field.name}, which is missing; if --model_args "
+                        "cannot hold it, choose another."
                     )
         return cls(**{part: kind(**values[part]) for part, kind in classes.items()})
 
@@ -107,14 +107,14 @@ class Arguments:
         """All of it, defaults too, as `--model_args` takes it."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         owners = Counter(field.name for part in parts.values() for field in fields(part))
-        words = []
+        pairs = []
         for name, part in parts.items():
-            if part is not self.asking:
-                words.append(f"{name}={type(part).__module__.rpartition('.')[2]}")
+            if part is not self.requests:
+                pairs.append(f"{name}={type(part).__module__.rpartition('.')[2]}")
             for field in fields(part):
                 prefix = f"{name}." if owners[field.name] > 1 else ""
-                words.append(f"{prefix}{field.name}={write(getattr(part, field.name))}")
-        return ",".join(words)
+                pairs.append(f"{prefix}{field.name}={write(getattr(part, field.name))}")
+        return ",".join(pairs)
 
 
 def available(folder: str, base: type[T], group: str) -> dict[str, type[T]]:
@@ -125,42 +125,42 @@ def available(folder: str, base: type[T], group: str) -> dict[str, type[T]]:
 def stems(folder: str, base: type[T]) -> dict[str, type[T]]:
     """The classes of `ivcp.<folder>` by the modules that define them, and no other, in full."""
     package = import_module(f"ivcp.{folder}")
-    found = {}
+    classes = {}
     for entry in iter_modules(package.__path__):
         module = import_module(f"{package.__name__}.{entry.name}")
-        own = [
+        defined = [
             member
             for member in vars(module).values()
             if isclass(member) and issubclass(member, base) and not isabstract(member)
             if member.__module__ == module.__name__
         ]
-        if len(own) == 1:
-            found[entry.name] = own[0]
-    return found
+        if len(defined) == 1:
+            classes[entry.name] = defined[0]
+    return classes
 
 
-def _choose(part: str, rest: dict[str, Any], known: Mapping[str, type[T]]) -> type[T]:
+def _choose(part: str, rest: dict[str, Any], choices: Mapping[str, type[T]]) -> type[T]:
     """The class that the arguments name for a part; takes the name out of them."""
     stem = rest.pop(part, None)
     if stem is None:
-        raise UserError(f"--model_args must name a {part}: {part}= one of {', '.join(known)}.")
-    if stem not in known:
-        raise UserError(f"{part} must be one of {', '.join(known)}; got {stem!r}.")
-    return known[stem]
+        raise UserError(f"--model_args must name a {part}: {part}= one of {', '.join(choices)}.")
+    if stem not in choices:
+        raise UserError(f"{part} must be one of {', '.join(choices)}; got {stem!r}.")
+    return choices[stem]
 
 
-def _place(name: str, classes: Mapping[str, type[Any]]) -> tuple[str, str]:
+def _owner(name: str, classes: Mapping[str, type[Any]]) -> tuple[str, str]:
     """The part and the field that an argument means."""
-    prefix, _, wanted = name.rpartition(".")
-    names = {part: [field.name for field in fields(kind)] for part, kind in classes.items()}
-    owners = [part for part in names if prefix in ("", part) and wanted in names[part]]
+    prefix, _, field = name.rpartition(".")
+    names = {part: [entry.name for entry in fields(kind)] for part, kind in classes.items()}
+    owners = [part for part in names if prefix in ("", part) and field in names[part]]
     if not owners:
-        known = ", ".join(dict.fromkeys(sum(names.values(), ["model", "pruner"])))
-        raise UserError(f"Expected the model arguments {known}; got {name!r}.")
+        choices = ", ".join(dict.fromkeys(sum(names.values(), ["model", "pruner"])))
+        raise UserError(f"Expected the model arguments {choices}; got {name!r}.")
     if len(owners) > 1:
-        choices = " or ".join(f"{part}.{wanted}" for part in owners)
+        choices = " or ".join(f"{part}.{field}" for part in owners)
         raise UserError(f"{name} belongs to {' and '.join(owners)}: write {choices}.")
-    return owners[0], wanted
+    return owners[0], field
 
 
 def read(name: str, value: Any, hint: Any) -> Any:
@@ -175,12 +175,13 @@ def read(name: str, value: Any, hint: Any) -> Any:
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if NoneType in options and (value is None or str(value).lower() in NULL):
         return None
-    words = [word for one in options if get_origin(one) is Literal for word in get_args(one)]
+    literals = [kind for kind in options if get_origin(kind) is Literal]
+    words = [word for literal in literals for word in get_args(literal)]
     if isinstance(value, str) and value in words:
         return value
-    kinds = [one for one in options if one is not NoneType and get_origin(one) is not Literal]
+    kinds = [kind for kind in options if kind is not NoneType and kind not in literals]
     for kind in kinds:
-        with suppress(TypeError, ValueError):
+        with suppress(TypeError, ValueError, OverflowError, RecursionError):
             return _read(value, kind)
     wanted = " or ".join([*(KINDS[get_origin(kind) or kind] for kind in kinds), *words])
     raise UserError(f"{name} must be {wanted}; got {value!r}.")
@@ -210,6 +211,6 @@ def write(value: Any) -> str:
     ('[3,7]', 'null', '"a,b"')
     """
     if isinstance(value, str):
-        plain = PLAIN.fullmatch(value) and value.lower() not in WORDS
+        plain = PLAIN.fullmatch(value) and value.lower() not in RESERVED
         return value if plain else f'"{value}"'
     return json.dumps(value, separators=(",", ":"))

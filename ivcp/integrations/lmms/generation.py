@@ -24,18 +24,18 @@ class Generation:
     unknown: tuple[str, ...]
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], config: Any, max_new_tokens: int) -> Generation:
-        """Read what a task asks for.
+    def of(cls, task_kwargs: Mapping[str, Any], config: Any, max_new_tokens: int) -> Generation:
+        """From the generation arguments of a task.
 
         Answers are greedy unless `do_sample` is set, or left out beside a temperature; a
         temperature of 0 is always greedy.
 
         Args:
-            given: The task's `generation_kwargs`.
+            task_kwargs: The task's `generation_kwargs`.
             config: The model's generation configuration, which knows every argument.
             max_new_tokens: Longest answer, if the task names none.
         """
-        rest = dict(given)
+        rest = dict(task_kwargs)
         until = rest.pop("until", None) or ()
         until = (until,) if isinstance(until, str) else tuple(until)
         temperature = rest.get("temperature")

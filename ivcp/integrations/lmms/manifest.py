@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def manifest() -> ModelManifest:
-    """`--model ivcp` is `PrunedModel`, which is given contexts as text ("simple")."""
+    """`--model ivcp` is `PrunedModel`, which gets contexts as text ("simple")."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(

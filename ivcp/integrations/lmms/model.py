@@ -1,10 +1,9 @@
-"""A pruned model as lmms-eval asks it: `lmms-eval --model ivcp --model_args ...`."""
+"""A pruned model for lmms-eval: `lmms-eval --model ivcp --model_args ...`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.utils import simple_parse_args_string
 from loguru import logger
-from PIL import Image
 from rich.progress import track
 
 from ivcp.core.errors import UserError
@@ -23,10 +21,11 @@ from ivcp.engine.attach import open_session
 from ivcp.engine.session import Session
 from ivcp.integrations.lmms.arguments import Arguments
 from ivcp.integrations.lmms.generation import Generation
+from ivcp.integrations.lmms.visuals import UnsupportedTaskError, check_visuals, read_visual
 
 MARKER = "<image>"
-"""Where tasks point at an image. Images stand before the text here, so it is taken out, as
-lmms-eval's own models do."""
+"""Where tasks refer to an image. Images come before the text here, so it is removed, as lmms-eval's
+own models do."""
 
 
 class PrunedModel(lmms):  # type: ignore[misc]  # has no types
@@ -38,7 +37,7 @@ class PrunedModel(lmms):  # type: ignore[misc]  # has no types
 
     Args:
         device: Such as "cuda:0", for a single process; None takes what `accelerate` chooses.
-        given: Model arguments by name (`Arguments.parse`).
+        model_args: Model arguments by name (`Arguments.parse`).
 
     Raises:
         UserError: An argument is wrong, the model cannot serve the pruner, or it cannot be loaded.
@@ -46,10 +45,10 @@ class PrunedModel(lmms):  # type: ignore[misc]  # has no types
 
     is_simple = True
 
-    def __init__(self, *, device: str | None = None, **given: Any) -> None:
+    def __init__(self, *, device: str | None = None, **model_args: Any) -> None:
         super().__init__()
-        self.arguments = Arguments.parse(given)
-        self.family, self.asking = self.arguments.model, self.arguments.asking
+        self.arguments = Arguments.parse(model_args)
+        self.family, self.requests = self.arguments.model, self.arguments.requests
         family, pruner = self.family, self.arguments.pruner
         self.pruner = fit_pair(pruner, family, type(family).__name__)
         self.accelerator = Accelerator()
@@ -69,7 +68,8 @@ class PrunedModel(lmms):  # type: ignore[misc]  # has no types
             self.device = torch.device(device) if device and alone else self.accelerator.device
             self.model.to(self.device)
         self.ignored: set[str] = set()
-        logger.info(f"Asking with model_args {self.arguments}")
+        self.failed: list[str] = []
+        logger.info(f"Answering with model_args {self.arguments}")
 
     @classmethod
     def create_from_arg_string(
@@ -82,34 +82,38 @@ class PrunedModel(lmms):  # type: ignore[misc]  # has no types
             additional_config: What other options of the command say.
         """
         try:
-            given = simple_parse_args_string(arg_string)
+            model_args = simple_parse_args_string(arg_string)
         except ValueError as error:
             raise UserError(
                 f"--model_args must read name=value,name=value; got {arg_string!r}."
             ) from error
         options = additional_config or {}
         named = {name: value for name, value in options.items() if value is not None}
-        return cls(**{**named, **given})
+        return cls(**{**named, **model_args})
 
     def __repr__(self) -> str:
-        """All arguments: the response cache tells models that are given as objects apart by it."""
+        """All arguments: the response cache distinguishes models that are objects by it."""
         return f"{type(self).__name__}({self.arguments})"
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """The answer to each request, in their order.
 
+        A request of which no prompt can be made, such as one with a damaged image, gets an empty
+        answer, which counts as wrong; failures are counted in the log.
+
         Raises:
-            UserError: A request shows something other than images, or cannot be asked.
+            UserError: A request has something other than images, or all requests failed.
         """
+        self.failed.clear()
         groups: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
             kind = json.dumps(request.args[1], sort_keys=True, default=str)
             groups.setdefault(kind, []).append(number)
-        size = self.asking.batch_size
+        size = self.requests.batch_size
         batches = [
-            group[first : first + size]
+            group[start : start + size]
             for group in groups.values()
-            for first in range(0, len(group), size)
+            for start in range(0, len(group), size)
         ]
         answers = [""] * len(requests)
         with open_session(self.model, self.family, self.pruner) as session:
@@ -117,17 +121,32 @@ class PrunedModel(lmms):  # type: ignore[misc]  # has no types
                 texts = self._answer([requests[number] for number in batch], session)
                 for number, text in zip(batch, texts, strict=True):
                     answers[number] = text
+        if self.failed:
+            failures = f"{len(self.failed):,} of {len(requests):,} requests have no prompt"
+            if len(self.failed) == len(requests) and self.world_size == 1:
+                raise UserError(f"{failures}; the last one: {self.failed[-1]}")
+            logger.warning(f"{failures}; their answers are empty and count as wrong.")
         return answers
 
     def _answer(self, requests: Sequence[Instance], session: Session) -> list[str]:
         """The answers to requests with the same generation arguments."""
         config = self.model.generation_config
-        generation = Generation.of(requests[0].args[1], config, self.asking.max_new_tokens)
+        generation = Generation.of(requests[0].args[1], config, self.requests.max_new_tokens)
         for name in set(generation.unknown) - self.ignored:
             logger.warning(f"The generation argument {name} of {requests[0].args[4]} is ignored.")
             self.ignored.add(name)
-        samples = [self._sample(request) for request in requests]
-        inputs = self.family.encode(self.processor, samples).inputs
+        try:
+            samples = [self._sample(request) for request in requests]
+            inputs = self.family.encode(self.processor, samples).inputs
+        except UnsupportedTaskError:
+            raise
+        except Exception as error:  # whatever is wrong with one request must not end a run
+            if len(requests) > 1:
+                return [text for request in requests for text in self._answer([request], session)]
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.failed.append(f"{_name(requests[0])}: {reason}")
+            logger.warning(f"No prompt can be made of {self.failed[-1]}")
+            return [""]
         inputs = {name: value.to(self.device) for name, value in inputs.items()}
         session.sample_ids = [sample.id for sample in samples]
         output = self.model.generate(**inputs, **generation.arguments)  # type: ignore[operator]
@@ -137,42 +156,31 @@ class PrunedModel(lmms):  # type: ignore[misc]  # has no types
     def _sample(self, request: Instance) -> Sample:
         """The question of a request, in the task's own words."""
         context, _, to_visuals, document, task, split = request.args
-        name = f"{task}-{document}"
         visuals = to_visuals(self.task_dict[task][split][document]) or []
+        check_visuals(visuals, _name(request))
         return Sample(
-            id=name,
+            id=_name(request),
             task="open_ended",
-            images=tuple(_image(visual, name) for visual in visuals),
+            images=tuple(map(read_visual, visuals)),
             question=context.replace(MARKER, ""),
             answer="",
             verbatim=True,
         )
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """Not to be had."""
+        """Not implemented."""
         raise NotImplementedError(
             "ivcp only generates: the log-likelihood of given answers is not implemented; choose a "
             "task with output_type generate_until."
         )
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
-        """Not to be had."""
+        """Not implemented."""
         raise NotImplementedError(
             "ivcp answers single questions: tasks of several rounds are not implemented; choose a "
             "task with output_type generate_until."
         )
 
 
-def _image(visual: Any, name: str) -> Image.Image:
-    """A visual of a task, or the file that it names, in RGB."""
-    image = visual
-    if isinstance(visual, str):
-        with suppress(OSError):  # no image, such as a video
-            image = Image.open(visual)
-    if not isinstance(image, Image.Image):
-        told = repr(visual) if isinstance(visual, str) else f"a {type(visual).__name__}"
-        raise UserError(
-            f"ivcp is shown images and image files only, but {name} shows {told}: choose a task "
-            "about images."
-        )
-    return image.convert("RGB")
+def _name(request: Instance) -> str:
+    return f"{request.args[4]}-{request.args[3]}"

@@ -16,8 +16,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from ivcp.core.errors import UserError
-from ivcp.datasets import row_index, rows
-from ivcp.datasets.rows import RowFile
+from ivcp.datasets import row_index, tsv_rows
+from ivcp.datasets.tsv_rows import RowFile
 
 ROWS = [
     {
@@ -62,7 +62,7 @@ def no_scan(monkeypatch):
     """Makes it an error to read a whole file."""
 
     def forbid() -> None:
-        monkeypatch.setattr(rows, "scan", lambda _: pytest.fail("the whole file was read"))
+        monkeypatch.setattr(tsv_rows, "scan", lambda _: pytest.fail("the whole file was read"))
 
     return forbid
 
@@ -131,22 +131,40 @@ def test_another_file_of_the_name_is_read_anew(path) -> None:
     assert read(RowFile(path)) == ROWS[1::-1]
 
 
-@pytest.mark.parametrize("spoil", ["torn", "format", "list", "empty"])
-def test_a_spoilt_index_is_made_again(path, spoil) -> None:
-    RowFile(path).columns  # noqa: B018
-    index = index_of(path)
-    good = index.read_text()
-    other = json.dumps(json.loads(good) | {"format": 0, "rows": []})
-    index.write_text({"torn": good[:-9], "format": other, "list": "[1]", "empty": ""}[spoil])
-    assert read(RowFile(path)) == ROWS
-    assert index.read_text() == good
+def spoiled(good: str) -> dict[str, str | bytes]:
+    """An index that is torn, foreign, of another version or damaged in one value."""
+    content = json.loads(good)
+    start, length, *rest = content["rows"][0]
+    rows = {
+        "text": ["0", length, *rest], "negative": [-1, length, *rest], "empty": [start, 0, *rest],
+        "beyond": [start, 10**9, *rest], "short": [start], "fraction": [0.5, length, *rest],
+        "huge": [10**400, length, *rest], "sizes": [start, length, *rest[:-1], [["9", 7]]],
+    }  # fmt: skip
+    return {
+        "torn": good[:-9], "empty file": "", "list": "[1]", "null": "null", "deep": "[" * 100_000,
+        "other version": json.dumps(content | {"format": 0, "rows": []}),
+        "binary": pickle.dumps(content), "NUL bytes": bytes(4096),
+        "columns": json.dumps(content | {"columns": [1, 2]}),
+        "no columns": json.dumps({key: content[key] for key in content if key != "columns"}),
+        "more": json.dumps(content | {"more": 1})[:-1],
+        **{f"row {kind}": json.dumps(content | {"rows": [row]}) for kind, row in rows.items()},
+    }  # fmt: skip
+
+
+def test_a_spoiled_index_is_made_again(path) -> None:
+    assert len(RowFile(path)) == 4
+    good = index_of(path).read_bytes()
+    for kind, content in spoiled(good.decode()).items():
+        index_of(path).write_bytes(content.encode() if isinstance(content, str) else content)
+        assert read(RowFile(path)) == ROWS, kind
+        assert index_of(path).read_bytes() == good, kind
 
 
 def test_a_folder_that_cannot_be_written_is_told_and_does_no_harm(path, monkeypatch) -> None:
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     file = RowFile(path)
     assert read(file) == ROWS
     (note,) = file.notes

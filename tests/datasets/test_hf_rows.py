@@ -13,7 +13,7 @@ from PIL import Image
 from test_mdetr import OBJECTS, PHOTOS, expected, photo_name, write_photos
 
 from ivcp.core.errors import UserError
-from ivcp.datasets.hub import read_hub, refuse_mixed, usual_place
+from ivcp.datasets.hf_rows import read_hub, refuse_mixed, usual_source
 
 library = pytest.importorskip("datasets")
 
@@ -68,7 +68,9 @@ def test_every_expression_of_an_object_is_one(way, tmp_path) -> None:
     )
     assert [one.id for one in entries[:4]] == ["4016-0", "4016-1", "4016-2", "4003-0"]
     assert {one.size for one in entries} == {None}
-    assert [rows.picture(one) for one in entries] == [encoded(int(one.coco_id)) for one in entries]
+    assert [rows.encoded_image(one) for one in entries] == [
+        encoded(int(one.coco_id)) for one in entries
+    ]
 
 
 @pytest.mark.parametrize("way", ["dict", "parquet"])
@@ -104,7 +106,7 @@ def test_photos_may_be_files_beside_the_table(tmp_path) -> None:
     assert [(rows[index].text, rows[index].box) for index in range(len(rows))] == [
         one[:2] for one in expected()
     ]
-    assert rows.picture(rows[3]) == folder / photo_name(9)
+    assert rows.encoded_image(rows[3]) == folder / photo_name(9)
 
 
 def test_a_row_without_a_photo_spoils_nothing_else(tmp_path) -> None:
@@ -113,9 +115,9 @@ def test_a_row_without_a_photo_spoils_nothing_else(tmp_path) -> None:
     data = library.Dataset.from_list(rows).cast_column("image", library.Image())
     data.save_to_disk(tmp_path / "set")
     rows = read_hub(str(tmp_path / "set"), "testA")
-    assert rows.picture(rows[0]) == encoded(581857)
+    assert rows.encoded_image(rows[0]) == encoded(581857)
     with pytest.raises(OSError, match="row 1 has no image"):
-        rows.picture(rows[3])
+        rows.encoded_image(rows[3])
 
 
 @pytest.mark.parametrize("offline", [False, True])
@@ -134,9 +136,9 @@ def test_without_the_library_it_says_what_to_install(monkeypatch) -> None:
 
 
 def test_the_place_is_a_folder_of_the_root_if_there_is_one(tmp_path) -> None:
-    assert usual_place("refcocoplus", tmp_path) == "lmms-lab/RefCOCOplus"
+    assert usual_source("refcocoplus", tmp_path) == "lmms-lab/RefCOCOplus"
     (tmp_path / "RefCOCOplus").mkdir()
-    assert usual_place("refcocoplus", tmp_path) == str(tmp_path / "RefCOCOplus")
+    assert usual_source("refcocoplus", tmp_path) == str(tmp_path / "RefCOCOplus")
 
 
 def test_mixed_splits_are_refused_and_no_others() -> None:

@@ -43,13 +43,13 @@ class RowFile:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results must know about the file, in sentences."""
-        told = [self._opened[1]] if self._opened[1] else []
-        if broken := sum(not row.whole for row in self._index.rows):
-            told.append(
+        notes = [self._opened[1]] if self._opened[1] else []
+        if broken := sum(not row.complete for row in self._index.rows):
+            notes.append(
                 f"{broken:,} of {len(self):,} rows of {self.path.name} do not have the header's "
                 f"{len(self.columns)} cells and count as wrong."
             )
-        return tuple(told)
+        return tuple(notes)
 
     def __getitem__(self, number: int) -> dict[str, str]:
         """The cells of a row, by column.
@@ -68,7 +68,7 @@ class RowFile:
             content = file.read(self._index.rows[number].length)
         where = f"row {number} of {self.path}"
         try:
-            cells = next(parser([content.decode()]))
+            cells = next(parser([content.decode()]), [])
         except (UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"Expected tab-separated cells in {where}; {error}.") from error
         if len(cells) != len(self.columns):
@@ -88,7 +88,7 @@ class RowFile:
         return self._numbers[index]
 
     def short_image(self, number: int) -> str | None:
-        """A row's cell `image`, empty if there is none; None if it is longer than `REFERENCE`."""
+        """A row's cell `image`, empty if there is none; None if it is longer than `SHORT`."""
         return self._index.rows[number].image
 
     def sizes(self, number: int) -> tuple[tuple[int, int], ...]:
@@ -99,7 +99,7 @@ class RowFile:
         row = self._index.rows[number]
         if row.image and row.image in self._numbers:
             row = self._index.rows[self._numbers[row.image]]
-        return tuple((width, height) for width, height in row.sizes)
+        return row.sizes
 
     @property
     def identity(self) -> str:
@@ -121,12 +121,12 @@ class RowFile:
         Raises:
             UserError: The file cannot be read, is another one than expected, or is no such table.
         """
-        kept, note = self.path.with_name(f"{self.path.name}.index.json"), ""
+        index_path, note = self.path.with_name(f"{self.path.name}.index.json"), ""
         try:
-            index = load(kept, self.path.stat())
+            index = load(index_path, self.path.stat())
             if index is None:
                 index = scan(self.path)
-                note = keep(index, kept)
+                note = keep(index, index_path)
         except OSError as error:
             raise UserError(f"{self.path} cannot be read ({error}).") from error
         self._check(index)

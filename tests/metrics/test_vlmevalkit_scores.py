@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kit_rows import judge, judged, recorded, sample_of, values_of
+from recorded_answers import recorded, sample_of, score_answer, score_rows
 
 from ivcp.core.errors import UserError
-from ivcp.core.metric import AnswerMetric, to_frame
+from ivcp.core.metric import AnswerMetric, ScoredAnswer, to_frame
 from ivcp.metrics.anls import Anls
 from ivcp.metrics.circular import CircularMetrics
 from ivcp.metrics.cvbench import CvBench2DMetrics
@@ -37,7 +37,7 @@ SEEN = {"file_extracted", "hit", "seen_prediction"}
 
 def expect(metric: AnswerMetric, name: str, row: dict[str, Any], told: dict[str, Any]) -> None:
     sample = sample_of(name, row["input"])
-    verdict = judge(metric, sample, str(row["input"]["prediction"]))
+    verdict = score_answer(metric, sample, str(row["input"]["prediction"]))
     if "fn_score" in told:
         assert verdict.score == pytest.approx(float(told["fn_score"]), abs=1e-9)
         return
@@ -67,6 +67,16 @@ def test_the_release_differs_somewhere() -> None:
     assert differing == {"mcq_vanilla", "mmbench_circular", "chartqa", "pope"}
 
 
+def test_strict_rules_read_one_recorded_article_rightly_and_differ_nowhere_else() -> None:
+    differing = {}
+    for name, row in ROWS:
+        sample, reply = sample_of(name, row["input"]), str(row["input"]["prediction"])
+        strict = score_answer(METRICS[name](compat="strict"), sample, reply)
+        if strict != score_answer(METRICS[name](), sample, reply):
+            differing[reply] = strict.parsed, dict(zip("ABCD", sample.options, strict=False))["B"]
+    assert differing == {"A blue car": ("B", "A blue car")}
+
+
 def test_the_period_behind_a_digit_is_where_text_vqa_differs() -> None:
     accepted = ("3",) * 10
     assert VqaAccuracy().compare("3.", accepted) == 0
@@ -76,7 +86,7 @@ def test_the_period_behind_a_digit_is_where_text_vqa_differs() -> None:
 @pytest.mark.parametrize(("compat", "key"), [("vlmevalkit", "upstream"), ("release", "fork")])
 def test_pope_in_total_and_by_category(compat, key) -> None:
     metric = PopeMetrics(compat=compat)
-    values = values_of(metric, judged(metric, "pope"))
+    values = metric.values(score_rows(metric, "pope"))
     for category, told in recorded("pope")[f"overall_{key}"].items():
         whole = category == "Overall"
         ours = {
@@ -96,7 +106,7 @@ def test_pope_in_total_and_by_category(compat, key) -> None:
 @pytest.mark.parametrize(("compat", "key"), [("vlmevalkit", "upstream"), ("release", "fork")])
 def test_mme_in_total_and_by_category(compat, key) -> None:
     metric = MmeMetrics(compat=compat)
-    values = values_of(metric, judged(metric, "mme"))
+    values = metric.values(score_rows(metric, "mme"))
     told = dict(recorded("mme")[f"overall_{key}"])
     perception, cognition = told.pop("perception"), told.pop("reasoning")
     assert values["perception"] == pytest.approx(perception)
@@ -107,6 +117,7 @@ def test_mme_in_total_and_by_category(compat, key) -> None:
     assert {metric.unit(name) for name in ours} == {metric.unit("total")} == {""}
 
 
+ANSWER = ScoredAnswer(None, None, 0.0)  # of a sample that could not be read
 ABILITIES = {
     "AR": "attribute_reasoning",
     "CP": "coarse_perception",
@@ -121,8 +132,8 @@ ABILITIES = {
 def test_mmbench_in_total_and_by_category(split) -> None:
     metric = CircularMetrics()
     golden = recorded("mmbench_circular")
-    scored = [one for one in judged(metric, "mmbench_circular") if one.labels["split"] == split]
-    values = values_of(metric, scored)
+    scored = [one for one in score_rows(metric, "mmbench_circular") if one.labels["split"] == split]
+    values = metric.values(scored)
     l2 = {row["input"]["l2-category"] for row in golden["rows"]}
     assert l2 <= {*ABILITIES.values()}, l2
     for name, told in golden["overall_upstream"][split].items():
@@ -141,16 +152,25 @@ def test_mmbench_in_total_and_by_category(split) -> None:
 def test_mmbench_by_question() -> None:
     metric = CircularMetrics()
     golden = recorded("mmbench_circular")
-    scored = judged(metric, "mmbench_circular")
+    scored = score_rows(metric, "mmbench_circular")
     hits = metric.sufficient_statistics(to_frame(scored))["score"].tolist()
     assert hits == [float(golden["group_hit"][str(number)]) for number in range(len(hits))]
 
 
+@pytest.mark.parametrize("index", ["1e400", "nan", "-1", "7.5", "0x" + "f" * 5000, "9" * 40, "٣"])
+def test_an_index_that_is_no_number_is_a_question_of_its_own(index) -> None:
+    metric = CircularMetrics()
+    right = [ScoredAnswer("A", "A", 1.0, {"index": name}) for name in ("3", "1000003", index)]
+    statistics = metric.sufficient_statistics(to_frame([*right, ANSWER]))
+    assert statistics["samples"].tolist() == [1, 1, 1]
+    assert metric.values([*right, ANSWER])["accuracy"] == pytest.approx(2 / 3)
+
+
 def test_questions_without_rotations_are_told() -> None:
     metric = CircularMetrics()
-    scored = judged(metric, "mmbench_circular")
+    scored = score_rows(metric, "mmbench_circular")
     assert metric.notes(to_frame(scored)) == ()
-    scored += [type(scored[0])("A", "A", 1.0, {"index": str(n)}) for n in (77, 78)]
+    scored += [ScoredAnswer("A", "A", 1.0, {"index": str(n)}) for n in (77, 78)]
     assert "2 of 20 questions are there in one rotation only" in metric.notes(to_frame(scored))[0]
 
 
@@ -167,8 +187,8 @@ def test_hallusionbench_worked_out_by_hand() -> None:
             "category": "VD",
             "l2-category": "ocr",
         }
-        scored.append(judge(metric, sample_of("hallusionbench", row), reply))
-    values = values_of(metric, scored)
+        scored.append(score_answer(metric, sample_of("hallusionbench", row), reply))
+    values = metric.values(scored)
     assert (values["aAcc"], values["fAcc"], values["qAcc"]) == (0.75, 0.5, 0.5)
     assert values["mean_accuracy"] == pytest.approx(1.75 / 3)
     assert values["category/VD/fAcc"] == values["l2-category/ocr/fAcc"] == 0.5
@@ -176,8 +196,8 @@ def test_hallusionbench_worked_out_by_hand() -> None:
 
 def test_hallusionbench_against_a_slow_count() -> None:
     metric = HallusionBenchMetrics()
-    scored = judged(metric, "hallusionbench")
-    values = values_of(metric, scored)
+    scored = score_rows(metric, "hallusionbench")
+    values = metric.values(scored)
     for name, place in (("fAcc", 4), ("qAcc", 5)):
         groups: dict[str, list[float]] = {}
         for one in scored:
@@ -195,9 +215,9 @@ def test_cvbench_weighs_sources_alike() -> None:
     for number, (source, reply) in enumerate(rows):
         cells = {"index": number, "question": "?", "answer": "A", "A": "one", "B": "two"}
         sample = sample_of("mcq_vanilla", cells)
-        one = judge(metric, sample, reply)
-        scored.append(type(one)(one.parsed, one.answer, one.score, {"source": source}))
-    values = values_of(metric, scored)
+        one = score_answer(metric, sample, reply)
+        scored.append(ScoredAnswer(one.parsed, one.answer, one.score, {"source": source}))
+    values = metric.values(scored)
     assert values["mean_over_sources"] == pytest.approx((0.25 + 1) / 2)
     assert values["accuracy"] == pytest.approx(0.4)
     assert values["source/ADE20K"] == 0.25
@@ -205,8 +225,8 @@ def test_cvbench_weighs_sources_alike() -> None:
 
 def test_ocrbench_in_points_and_by_kind() -> None:
     metric = OcrBenchMetrics()
-    scored = judged(metric, "ocrbench")
-    values = values_of(metric, scored)
+    scored = score_rows(metric, "ocrbench")
+    values = metric.values(scored)
     reading = [
         one.score
         for one in scored
@@ -219,5 +239,5 @@ def test_ocrbench_in_points_and_by_kind() -> None:
 
 
 def test_an_unknown_rule_book_is_refused() -> None:
-    with pytest.raises(UserError, match="vlmevalkit or release; got 'lmms'"):
+    with pytest.raises(UserError, match="vlmevalkit, release, strict; got 'lmms'"):
         Anls(compat="lmms")

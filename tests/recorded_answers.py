@@ -1,4 +1,4 @@
-"""Recorded answers to VLMEvalKit's sets, as samples with their verdicts."""
+"""Recorded answers to VLMEvalKit's benchmarks, as samples with their scores."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def recorded(name: str) -> dict[str, Any]:
 def accepted(cell: str) -> str | tuple[str, ...]:
     """An answer's cell as a loader reads it: a list is several texts."""
     try:
-        told = ast.literal_eval(cell) if cell.startswith("[") else cell
+        value = ast.literal_eval(cell) if cell.startswith("[") else cell
     except (ValueError, SyntaxError):
         return cell
-    return tuple(told) if isinstance(told, list) else cell
+    return tuple(value) if isinstance(value, list) else cell
 
 
 def sample_of(name: str, cells: dict[str, Any]) -> Sample:
@@ -45,18 +45,13 @@ def sample_of(name: str, cells: dict[str, Any]) -> Sample:
     )  # fmt: skip
 
 
-def judge(metric: AnswerMetric, sample: Sample, prediction: str) -> ScoredAnswer:
-    """The metric's verdict."""
+def score_answer(metric: AnswerMetric, sample: Sample, prediction: str) -> ScoredAnswer:
+    """What the metric reads from a prediction, and its score."""
     parsed = metric.read(prediction, sample, lambda _: None)
     return ScoredAnswer(parsed, sample.answer, metric.score(parsed, sample), sample.labels)
 
 
-def judged(metric: AnswerMetric, name: str) -> list[ScoredAnswer]:
-    """The metric's verdicts on all rows of a golden file."""
+def score_rows(metric: AnswerMetric, name: str) -> list[ScoredAnswer]:
+    """The metric's scores of all rows of a golden file."""
     rows = [row["input"] for row in recorded(name)["rows"]]
-    return [judge(metric, sample_of(name, row), str(row["prediction"])) for row in rows]
-
-
-def values_of(metric: AnswerMetric, verdicts: list[ScoredAnswer]) -> dict[str, float]:
-    """What the metric computes from verdicts."""
-    return metric.values(verdicts)
+    return [score_answer(metric, sample_of(name, row), str(row["prediction"])) for row in rows]

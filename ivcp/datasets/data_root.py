@@ -1,0 +1,53 @@
+"""Where benchmark files and their images lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ivcp.core.errors import UserError
+
+
+def data_root(root: str | None) -> Path:
+    """The folder of benchmark files: `root`, else the variable `LMUData`, else `~/LMUData`."""
+    return user_path(root or os.environ.get("LMUData") or "~/LMUData")  # noqa: SIM112
+
+
+def user_path(path: str) -> Path:
+    """A path of the user's, in which `~` stands for a home folder.
+
+    Raises:
+        UserError: There is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"Expected a path; got {path!r}, whose home folder is unknown.") from error
+
+
+def image_file(name: str, folders: Sequence[Path], anywhere: bool) -> Path:
+    """The image file that an annotation file names.
+
+    Args:
+        name: Its path, usually relative to one of the folders.
+        folders: Where images may lie; a file that is in none of them is expected in the last.
+        anywhere: Whether the file may lie outside of the folders.
+
+    Raises:
+        UserError: It lies outside of them, or the text is no path.
+    """
+    try:
+        paths = [folder / name for folder in folders]
+        path = next((path for path in paths if path.is_file()), paths[-1])
+        inside = anywhere or any(
+            path.resolve().is_relative_to(folder.resolve()) for folder in folders
+        )
+    except (OSError, ValueError, RuntimeError) as error:  # no file system can have it
+        raise UserError(f"Expected the path of an image; got {name!r} ({error}).") from error
+    if not inside:
+        raise UserError(
+            f"The image {name} lies outside of {' and '.join(map(str, folders))}; put it there, or "
+            "set data.images_anywhere=true if you trust the file that names it."
+        )
+    return path
