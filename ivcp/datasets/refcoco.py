@@ -133,6 +133,10 @@ class RefCOCO:
         size = self._source[index].size
         return (size,) if size else ()
 
+    def sample_id(self, index: int) -> str:
+        """The id of an expression, without its image."""
+        return self._source[index].id
+
     def __len__(self) -> int:
         return len(self._source)
 

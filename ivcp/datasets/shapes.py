@@ -64,6 +64,10 @@ class Shapes:
                     f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}."
                 )
 
+    def sample_id(self, index: int) -> str:
+        """The id of a scene, without rendering it."""
+        return f"{self.split}-{self.seed}-{index}"
+
     def __len__(self) -> int:
         return self.size
 
@@ -74,7 +78,7 @@ class Shapes:
         rng = np.random.default_rng((*scene.pixel_seed, 2))
         question = draw_question(scene, self.task, rng)
         return Sample(
-            id=f"{self.split}-{self.seed}-{index}",
+            id=self.sample_id(index),
             task=self.task,
             images=(scene.render(),),
             question=question.text,

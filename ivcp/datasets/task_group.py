@@ -70,6 +70,13 @@ class TaskGroup:
         sizes = getattr(self.tasks[name]["dataset"], "sizes", None)
         return () if sizes is None else tuple(sizes(number))
 
+    def sample_id(self, index: int) -> str:
+        """The id of a sample, without its images where its task can tell it so."""
+        name, number = self._find(index)
+        dataset = self.tasks[name]["dataset"]
+        read = getattr(dataset, "sample_id", lambda number: dataset[number].id)
+        return f"{name}/{read(number)}"
+
     def _find(self, index: int) -> tuple[str, int]:
         """The task's name and the index into it."""
         task = bisect_right(self._ends, index)

@@ -98,6 +98,10 @@ class TsvBenchmark:
         """Width and height of each image in the file; empty if they are elsewhere."""
         return self._file.sizes(self._numbers[index])
 
+    def sample_id(self, index: int) -> str:
+        """The id of a question, without reading its row."""
+        return self._file.name(self._numbers[index])
+
     def __len__(self) -> int:
         return len(self._numbers)
 

@@ -101,6 +101,10 @@ class RowFile:
             row = self._index.rows[self._numbers[row.image]]
         return row.sizes
 
+    def name(self, number: int) -> str:
+        """The cell `index` of a row."""
+        return self._index.rows[number].name
+
     @property
     def identity(self) -> str:
         """The file's md5 sum."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ivcp.core.errors import UserError
-from ivcp.evaluation.data import ReadableItems, unfinished
+from ivcp.evaluation.data import ReadableItems, unfinished, unreadable_id
 from ivcp.evaluation.job import Job
 from ivcp.evaluation.provenance import identity_of
 from ivcp.evaluation.trainer import launches_workers
@@ -78,7 +78,10 @@ def take_over(job: Job) -> Earlier:
 
 def _is_of(prediction: Prediction, items: ReadableItems) -> bool:
     """Whether a prediction is of the sample that its index names."""
-    return prediction.index < len(items) and prediction.id == items.sample_id(prediction.index)
+    index = prediction.index
+    if index >= len(items):
+        return False
+    return prediction.id == unreadable_id(index) or prediction.id == items.sample_id(index)
 
 
 def _same_judge(finished: Results, job: Job) -> bool:

@@ -49,6 +49,13 @@ def test_sizes_are_the_member_s() -> None:
     assert [both.sizes(index) for index in range(2)] == [(), ((7, 8),)]
 
 
+def test_ids_are_known_without_images_where_a_task_tells_them() -> None:
+    named = Source(SAMPLE)
+    named.sample_id = lambda index: "named"
+    both = group(one=Source(SAMPLE), two=named)
+    assert [both.sample_id(index) for index in range(2)] == ["one/7", "two/named"]
+
+
 def test_an_empty_member_and_a_limit_of_each() -> None:
     several = [replace(SAMPLE, id=str(number)) for number in range(4)]
     cut = group(2, one=Source(*several), none=Source(), two=Source(*several[:1]))

@@ -98,6 +98,13 @@ def test_a_row_becomes_a_sample(make) -> None:
     assert all(type(value) is str for value in sample.labels.values())
 
 
+def test_an_id_is_known_without_the_row(make, monkeypatch) -> None:
+    dataset = make(row(7), row(3))
+    ids = [dataset[index].id for index in range(2)]
+    monkeypatch.setattr(type(dataset), "__getitem__", lambda *_: pytest.fail("read"))
+    assert [dataset.sample_id(index) for index in range(2)] == ids == ["7", "3"]
+
+
 def test_sizes_of_photos_are_known_without_decoding_them(make, monkeypatch) -> None:
     monkeypatch.setattr(tsv, "decode", lambda _: pytest.fail("a photo was decoded"))
     file = make(
