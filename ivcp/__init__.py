@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from ivcp.core.pruner import Pruner
     from ivcp.engine.session import Session
 
-__all__ = ["attach", "pruned"]
+__all__ = ["attach", "load_predictions", "load_runs", "pruned"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """A method by the name of its class: `from ivcp import FastV`."""
+    """A method by the name of its class (`from ivcp import FastV`), or what needs pandas."""
     from importlib import import_module
     from pkgutil import iter_modules
 
+    if name in ("load_predictions", "load_runs"):
+        return getattr(import_module("ivcp.results.load"), name)
     if name[:1].isupper():
         folder = import_module("ivcp.pruners").__path__
         for module in iter_modules(folder, "ivcp.pruners."):

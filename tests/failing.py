@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from ivcp.core.family import Encoded
-from ivcp.core.types import Sample
 from ivcp.models.hub import Processor
 from ivcp.models.qwen25vl import Qwen25VL
 
@@ -22,17 +20,17 @@ class Failing(Qwen25VL):
     Attributes:
         rank: The process that stops.
         killed: Whether it is killed; else it raises an error.
-        batches: Those that it has encoded.
+        batches: Those that it has answered.
     """
 
     rank: int = 1
     killed: bool = False
     batches: list[int] = field(default_factory=list, compare=False)
 
-    def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
-        self.batches.append(len(samples))
+    def decode(self, processor: Processor, tokens: Tensor) -> list[str]:
+        self.batches.append(len(tokens))
         if len(self.batches) == 5 and torch.distributed.get_rank() == self.rank:
             if self.killed:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise ZeroDivisionError(f"process {self.rank} stops here")
-        return super().encode(processor, samples)
+        return super().decode(processor, tokens)

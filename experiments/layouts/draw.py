@@ -20,7 +20,7 @@ from ivcp import pruned
 from ivcp.core.layout import ImageLayout
 from ivcp.core.types import Sample
 from ivcp.datasets.scenes import make_scene
-from ivcp.evaluation.records import on_original
+from ivcp.results.prediction import on_original
 from ivcp.models.backports.deepseek_vl2_processing import PUBLISHED_TILES
 from ivcp.models.deepseekvl import DeepSeekVL
 from ivcp.models.deepseekvl2 import DeepSeekVL2

@@ -1,10 +1,10 @@
-"""The Lightning module that asks a model the questions of a batch and judges its answers."""
+"""The Lightning module that lets a model answer the questions of a batch and scores its answers."""
 
 from __future__ import annotations
 
 import time
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -18,12 +18,33 @@ from ivcp.core.pruner import Pruner
 from ivcp.core.types import Answer, Box, Sample
 from ivcp.engine.attach import open_session
 from ivcp.engine.session import Session
-from ivcp.evaluation.data import Batch
+from ivcp.evaluation.data import Batch, unreadable_id
+from ivcp.evaluation.devices import forget_peak, own_gpus
 from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
-from ivcp.evaluation.machine import forget_peak, own_gpus
-from ivcp.evaluation.phases import Phases, timed_phases
-from ivcp.evaluation.quiet import silence
-from ivcp.evaluation.records import Record, on_original
+from ivcp.evaluation.process import silence
+from ivcp.evaluation.timing import Phases, finite_logits, timed_phases
+from ivcp.results.prediction import Prediction, on_original
+
+NOT_FINITE = (
+    "the model's logits are not finite (NaN or infinity): its weights or dtype are at fault"
+)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Answers of a batch.
+
+    Attributes:
+        tokens: (B, N) answer tokens.
+        session: What the pruner did.
+        phases: How long it took.
+        finite: Whether the logits of each sample were finite at all steps.
+    """
+
+    tokens: Tensor
+    session: Session
+    phases: Phases
+    finite: list[bool]
 
 
 class Evaluation(lightning.LightningModule):
@@ -94,24 +115,23 @@ class Evaluation(lightning.LightningModule):
         """Inputs go where the model is."""
         return batch.to(next(self.model.parameters()).device)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Record]:
-        """Records of a batch, in dataset order."""
-        records = [
-            Record(index=item.index, id=f"index-{item.index}", failed=item.failed)
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        """Predictions of a batch, in dataset order."""
+        predictions = [
+            Prediction(index=item.index, id=unreadable_id(item.index), score=0, failed=item.failed)
             if item.sample is None
-            else Record.of(item.index, item.sample, failed=item.failed)
+            else Prediction.of(item.index, item.sample, score=0, failed=item.failed)
             for item in batch.failures
         ]
         if batch.encoded is not None:
-            records += self._answer(batch)
-        records.sort(key=lambda record: record.index)
-        return records
+            predictions += self._answer(batch)
+        return sorted(predictions, key=lambda prediction: prediction.index)
 
-    def _answer(self, batch: Batch) -> list[Record]:
-        """Records of the samples that can be asked, in as many parts as memory needs."""
+    def _answer(self, batch: Batch) -> list[Prediction]:
+        """Predictions of the samples that can be run, in as many parts as memory needs."""
         samples = len(batch.samples)
         if self.most is not None and samples > self.most:
-            return [record for part in self._parts(batch) for record in self._answer(part)]
+            return [answer for part in self._parts(batch) for answer in self._answer(part)]
         counted = None
         try:
             if not self.warm:
@@ -121,17 +141,17 @@ class Evaluation(lightning.LightningModule):
                     counted = self._count(batch)
                 self.warm = True
                 self.extra_seconds += time.perf_counter() - started
-            tokens, session, phases = self._generate(batch)
+            generated = self._generate(batch)
         except torch.OutOfMemoryError as error:
             if samples == 1 or not self.adaptive:
                 raise UserError(_too_large(batch)) from error
         else:
-            self.generating_seconds += phases.total
-            records = self._describe(batch, tokens, session, phases)
-            self.generated_tokens += sum(record.generated_tokens for record in records)
+            self.generating_seconds += generated.phases.total
+            predictions = self._describe(batch, generated)
+            self.generated_tokens += sum(answer.generated_tokens for answer in predictions)
             self.samples += samples
-            records[0] = replace(records[0], prefill_flops_counted=counted)
-            return records
+            counted_for = {"prefill_flops_counted": counted}
+            return [predictions[0].model_copy(update=counted_for), *predictions[1:]]
         self.halvings += 1  # here, where the error holds no tensors any more
         self.most = samples // 2
         torch.cuda.empty_cache()
@@ -140,8 +160,8 @@ class Evaluation(lightning.LightningModule):
     def _parts(self, batch: Batch) -> list[Batch]:
         """The batch in parts that fit."""
         size = self.most or 1
-        firsts = range(0, len(batch.samples), size)
-        return [self._part(batch, slice(first, first + size)) for first in firsts]
+        starts = range(0, len(batch.samples), size)
+        return [self._part(batch, slice(start, start + size)) for start in starts]
 
     def _part(self, batch: Batch, part: slice) -> Batch:
         """Some samples of a batch, encoded without the others."""
@@ -150,19 +170,23 @@ class Evaluation(lightning.LightningModule):
         device = next(self.model.parameters()).device
         return Batch(batch.indices[part], samples, encoded, ()).to(device)
 
-    def _generate(self, batch: Batch, **options: Any) -> tuple[Tensor, Session, Phases]:
-        """(B, N) answer tokens, what the pruner did, and how long it took."""
+    def _generate(self, batch: Batch, **options: Any) -> Generated:
+        """Answers of a batch."""
         inputs = batch.ready.inputs
         torch.manual_seed(zlib.crc32(f"{self.seed}/{batch.indices[0]}".encode()))
         with open_session(self.model, self.family, self.pruner) as session:
             session.sample_ids = [sample.id for sample in batch.samples]
             session.questions = [sample.question for sample in batch.samples]
             vision, decoder = self.family.vision(self.model), self.family.decoder(self.model)
-            with timed_phases(self.model, vision, decoder) as phases:
+            with (
+                timed_phases(self.model, vision, decoder) as phases,
+                finite_logits(self.model, len(batch.samples)) as finite,
+            ):
                 output = self.model.generate(  # type: ignore[operator]
                     **inputs, **{**self.generation, **options}
                 )
-        return output[:, inputs["input_ids"].shape[1] :], session, phases
+        tokens = output[:, inputs["input_ids"].shape[1] :]
+        return Generated(tokens, session, phases, torch.stack(finite).all(0).tolist())
 
     def _count(self, batch: Batch) -> int:
         """Count the operations of the prefill of the batch's first sample."""
@@ -173,10 +197,9 @@ class Evaluation(lightning.LightningModule):
 
         return count_flops(self.family.decoder(self.model), run)
 
-    def _describe(
-        self, batch: Batch, tokens: Tensor, session: Session, phases: Phases
-    ) -> list[Record]:
-        """One record for each sample that was answered."""
+    def _describe(self, batch: Batch, generated: Generated) -> list[Prediction]:
+        """One prediction for each sample that was answered."""
+        session, phases, tokens = generated.session, generated.phases, generated.tokens
         count, rows = len(batch.samples), len(session.layouts)
         stride = rows // count  # beams and returned sequences repeat a sample's row
         texts = self.family.decode(self.processor, tokens)[:: len(tokens) // count]
@@ -185,33 +208,31 @@ class Evaluation(lightning.LightningModule):
         steps = tokens.shape[1] - 1
         longest = max(layout.length for layout in session.layouts)
         element_size = next(self.model.parameters()).element_size()
-        share = 1000 / count  # from seconds of the batch to milliseconds of a sample
+        milliseconds = 1000 / count  # of a sample, from seconds of the batch
         kept, reasons = session.kept, session.reasons
-        records = []
+        predictions = []
         for number, sample in enumerate(batch.samples):
             row = number * stride
             layout = session.layouts[row]
+            finite = generated.finite[number]
             parsed = self._read(texts[number], sample, batch.ready.box_frames[number])
             layer_tokens = tuple(of_layer[row] for of_layer in session.layer_tokens)
-            records.append(
-                Record.of(
+            areas = zip(layout.images, batch.ready.visible_areas[number], strict=True)
+            predictions.append(
+                Prediction.of(
                     batch.indices[number],
                     sample,
                     prompt=batch.ready.prompts[number],
                     prediction=texts[number],
-                    parsed=parsed,
-                    score=self.metric.score(parsed, sample),
+                    parsed=parsed if finite else None,
+                    score=self.metric.score(parsed, sample) if finite else 0,
+                    failed=None if finite else NOT_FINITE,
                     image_size=sample.images[-1].size if sample.images else None,
                     prompt_tokens=layout.length,
                     visual_tokens=sum(image.length for image in layout.images),
                     kept_tokens=len(kept[row]),
                     generated_tokens=lengths[number],
-                    images=tuple(
-                        on_original(image, shown)
-                        for image, shown in zip(
-                            layout.images, batch.ready.visible_areas[number], strict=True
-                        )
-                    ),
+                    images=tuple(on_original(image, visible) for image, visible in areas),
                     kept=tuple(kept[row].tolist()),
                     reasons=_by_reason(kept[row].tolist(), reasons[row]),
                     layer_tokens=layer_tokens,
@@ -221,14 +242,14 @@ class Evaluation(lightning.LightningModule):
                     prefill_flops_unpruned=prefill_flops(
                         [layout.length] * self.sizes.layers, self.sizes
                     ),
-                    vision_ms=phases.vision * share,
-                    language_prefill_ms=(phases.decoder - overhead) * share,
-                    pruning_overhead_ms=overhead * share,
-                    time_to_first_token_ms=phases.first_token * share,
-                    decode_ms_per_token=phases.decoding * share / steps if steps else None,
+                    vision_ms=phases.vision * milliseconds,
+                    language_prefill_ms=(phases.decoder - overhead) * milliseconds,
+                    pruning_overhead_ms=overhead * milliseconds,
+                    time_to_first_token_ms=phases.first_token * milliseconds,
+                    decode_ms_per_token=phases.decoding * milliseconds / steps if steps else None,
                 )
             )
-        return records
+        return predictions
 
     def _read(self, text: str, sample: Sample, frame: BoxFrame) -> Answer | None:
         """What the metric reads from a text, boxes in pixels of the original image."""

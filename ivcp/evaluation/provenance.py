@@ -1,7 +1,9 @@
-"""Which code made a result: versions of the libraries and the state of the repository."""
+"""What decides the answers of a run: its settings, weights, data, code and library versions."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -9,28 +11,66 @@ from pathlib import Path
 from typing import Any
 
 import ivcp
+from ivcp.core.family import ModelFamily
+from ivcp.results.comparability import settings
+from ivcp.results.run_folder import Identity
+from ivcp.results.schema import GitState
+
+DECIDING = ("model", "pruner", "dataset", "metric", "batch_size", "seed", "limit", "generation")
+"""Parts of the configuration that decide answers or how they are scored."""
 
 PACKAGES = ("torch", "transformers", "lightning")
+PACKAGE = Path(ivcp.__file__).parent
+
+
+def identity_of(config: dict[str, Any], model: ModelFamily, dataset: Any) -> Identity:
+    """What no other run's answers may differ in, so that they are never taken for this run's.
+
+    Args:
+        config: The whole resolved configuration.
+        model: Gives its weights' identity.
+        dataset: Gives that of its data, if it has one.
+    """
+    values = settings(config, DECIDING).items()
+    return {
+        **{name: json.dumps(value, sort_keys=True, default=str) for name, value in values},
+        **{f"version of {name}": str(value) for name, value in versions().items()},
+        "code of ivcp": code(),
+        "weights": model.identity(),
+        "data": str(getattr(dataset, "identity", "")),
+    }
+
+
+def code(folder: Path = PACKAGE) -> str:
+    """A digest of the package's Python files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str | None]:
     """Versions of Python, the main libraries and this package."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    numbers: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return {**found, "ivcp": ivcp.__version__}
+            numbers[name] = None
+    return {**numbers, "ivcp": ivcp.__version__}
 
 
-def git_state(folder: Path = Path(ivcp.__file__).parent) -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None outside a repository or without git."""
+def git_state(folder: Path = PACKAGE) -> GitState | None:
+    """State of the repository; files that git does not track, such as a report, do not count.
+
+    None outside a repository or without git.
+    """
     try:
         commit = _git(folder, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
+    return GitState(commit=commit, dirty=bool(changed))
 
 
 def _git(folder: Path, *words: str) -> str:

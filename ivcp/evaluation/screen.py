@@ -2,96 +2,123 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import logging
+import re
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-Row = tuple[str, tuple[str, ...], str]
-"""Label, path into the report, unit ("" for points and counts)."""
+from ivcp.results.load import FinishedRun, were_paired
+from ivcp.results.schema import Quartiles, Results
 
-ROWS: tuple[Row, ...] = (
-    ("visual tokens", ("tokens", "visual"), ""),
-    ("kept tokens", ("tokens", "kept"), ""),
-    ("keep ratio", ("tokens", "keep_ratio"), "%"),
-    ("layer-average ratio", ("tokens", "layer_average_ratio"), "%"),
-    ("KV cache", ("efficiency", "kv_cache_bytes"), "B"),
-    ("KV cache, of unpruned", ("efficiency", "kv_cache_ratio"), "%"),
-    ("prefill FLOPs", ("efficiency", "prefill_flops_formula"), "F"),
-    ("prefill FLOPs, of unpruned", ("efficiency", "prefill_flops_ratio"), "%"),
-    ("vision", ("efficiency", "vision_ms", "median"), "ms"),
-    ("language prefill", ("efficiency", "language_prefill_ms", "median"), "ms"),
-    ("pruning overhead", ("efficiency", "pruning_overhead_ms", "median"), "ms"),
-    ("time to first token", ("efficiency", "time_to_first_token_ms", "median"), "ms"),
-    ("decoding, per token", ("efficiency", "decode_ms_per_token", "median"), "ms"),
-    ("tokens per second", ("efficiency", "tokens_per_second"), ""),
-    ("samples per second", ("efficiency", "samples_per_second"), ""),
-    ("peak memory", ("efficiency", "peak_memory_bytes"), "B"),
+log = logging.getLogger(__name__)
+
+COUNTS = (
+    ("visual tokens", "tokens", "visual", ""),
+    ("kept tokens", "tokens", "kept", ""),
+    ("keep ratio", "tokens", "keep_ratio", "%"),
+    ("layer-average ratio", "tokens", "layer_average_ratio", "%"),
+    ("KV cache", "efficiency", "kv_cache_bytes", "B"),
+    ("KV cache, of unpruned", "efficiency", "kv_cache_ratio", "%"),
+    ("prefill FLOPs", "efficiency", "prefill_flops_formula", "F"),
+    ("prefill FLOPs, of unpruned", "efficiency", "prefill_flops_ratio", "%"),
 )
+"""Label, block and field of `Results`, and unit ("" for points and counts)."""
+
+TIMED = (
+    ("vision", "efficiency", "vision_ms", "ms"),
+    ("language prefill", "efficiency", "language_prefill_ms", "ms"),
+    ("pruning overhead", "efficiency", "pruning_overhead_ms", "ms"),
+    ("time to first token", "efficiency", "time_to_first_token_ms", "ms"),
+    ("decoding, per token", "efficiency", "decode_ms_per_token", "ms"),
+    ("tokens per second", "efficiency", "tokens_per_second", ""),
+    ("samples per second", "efficiency", "samples_per_second", ""),
+    ("peak memory", "efficiency", "peak_memory_bytes", "B"),
+)
+"""What is measured, and can be compared only between runs that were made under one roof."""
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters with which a text could move the cursor, colour the terminal or turn a line."""
+
+Value = float | None
 
 
-def result_table(report: dict[str, Any], baseline: dict[str, Any] | None) -> Table:
-    """A run beside its unpruned baseline.
-
-    Args:
-        report: Contents of this run's `metrics.json`.
-        baseline: Contents of the baseline's, if there is one.
-    """
-    run = report["run"]
-    table = Table(title=f"{run['model']} · {run['pruner']} · {run['dataset']}")
+def result_table(run: FinishedRun, baseline: FinishedRun | None) -> Table:
+    """A run beside its unpruned baseline; times of the baseline only where the runs were paired."""
+    info = run.info
+    title = f"{info.model} · {info.pruner} · {info.dataset}"
+    table = Table(title=Text(printable(title)))
     table.add_column("", no_wrap=True)
     table.add_column("this run", justify="right")
     if baseline is not None:
         table.add_column("unpruned", justify="right")
         table.add_column("change", justify="right")
-    metrics = tuple(
-        (name, ("metrics", name), "" if name in run["points"] else "%") for name in headings(report)
-    )
-    for label, path, unit in (*metrics, *ROWS):
-        value = _look(report, path)
-        cells = [label, show(value, unit)]
-        if baseline is not None:
-            other = _look(baseline, path)
-            cells += [show(other, unit), _change(value, other, unit)]
-        table.add_row(*cells, end_section=label == (metrics[-1][0] if metrics else ""))
+    names = main_metrics(run.results)
+    for name in names:
+        unit = "" if name in info.points else "%"
+        other = None if baseline is None else baseline.results.metrics.get(name)
+        cells = _cells(run.results.metrics[name], other, unit, baseline is not None)
+        table.add_row(Text(printable(name)), *cells, end_section=name == names[-1])
+    paired = baseline is not None and were_paired(run, baseline)
+    for label, block, field, unit in (*COUNTS, *TIMED):
+        comparable = paired or (label, block, field, unit) in COUNTS
+        other = _look(baseline.results, block, field) if baseline and comparable else None
+        value = _look(run.results, block, field)
+        table.add_row(label, *_cells(value, other, unit, baseline is not None))
     return table
 
 
-def headings(report: dict[str, Any]) -> list[str]:
-    """Names of the values to show: no break-downs; of a group each primary one."""
-    tasks = report["run"]["tasks"]
-    whole = [name for name in report["metrics"] if "/" not in name]
-    return [*(f"{name}/{task['primary_metric']}" for name, task in tasks.items()), *whole]
+def main_metrics(results: Results) -> list[str]:
+    """Names of the values to show: no break-downs; of a task group, each task's primary one."""
+    tasks = [f"{name}/{task.name}" for name, task in results.run.tasks.items()]
+    return [*tasks, *(name for name in results.metrics if "/" not in name)]
 
 
-def notes(report: dict[str, Any], baseline: dict[str, Any] | None, differing: list[str]) -> str:
-    """What a reader of the table must know, one line a note."""
-    run = report["run"]
-    lines = [f"{run['samples']} samples, {run['failed_samples']} failed; times are medians."]
-    lines += run["notes"]
-    if run["judge"]["reason"]:
-        lines.append(run["judge"]["reason"])
-    if baseline is None and run["pruner"] != "none":
+def notes(run: FinishedRun, baseline: FinishedRun | None) -> list[str]:
+    """What a reader of the table must know, one sentence each."""
+    info = run.info
+    lines = [f"{info.samples} samples, {info.failed_samples} failed; times are medians."]
+    lines += info.notes
+    if info.judge.reason:
+        lines.append(info.judge.reason)
+    if baseline is not None:
+        lines.append(f"Unpruned: {baseline.folder}.")
+        if not were_paired(run, baseline):
+            lines.append(
+                "Times are not compared: the unpruned run is not of the same sweep, machine and "
+                "trainer."
+            )
+    elif not info.unpruned:
         lines.append("No unpruned baseline: run pruner=none with the same settings first.")
-    if differing:
-        lines.append(f"The baseline has another {', '.join(differing)}: compare with care.")
-    return "\n".join(lines)
+    return lines
 
 
-def show_result(
-    report: dict[str, Any], baseline: dict[str, Any] | None, differing: list[str], folder: Path
-) -> None:
-    """Print table, notes and the place of the files; 100 columns where there is no terminal."""
+def show_result(run: FinishedRun, baseline: FinishedRun | None, extra: Sequence[str] = ()) -> None:
+    """Print table, notes and the folder; 100 columns where there is no terminal.
+
+    Args:
+        run: The run.
+        baseline: The unpruned run beside it.
+        extra: Further notes.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=100)
-    console.print(result_table(report, baseline))
-    console.print(notes(report, baseline, differing), highlight=False)
-    console.print(f"Results: {folder}", highlight=False, soft_wrap=True)
+    console.print(result_table(run, baseline))
+    lines = [*notes(run, baseline), *extra]
+    for line in map(printable, (*lines, f"Results: {run.folder}")):
+        console.print(Text(line), soft_wrap=line.startswith("Results"))
+        log.info(line)
 
 
-def show(value: float | None, unit: str) -> str:
+def printable(text: str) -> str:
+    """A text of which a terminal shows every character and obeys none."""
+    return CONTROL.sub("�", text)
+
+
+def show(value: Value, unit: str) -> str:
     """A value for reading.
 
     >>> show(0.5, "%"), show(2_500_000, "B"), show(3.2e9, "F"), show(12.345, "ms"), show(None, "")
@@ -108,14 +135,18 @@ def show(value: float | None, unit: str) -> str:
     return f"{value:,.2f} {unit}".strip() if unit else f"{value:,.1f}"
 
 
-def _look(report: dict[str, Any], path: tuple[str, ...]) -> float | None:
-    found: Any = report
-    for key in path:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, int | float) else None
+def _look(results: Results, block: str, field: str) -> Value:
+    value = getattr(getattr(results, block), field)
+    return value.median if isinstance(value, Quartiles) else value
 
 
-def _change(value: float | None, other: float | None, unit: str) -> str:
+def _cells(value: Value, other: Value, unit: str, compared: bool) -> list[str]:
+    if not compared:
+        return [show(value, unit)]
+    return [show(value, unit), show(other, unit), _change(value, other, unit)]
+
+
+def _change(value: Value, other: Value, unit: str) -> str:
     """Points for percentages, a factor for everything else."""
     if value is None or other is None:
         return ""

@@ -6,8 +6,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from ivcp.core.errors import UserError
+from ivcp.engine.generation import check_generation
 
-LEAST = {"batch_size": 1, "workers": 0, "limit": 1, "pictures": 0, "seed": 0}
+LEAST = {
+    "batch_size": 1, "workers": 0, "worker_timeout": 0, "limit": 1, "pictures": 0, "seed": 0,
+}  # fmt: skip
+LARGEST_SEED = 2**32 - 1  # of numpy
 
 OTHERWISE = {"limit": ", or null for all samples", "batch_size": ", or auto"}
 
@@ -19,6 +23,7 @@ class Settings:
     Attributes:
         batch_size: Samples a batch, at least 1; "auto" for as many as fit.
         workers: Processes that load data; 0 loads in the main process.
+        worker_timeout: Seconds that one of them may take for a batch; 0 for as long as it takes.
         limit: Most samples to evaluate, at least 1; None takes all.
         pictures: Number of first samples whose kept tokens are drawn.
         seed: Of everything that is drawn at random.
@@ -30,6 +35,7 @@ class Settings:
 
     batch_size: int | Literal["auto"] = 8
     workers: int = 2
+    worker_timeout: int = 50
     limit: int | None = None
     pictures: int = 4
     seed: int = 0
@@ -41,7 +47,8 @@ class Settings:
         """Check the ranges.
 
         Raises:
-            UserError: A field is no whole number or too small.
+            UserError: A field is no whole number or out of its range, or an argument of `generate`
+                cannot be used.
         """
         for name, least in LEAST.items():
             value, optional = getattr(self, name), name == "limit"
@@ -52,6 +59,9 @@ class Settings:
                     f"{name} must be a whole number of at least {least}"
                     f"{OTHERWISE.get(name, '')}; got {value!r}."
                 )
+        if self.seed > LARGEST_SEED:
+            raise UserError(f"seed must be at most {LARGEST_SEED}; got {self.seed}.")
+        object.__setattr__(self, "generation", check_generation(self.generation))
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Settings:

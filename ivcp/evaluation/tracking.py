@@ -1,22 +1,30 @@
-"""Hands a finished run to an experiment logger."""
+"""Hands a run to an experiment logger: its configuration, its progress, its results."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
+from PIL import Image, ImageOps
 
-from ivcp.evaluation.records import Record
+from ivcp.core.metric import AnswerMetric, ScoredAnswer
+from ivcp.results.comparability import flatten
+from ivcp.results.files import full_disk_explained
+from ivcp.results.prediction import Prediction
+from ivcp.results.run_folder import PICTURES, RunFolder
+from ivcp.results.schema import Results
 
 COLUMNS = (
     "id", "task", "prompt", "answer", "prediction", "parsed", "score", "failed", "visual_tokens",
     "kept_tokens", "time_to_first_token_ms",
 )  # fmt: skip
-"""Fields of `Record` in the table of predictions."""
+"""Fields of `Prediction` in the table of predictions."""
 
 SHORT: Mapping[str, str] = MappingProxyType(
     {
@@ -35,79 +43,187 @@ SHORT: Mapping[str, str] = MappingProxyType(
 )
 """Names in the summary, the same for every dataset, and the logged numbers that they repeat."""
 
+EVERY = 10.0  # seconds between two looks at a run that goes on
+PICTURE_SIZE = (960, 720)  # of logged overlays, which a page of them shows in one grid
 
-def track(
-    logger: Logger, report: dict[str, Any], records: Sequence[Record], pictures: Sequence[Path]
-) -> None:
-    """Log configuration, all numbers, a summary, two tables and the kept-token pictures.
 
-    The table `result` is one row, so that a chart over many runs can read it; `predictions` has one
-    row a sample. A logger that knows no summary, tables or images gets the rest.
+class Tracker:
+    """Logs one run.
+
+    A logger that knows no summary, tables or images gets the rest.
 
     Args:
-        logger: Any Lightning logger.
-        report: Contents of `metrics.json`.
-        records: The run's records.
-        pictures: PNG files, named by the index of their record.
+        logger: A Lightning logger, or None to log nowhere.
+        folder: The run's folder.
     """
-    run = report["run"]
-    logger.log_hyperparams(configuration(run))
-    blocks = {name: report[name] for name in ("metrics", "efficiency", "tokens")}
-    logged = {**numbers(blocks), "failed_samples": run["failed_samples"]}
-    logger.log_metrics(logged, step=0)
-    short = summary(run, logged)
-    if hasattr(logger, "log_summary"):
-        logger.log_summary(short)
-    if hasattr(logger, "log_table"):
-        result = {**names_of(run), **{name: short.get(name) for name in ("primary_metric", *SHORT)}}
-        logger.log_table("result", columns=list(result), data=[list(result.values())])
-        rows = [[_cell(getattr(record, name)) for name in COLUMNS] for record in records]
-        logger.log_table("predictions", columns=list(COLUMNS), data=rows)
-    if pictures and hasattr(logger, "log_image"):
-        asked = {record.index: f"{record.question} → {record.prediction}" for record in records}
-        captions = [asked.get(int(path.stem.partition("_")[0]), "") for path in pictures]
-        logger.log_image("kept_tokens", [str(path) for path in pictures], caption=captions)
-    logger.finalize("success")
+
+    def __init__(self, logger: Logger | None, folder: RunFolder) -> None:
+        self.logger, self.folder = logger, folder
+
+    @classmethod
+    def start(
+        cls,
+        factory: Callable[..., Logger] | Mapping[str, Any] | None,
+        folder: RunFolder,
+        names: Mapping[str, Any],
+        config: Mapping[str, Any],
+    ) -> Tracker:
+        """Make the logger and log what is known before the run.
+
+        Args:
+            factory: Makes the logger when given `save_dir`, perhaps by way of `named`; None or
+                empty logs nowhere.
+            folder: The run's folder.
+            names: What tells the run from others.
+            config: The whole resolved configuration.
+
+        Raises:
+            UserError: The logger refuses the run.
+        """
+        if not callable(factory):
+            return cls(None, folder)
+        named = getattr(factory, "named", None)
+        logger = (named(names) if named else factory)(save_dir=folder.path)
+        logger.log_hyperparams({**config, "names": dict(names)})
+        return cls(logger, folder)
+
+    def watch(self, metric: AnswerMetric) -> Watch | None:
+        """Log the running metric until the returned watch is stopped."""
+        return None if self.logger is None else Watch(self.logger, self.folder, metric)
+
+    def finish(self, results: Results, predictions: Sequence[Prediction]) -> None:
+        """Log all numbers, a summary, two tables and the overlays, and close the run.
+
+        The table `result` is one row, so that a chart over many runs can read it; `predictions` has
+        one row a sample.
+        """
+        if (logger := self.logger) is None:
+            return
+        run = results.run
+        with full_disk_explained(self.folder.path):
+            logger.log_hyperparams(configuration(results))
+            numbers = logged_numbers(results)
+            logger.log_metrics(numbers, step=run.samples)
+            summary = summary_of(results, numbers)
+            if hasattr(logger, "log_summary"):
+                logger.log_summary(summary)
+            if hasattr(logger, "log_table"):
+                values = {name: summary.get(name) for name in ("primary_metric", *SHORT)}
+                row = {**names_of(results), **values}
+                logger.log_table("result", columns=list(row), data=[list(row.values())])
+                rows = [[_cell(getattr(item, name)) for name in COLUMNS] for item in predictions]
+                logger.log_table("predictions", columns=list(COLUMNS), data=rows)
+            paths = sorted((self.folder.path / PICTURES).glob("*.png"))
+            if paths and hasattr(logger, "log_image"):
+                texts = {item.index: f"{item.question} → {item.prediction}" for item in predictions}
+                captions = [texts.get(_index(path), "") for path in paths]
+                logger.log_image("kept_tokens", [framed(path) for path in paths], caption=captions)
+            logger.finalize("success")
+
+    def fail(self) -> None:
+        """Close the run as one that did not finish."""
+        if self.logger is not None:
+            self.logger.finalize("failed")
 
 
-def configuration(run: dict[str, Any]) -> dict[str, Any]:
+class Watch:
+    """Reads the answers of a run as they are written, in a thread, and logs the metric so far.
+
+    The files are what all processes of a run share, whoever started them.
+    """
+
+    def __init__(self, logger: Logger, folder: RunFolder, metric: AnswerMetric) -> None:
+        self.logger, self.folder, self.metric = logger, folder, metric
+        self.read: dict[Path, int] = {}  # bytes of each file that were read
+        self.answers: list[ScoredAnswer] = []
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self.ended.set()
+        self.thread.join()
+
+    def _follow(self) -> None:
+        self._news()
+        before = len(self.answers)  # of an earlier start, which say nothing of this one's rate
+        started = time.monotonic()
+        while not self.ended.wait(EVERY):
+            if self._news():
+                value = self.metric.values(self.answers)[self.metric.primary_metric]
+                count = len(self.answers)
+                rate = (count - before) / (time.monotonic() - started)
+                running = {self.metric.primary_metric: value, "samples": count}
+                running["samples_per_second"] = rate
+                metrics = {f"running/{name}": number for name, number in running.items()}
+                self.logger.log_metrics(metrics, step=count)
+
+    def _news(self) -> bool:
+        """Read the whole lines that were written since the last look."""
+        before = len(self.answers)
+        for path in self.folder.answer_files():
+            start = self.read.get(path, 0)
+            with path.open("rb") as file:
+                file.seek(start)
+                lines = file.read().splitlines(keepends=True)
+            if lines and not lines[-1].endswith(b"\n"):
+                lines.pop()
+            self.read[path] = start + sum(map(len, lines))
+            self.answers += [Prediction.model_validate_json(line).scored() for line in lines]
+        return len(self.answers) > before
+
+
+def configuration(results: Results) -> dict[str, Any]:
     """The resolved configuration, and beside it what the run was made of and on."""
-    described = {name: run[name] for name in ("device", "dtype", "attention", "processes", "git")}
-    return {**run["config"], "names": names_of(run), **described, "versions": run["versions"]}
+    run = results.run
+    names = {"device", "dtype", "attention", "processes", "git", "versions"}
+    return {**run.config, "names": names_of(results), **run.model_dump(include=names)}
 
 
-def names_of(run: dict[str, Any]) -> dict[str, str]:
+def names_of(results: Results) -> dict[str, str]:
     """What tells a run from others; runs that differ in ratio or seed alone share `series`."""
-    before = [run["variant"]] if run.get("variant") else []
-    before += [] if run["layer"] is None else [f"before layer {run['layer']}"]
+    run = results.run
+    layers = "+".join(map(str, run.layers))
+    parts = [run.model, run.dataset, run.pruner, run.variant, layers and f"before layer {layers}"]
     return {
-        **{name: run[name] for name in ("model", "pruner", "dataset")},
-        "metric": run["primary_metric"]["name"],
-        "series": " ".join([run["model"], run["dataset"], run["pruner"], *before]),
+        "model": run.model,
+        "pruner": run.pruner,
+        "dataset": run.dataset,
+        "metric": run.primary_metric.name,
+        "series": " ".join(filter(None, parts)),
     }
 
 
-def summary(run: dict[str, Any], logged: Mapping[str, float]) -> dict[str, float]:
+def logged_numbers(results: Results) -> dict[str, float]:
+    """All numbers of the results under joined names, such as `tokens/keep_ratio`."""
+    blocks = results.model_dump(include={"metrics", "efficiency", "tokens"})
+    numbers = {
+        name: value
+        for name, value in flatten(blocks, separator="/").items()
+        if isinstance(value, int | float)
+    }
+    return {**numbers, "failed_samples": results.run.failed_samples}
+
+
+def summary_of(results: Results, numbers: Mapping[str, float]) -> dict[str, float]:
     """The numbers that stand for a run, under the names in `SHORT` and four more."""
-    told = {"primary_metric": run["primary_metric"]["value"], "seconds": run["seconds"]}
-    told |= {name: run[name] for name in ("samples", "failed_samples")}
-    told |= {name: logged.get(source) for name, source in SHORT.items()}
-    return {name: value for name, value in told.items() if value is not None}
+    run = results.run
+    values = {"primary_metric": run.primary_metric.value, "seconds": run.seconds}
+    values |= {"samples": run.samples, "failed_samples": run.failed_samples}
+    values |= {name: numbers.get(source) for name, source in SHORT.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def numbers(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of nested dictionaries under joined names.
+def framed(path: Path) -> Image.Image:
+    """An overlay in the middle of a picture of `PICTURE_SIZE`."""
+    with Image.open(path, formats=("PNG",)) as overlay:
+        return ImageOps.pad(overlay.convert("RGB"), PICTURE_SIZE, color="white")
 
-    >>> numbers({"a": {"b": 1, "c": None, "d": "text"}})
-    {'a/b': 1}
-    """
-    found: dict[str, float] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            found |= numbers(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float):
-            found[f"{prefix}{name}"] = value
-    return found
+
+def _index(path: Path) -> int:
+    """Index of the sample that an overlay shows, with which its name begins."""
+    return int(path.stem.partition("_")[0])
 
 
 def _cell(value: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import netrc
 import os
 import string
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -17,7 +17,11 @@ from lightning.pytorch.loggers import WandbLogger
 
 from ivcp.core.errors import UserError
 
+log = logging.getLogger(__name__)
+
 HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")  # machines of the public service, for netrc
+MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # of WANDB_MODE
+FORBIDDEN, LONGEST_PROJECT = set("/\\#?%:"), 128  # as the service has it
 PATIENCE = 30  # seconds until an unreachable server counts as absent
 PLACEHOLDERS = ("model", "pruner", "dataset", "ratio", "layer", "variant", "sweep")
 SWITCHES = {
@@ -63,6 +67,7 @@ class WandbRuns:
 
     def __post_init__(self) -> None:
         check_mode(self.mode)
+        check_project(self.project)
         if isinstance(self.tags, str):
             raise UserError(f"logger.tags must be a list such as [{self.tags}]; got a text.")
         check_template("name", self.name or "")
@@ -70,15 +75,21 @@ class WandbRuns:
         for tag in self.tags or ():
             check_template("tags", str(tag))
 
-    def __call__(self, save_dir: str | Path) -> UnattendedWandbLogger:
-        """The logger of the run whose `metrics.json` is in a folder."""
-        path = Path(save_dir) / "metrics.json"
-        known = placeholders(json.loads(path.read_text(encoding="utf-8"))["run"], path.parent)
-        tags = [str(tag).format_map(known)[:LONGEST_TAG] for tag in self.tags or ()]
+    def named(self, names: Mapping[str, Any]) -> Callable[..., UnattendedWandbLogger]:
+        """What makes the logger of a run.
+
+        Args:
+            names: "model", "pruner", "dataset", "ratio", "layers", and perhaps "variant".
+        """
+        return partial(self._make, names)
+
+    def _make(self, names: Mapping[str, Any], save_dir: str | Path) -> UnattendedWandbLogger:
+        values = placeholders(names, Path(save_dir))
+        tags = [str(tag).format_map(values)[:LONGEST_TAG] for tag in self.tags or ()]
         options = {
             "entity": self.entity,
-            "name": " ".join((self.name or "").format_map(known).split()),
-            "group": (self.group or "").format_map(known),
+            "name": " ".join((self.name or "").format_map(values).split()),
+            "group": (self.group or "").format_map(values),
             "job_type": self.job_type,
             "tags": list(dict.fromkeys(filter(None, tags))),
         }
@@ -108,9 +119,10 @@ class UnattendedWandbLogger(WandbLogger):
         self, *, save_dir: str | Path, project: str, mode: str = "online", **options: Any
     ) -> None:
         check_mode(mode)
-        mode = os.environ.get("WANDB_MODE", mode)  # the tool's own switch stays in force
+        check_project(project)
+        mode = switched_mode(mode)
         if mode == "online" and not has_key():
-            tell("no API key was found")
+            _warn("no API key was found")
             mode = "offline"
         try:
             super().__init__(
@@ -125,16 +137,23 @@ class UnattendedWandbLogger(WandbLogger):
                 "logger=wandb needs the package wandb: pip install wandb, or use logger=csv."
             ) from error
         self._wandb_init.pop("anonymous", None)  # Lightning's None makes the library warn
-        if mode == "online":
-            self._connect()
+        self._start(mode)
 
-    def _connect(self) -> None:
-        """Start the run now, and offline if the server refuses or does not answer."""
+    def _start(self, mode: str) -> None:
+        """Start the run now, and offline if the server refuses or does not answer.
+
+        Raises:
+            UserError: What the run is made with is refused.
+        """
         try:
             _ = self.experiment
         except Exception as error:  # its own error types are known only to wandb itself
-            tell(f"the server could not be used ({' '.join(str(error).split())})")
+            reason = " ".join(str(error).split())
+            if mode != "online":
+                raise UserError(f"Weights & Biases refuses the run: {reason}") from error
+            _warn(f"the server could not be used ({reason})")
             self._wandb_init["mode"] = "offline"
+            self._start("offline")
 
     def log_summary(self, values: Mapping[str, float]) -> None:
         """Put values into the run's summary without a step."""
@@ -143,7 +162,7 @@ class UnattendedWandbLogger(WandbLogger):
     def finalize(self, status: str) -> None:
         """Close the run, so that the next one of a sweep gets its own."""
         super().finalize(status)
-        self.experiment.finish()
+        self.experiment.finish(exit_code=0 if status == "success" else 1)
 
 
 def check_mode(mode: str) -> None:
@@ -154,6 +173,33 @@ def check_mode(mode: str) -> None:
     """
     if mode not in ("online", "offline"):
         raise UserError(f"logger.mode must be online or offline; got {mode!r}.")
+
+
+def check_project(project: str) -> None:
+    """Refuse a name that no project can have with one sentence.
+
+    Raises:
+        UserError: It is empty, too long, or has one of the characters that the service forbids.
+    """
+    if not project or len(project) > LONGEST_PROJECT or FORBIDDEN & set(project):
+        raise UserError(
+            f"logger.project must be a name of 1 to {LONGEST_PROJECT} characters without any of "
+            f"{' '.join(sorted(FORBIDDEN))}; got {project!r} (a team goes into logger.entity)."
+        )
+
+
+def switched_mode(mode: str) -> str:
+    """The mode, where the variables of Weights & Biases do not say otherwise.
+
+    Raises:
+        UserError: WANDB_MODE is unknown.
+    """
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on"):
+        return "disabled"
+    mode = os.environ.get("WANDB_MODE", mode)
+    if mode not in MODES:
+        raise UserError(f"WANDB_MODE must be one of {', '.join(MODES)}; got {mode!r}.")
+    return mode
 
 
 def check_template(key: str, text: str) -> None:
@@ -168,23 +214,22 @@ def check_template(key: str, text: str) -> None:
     except ValueError:
         good = False
     if not good:
-        known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-        raise UserError(f"logger.{key} may hold {known}, and no other braces; got {text!r}.")
+        names = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+        raise UserError(f"logger.{key} may hold {names}, and no other braces; got {text!r}.")
 
 
-def placeholders(run: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def placeholders(names: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """What the placeholders of a run's name, group and tags stand for.
 
     Args:
-        run: `run` of its `metrics.json`.
-        folder: Its folder.
+        names: As in `WandbRuns.named`.
+        folder: The run's folder.
     """
-    ratio = run["config"]["pruner"].get("keep_ratio", run["ratio"])
     return {
-        **{name: run[name] for name in ("model", "pruner", "dataset")},
-        "ratio": f"{ratio:g}",
-        "layer": "" if run["layer"] is None else str(run["layer"]),
-        "variant": run.get("variant", ""),
+        **{name: names[name] for name in ("model", "pruner", "dataset")},
+        "ratio": f"{names['ratio']:g}",
+        "layer": "+".join(map(str, names["layers"])),
+        "variant": names.get("variant", ""),
         "sweep": sweep_name(folder),
     }
 
@@ -201,22 +246,21 @@ def has_key() -> bool:
     """Whether Weights & Biases will find credentials: in the environment or in the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    own = os.environ.get("WANDB_BASE_URL")
-    hosts = HOSTS if own is None else (urlparse(own).netloc,)
+    server = os.environ.get("WANDB_BASE_URL")
+    hosts = HOSTS if server is None else (urlparse(server).netloc,)
     for name in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
         path = Path(name).expanduser() if name else None
         if path is not None and path.is_file():
             try:
-                known = netrc.netrc(path)
-                return any(known.authenticators(host) for host in hosts)
+                entries = netrc.netrc(path)
+                return any(entries.authenticators(host) for host in hosts)
             except (OSError, netrc.NetrcParseError):
                 return False
     return False
 
 
-def tell(reason: str) -> None:
+def _warn(reason: str) -> None:
     """One sentence about falling back."""
-    print(
-        f"Weights & Biases logs offline, since {reason}; send the run later with wandb sync.",
-        file=sys.stderr,
+    log.warning(
+        "Weights & Biases logs offline, since %s; send the run later with wandb sync.", reason
     )

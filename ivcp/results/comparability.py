@@ -17,21 +17,21 @@ PATHS = ("root", "photos", "download", "verify")
 """Settings of a dataset that say where it lies, not what it is."""
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of nested mappings by their dotted names.
+def flatten(config: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """The values of nested mappings by their joined names.
 
     Nothing chosen is nothing, however it is written: null and empty mappings are left out.
 
     >>> flatten({"a": {"b": 1, "c": None}, "d": {}, "e": [2]})
     {'a.b': 1, 'e': [2]}
     """
-    return dict(_leaves(config, prefix))
+    return dict(_leaves(config, "", separator))
 
 
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, name: str, separator: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _leaves(item, f"{name}.{key}" if name else str(key))
+            yield from _leaves(item, f"{name}{separator}{key}" if name else str(key), separator)
     elif value is not None:
         yield name, value
 

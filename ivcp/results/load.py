@@ -110,6 +110,16 @@ def find_baseline(run: RunInfo, runs: Iterable[FinishedRun]) -> FinishedRun | No
     return max(same, key=lambda other: other.info.date, default=None)
 
 
+def were_paired(run: FinishedRun, other: FinishedRun) -> bool:
+    """Whether times of two comparable runs compare: one sweep, machine, trainer and code."""
+    fields = ("versions", "git", "processes")
+    return (
+        run.folder.resolve().parent == other.folder.resolve().parent
+        and all(getattr(run.info, name) == getattr(other.info, name) for name in fields)
+        and run.info.config.get("trainer") == other.info.config.get("trainer")
+    )
+
+
 def row(run: FinishedRun) -> dict[str, Any]:
     """What a table says of a run; numbers are raw, times in milliseconds."""
     info, results = run.info, run.results

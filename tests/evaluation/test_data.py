@@ -1,4 +1,5 @@
 import io
+import random
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ from PIL import Image
 from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded
 from ivcp.core.types import BrokenSample, Sample
-from ivcp.evaluation.data import Item, ReadableItems, collate
+from ivcp.evaluation.data import Item, ReadableItems, assign, collate, cut, unfinished
 
 SAMPLE = Sample(
     id="a", task="yes_no", images=(Image.new("RGB", (8, 8)),), question="?", answer="Yes"
@@ -69,9 +70,33 @@ def test_what_is_known_of_a_broken_sample_is_kept() -> None:
     assert (batch.indices, batch.samples, batch.failures) == ((1,), (SAMPLE,), (item,))
 
 
-def test_a_defect_of_the_dataset_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError):
-        ReadableItems(Source(ZeroDivisionError()), None)[0]
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), MemoryError("x"), RecursionError("x")])
+def test_every_exception_of_a_sample_is_its_failure(error) -> None:
+    item = ReadableItems(Source(error), None)[0]
+    assert item == Item(0, None, f"{type(error).__name__}: x")
+
+
+def test_an_exception_of_the_encoding_fails_one_sample() -> None:
+    class Typed(PickyFamily):
+        def encode(self, processor, samples) -> Encoded:
+            if any(sample.question == "\ud83d" for sample in samples):
+                raise TypeError("TextEncodeInput must be Union")
+            return super().encode(processor, samples)
+
+    items = [Item(0, SAMPLE), Item(1, replace(SAMPLE, question="\ud83d"))]
+    batch = collate(Typed(), None, items)
+    assert batch.indices == (0,)
+    assert batch.failures[0].failed == "TypeError: TextEncodeInput must be Union"
+
+
+def test_ids_are_read_without_images_where_a_dataset_can() -> None:
+    class Named(Source):
+        def sample_id(self, index: int) -> str:
+            return f"named-{index}"
+
+    assert ReadableItems(Named(OSError()), None).sample_id(0) == "named-0"
+    plain = ReadableItems(Source(SAMPLE, OSError()), None)
+    assert [plain.sample_id(0), plain.sample_id(1)] == ["a", "index-1"]
 
 
 def test_an_empty_dataset_is_refused() -> None:
@@ -119,3 +144,32 @@ def test_a_sample_costs_its_text_and_the_visual_tokens_of_its_images() -> None:
 
     assert cost(sizes=lambda index: ((2, 3), (4, 5))) - cost(sizes=lambda index: ((1, 1),)) == 25
     assert cost() == cost(sizes=lambda index: ()) == cost(sizes=lambda index: ((640, 480),))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", range(8))
+def test_every_batch_has_one_process(count, processes) -> None:
+    costs = [random.Random(count).random() for _ in range(count)]
+    assigned = assign(costs, processes)
+    assert len(assigned) == processes
+    assert sorted(number for numbers in assigned for number in numbers) == list(range(count))
+    assert all(numbers == sorted(numbers) for numbers in assigned)
+    assert not count or assigned[0][0] == 0
+
+
+def test_costs_are_balanced_where_counts_would_not_be() -> None:
+    draw = random.Random(0)
+    costs = [draw.lognormvariate(0, 1.5) for _ in range(200)]
+    loads = [sum(costs[number] for number in numbers) for numbers in assign(costs, 2)]
+    assert max(loads) < 1.01 * min(loads)
+    first, second = sum(costs[:100]), sum(costs[100:])
+    assert max(first, second) > 1.05 * min(first, second)
+
+
+def test_batches_do_not_depend_on_who_evaluates_them() -> None:
+    assert cut(7, 3) == [(0, 1, 2), (3, 4, 5), (6,)]
+    assert cut(0, 3) == []
+
+
+def test_a_batch_with_a_missing_answer_is_evaluated_anew() -> None:
+    assert unfinished(cut(7, 3), {0, 1, 2, 3, 5}) == [(3, 4, 5), (6,)]

@@ -20,8 +20,8 @@ import torch
 from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
 from ivcp.evaluation.evaluate import evaluate
-from ivcp.evaluation.processes import make_trainer
-from ivcp.evaluation.records import Record
+from ivcp.evaluation.trainer import make_trainer
+from ivcp.results.prediction import Prediction
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("_ms", "_ms_per_token")
@@ -225,8 +225,8 @@ def test_tasks_that_go_through_a_sweep_do_not_part_when_one_fails(
     ]  # fmt: skip
     (folder / "0.7").mkdir(parents=True)
     (folder / "0.7" / "run.json").write_text("{}")
-    record = Record.of(0, Shapes(task="grounding", size=1)[0])
-    (folder / "0.7" / "predictions.jsonl").write_text(record.line())
+    prediction = Prediction.of(0, Shapes(task="grounding", size=1)[0], score=0)
+    (folder / "0.7" / "predictions.jsonl").write_text(prediction.line())
     first, second = (
         start([], folder, model_folder, *words, **task(number, unused_port)) for number in range(2)
     )
@@ -234,7 +234,7 @@ def test_tasks_that_go_through_a_sweep_do_not_part_when_one_fails(
     second.kill()  # as srun --kill-on-bad-exit does
     second.communicate()
     assert first.returncode == 2
-    assert "holds answers of a run that did not finish" in err
+    assert "run.json is damaged, so nobody knows whose answers lie beside it" in err
     assert not (folder / "0.5").exists()
 
 

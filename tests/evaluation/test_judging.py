@@ -9,8 +9,9 @@ from ivcp.core.errors import UserError
 from ivcp.core.judge import Judge
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.types import Sample
-from ivcp.evaluation.judging import judge_records
-from ivcp.evaluation.records import Record
+from ivcp.evaluation.judging import judge_predictions
+from ivcp.results.prediction import Prediction
+from ivcp.results.schema import Judging
 
 
 class Grades(AnswerMetric):
@@ -67,19 +68,19 @@ class TaskGroup(Rules):
 
 def record(
     name: str, prediction: str, task: str = "", benchmark: str = "MMVet", **more: Any
-) -> Record:
+) -> Prediction:
     sample = Sample(
         id=name, task="open_ended", images=(), question=f"{name}?", answer="x", options=("p", "q"),
         benchmark=benchmark, labels={"task": task} if task else {},
     )  # fmt: skip
-    return Record.of(0, sample, prediction=prediction, parsed=prediction, score=0.25, **more)
+    return Prediction.of(0, sample, prediction=prediction, parsed=prediction, score=0.25, **more)
 
 
-RECORDS = [
+PREDICTIONS = [
     record("a", "one"),
     record("b", "sure"),
     record("c", "three", failed="OSError"),
-    Record(index=3, id="index-3", failed="unreadable"),
+    Prediction(index=3, id="index-3", score=0, failed="unreadable"),
     record("e", "five"),
     record("f", "six"),
 ]
@@ -87,10 +88,10 @@ RECORDS = [
 
 def test_all_is_asked_at_once_and_verdicts_replace_the_rules() -> None:
     judge = Script("1", "0.5", "0")
-    judged, info = judge_records(RECORDS, Grades(), judge)
+    judged, info = judge_predictions(PREDICTIONS, Grades(), judge)
     told = [("a", "one"), ("e", "five"), ("f", "six")]
     assert judge.asked == [[f"{name}? x {said} {said} ('p', 'q')" for name, said in told]]
-    assert [(one.parsed, one.score, one.judged) for one in judged] == [
+    assert [(one.parsed, one.score, one.judge_reply) for one in judged] == [
         ("heard a", 1.0, "1"),
         ("sure", 0.25, None),
         ("three", 0.25, None),
@@ -98,52 +99,46 @@ def test_all_is_asked_at_once_and_verdicts_replace_the_rules() -> None:
         ("heard e", 0.5, "0.5"),
         ("heard f", 0.0, "0"),
     ]
-    assert [one.prediction for one in judged] == [one.prediction for one in RECORDS]
-    assert RECORDS[0].judged is None
-    assert info == {
-        "by": "model",
-        "reason": None,
-        "wanted": 3,
-        "judged": 3,
-        "unreadable": 0,
-        "account": {"model": "script"},
-    }
+    assert [one.prediction for one in judged] == [one.prediction for one in PREDICTIONS]
+    assert PREDICTIONS[0].judge_reply is None
+    assert info == Judging(by="model", wanted=3, judged=3, account={"model": "script"})
 
 
 def test_the_rule_stands_where_the_judge_says_nothing_of_use() -> None:
-    judged, info = judge_records(RECORDS, Grades(), Script(None, "hm", "0.5"))
-    assert [(one.parsed, one.score, one.judged) for one in (judged[0], judged[4], judged[5])] == [
+    judged, info = judge_predictions(PREDICTIONS, Grades(), Script(None, "hm", "0.5"))
+    assert [
+        (one.parsed, one.score, one.judge_reply) for one in (judged[0], judged[4], judged[5])
+    ] == [
         ("one", 0.25, None),
         ("five", 0.25, "hm"),
         ("heard f", 0.5, "0.5"),
     ]
-    assert (info["by"], info["wanted"], info["judged"], info["unreadable"]) == ("model", 3, 1, 2)
-    assert "2 of 3 answers" in info["reason"]
+    assert (info.by, info.wanted, info.judged, info.unreadable) == ("model", 3, 1, 2)
+    assert "2 of 3 answers" in info.reason
 
 
 def test_without_any_verdict_the_rule_decided() -> None:
-    judged, info = judge_records(RECORDS, Grades(), Script(None, None, None))
-    assert (judged, info["by"], info["judged"]) == (RECORDS, "rule", 0)
-    assert "3 of 3 answers" in info["reason"]
+    judged, info = judge_predictions(PREDICTIONS, Grades(), Script(None, None, None))
+    assert (judged, info.by, info.judged) == (PREDICTIONS, "rule", 0)
+    assert "3 of 3 answers" in info.reason
 
 
 def test_no_judge_is_said_where_a_model_is_meant() -> None:
-    judged, info = judge_records(RECORDS, Grades(), None)
-    reason = info.pop("reason")
-    assert judged == RECORDS
-    assert info == {"by": "rule", "wanted": 3, "judged": 0}
-    assert reason.startswith(
+    judged, info = judge_predictions(PREDICTIONS, Grades(), None)
+    assert judged == PREDICTIONS
+    assert (info.by, info.wanted, info.judged) == ("rule", 3, 0)
+    assert info.reason.startswith(
         "MMVet: answers are meant to be graded by a model, but a rule stood in"
     )
-    assert "judge=openai" in reason
-    assert judge_records(RECORDS, Rules(), None)[1] == {**info, "reason": None}
+    assert "judge=openai" in info.reason
+    assert judge_predictions(PREDICTIONS, Rules(), None)[1] == Judging(wanted=3)
 
 
 def test_of_a_suite_only_the_members_that_need_a_model_are_named() -> None:
     ruled = record("g", "seven", "ruled", "MMStar")
     graded = record("h", "eight", "graded")
-    assert judge_records([ruled], TaskGroup(), None)[1]["reason"] is None
-    reason = judge_records([ruled, graded], TaskGroup(), None)[1]["reason"]
+    assert judge_predictions([ruled], TaskGroup(), None)[1].reason is None
+    reason = judge_predictions([ruled, graded], TaskGroup(), None)[1].reason
     assert reason.startswith("MMVet: ")
     assert "MMStar" not in reason
 
@@ -154,24 +149,22 @@ def test_of_a_suite_only_the_members_that_need_a_model_are_named() -> None:
     [Script(missing="No key in X: set it."), Script(error=UserError("No key in X: set it."))],
 )
 def test_a_judge_that_cannot_be_asked_costs_no_predictions(metric, judge) -> None:
-    judged, info = judge_records(RECORDS, metric, judge)
-    assert judged == RECORDS
-    reason = "No key in X: set it. No model graded the answers; rules stood in."
-    assert info == {
-        "by": "rule", "reason": reason, "wanted": 3, "judged": 0, "account": {"model": "script"},
-    }  # fmt: skip
+    judged, info = judge_predictions(PREDICTIONS, metric, judge)
+    assert judged == PREDICTIONS
+    reason = "No key in X: set it. No model scored the answers; rules stood in."
+    assert info == Judging(reason=reason, wanted=3, account={"model": "script"})
     assert bool(judge.asked) == (judge.why is None)
 
 
 def test_a_defect_of_a_judge_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
-        judge_records(RECORDS, Grades(), Script(error=ZeroDivisionError()))
+        judge_predictions(PREDICTIONS, Grades(), Script(error=ZeroDivisionError()))
 
 
 def test_nothing_to_judge_asks_nothing() -> None:
     judge = Script(missing="No key.")
     for one in (judge, None):
-        judged, info = judge_records(RECORDS[1:4], Grades(), one)
-        assert judged == RECORDS[1:4]
-        assert info == {"by": "rule", "reason": None, "wanted": 0, "judged": 0}
+        judged, info = judge_predictions(PREDICTIONS[1:4], Grades(), one)
+        assert judged == PREDICTIONS[1:4]
+        assert info == Judging()
     assert not judge.asked

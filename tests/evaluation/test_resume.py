@@ -23,8 +23,8 @@ from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
 from ivcp.evaluation.evaluate import evaluate
 from ivcp.evaluation.module import Evaluation
-from ivcp.evaluation.resume import alone_in, answers
 from ivcp.pruners.random import RandomPruning
+from ivcp.results.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,7 +151,7 @@ def test_going_on_elsewhere_overwrites_no_answers(seven, monkeypatch) -> None:
     config = {**seven["config"], "resume": str(source)}
     with pytest.raises(UserError, match="target holds answers of a run that did not finish"):
         evaluate(**seven | {"folder": str(target), "config": config})
-    assert len(answers(target)) == 2
+    assert len(RunFolder(target).answers()) == 2
     (target / "run.json").unlink()
     (target / "predictions.jsonl").unlink()
     evaluate(**seven | {"folder": str(target)})
@@ -222,7 +222,7 @@ def test_other_weights_data_and_code_are_another_run(seven, monkeypatch) -> None
                 patch.setattr(target, attribute, own, raising=False)
             with pytest.raises(UserError, match=f"another run: .*{name}"):
                 evaluate(**seven | {"folder": str(folder), "config": config})
-    monkeypatch.setattr("ivcp.evaluation.identity.code", lambda: "other")
+    monkeypatch.setattr("ivcp.evaluation.provenance.code", lambda: "other")
     with pytest.raises(UserError, match="another run: code of ivcp"):
         evaluate(**seven | {"folder": str(folder), "config": config})
 
@@ -236,7 +236,7 @@ def test_answers_are_not_overwritten_without_a_word(seven, monkeypatch) -> None:
 
 def test_two_runs_in_one_folder_are_refused(seven) -> None:
     with (
-        alone_in(Path(seven["folder"])),
+        RunFolder(seven["folder"]).alone(),
         pytest.raises(UserError, match="Another run is at work in"),
     ):
         evaluate(**seven)
@@ -249,17 +249,15 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(seven, monkeypatch) -> 
     monkeypatch.setattr("ivcp.core.lock.FileLock.acquire", refuse)
     with (
         pytest.raises(UserError, match=r"cannot be written \(Read-only file system\)"),
-        alone_in(Path(seven["folder"])),
+        RunFolder(seven["folder"]).alone(),
     ):
         pass
 
 
 def test_a_missing_file_of_answers_is_told_and_can_be_mended(seven, monkeypatch) -> None:
-    from ivcp.evaluation import evaluate as module
-
     folder = Path(seven["folder"])
-    answers = module.answers
-    monkeypatch.setattr(module, "answers", lambda place: answers(place)[:5])
+    answers = RunFolder.answers
+    monkeypatch.setattr(RunFolder, "answers", lambda self: answers(self)[:5])
     with pytest.raises(UserError, match=r"Expected 7 answers .* 2 are missing"):
         evaluate(**seven)
     monkeypatch.undo()
@@ -358,7 +356,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.join()
-    done = len(answers(cut)) // 2 * 2
+    done = len(RunFolder(cut).answers()) // 2 * 2
     end(start(server, cut, *words, "trainer=cpu"), cut)
     assert without_times(cut) == without_times(whole)
     assert f"{done} of 400 answers were there" in (tmp_path / "said").read_text()

@@ -1,57 +1,26 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger
+from made_results import CONFIG, made_results
+from PIL import Image
 
-from ivcp.evaluation.records import Record
-from ivcp.evaluation.tracking import SHORT, track
+from ivcp.evaluation import tracking
+from ivcp.evaluation.tracking import SHORT, Tracker
+from ivcp.metrics.exact_match import ExactMatch
+from ivcp.results.prediction import Prediction
+from ivcp.results.run_folder import RunFolder
 
-RECORDS = [
-    Record(index=index, id=f"s{index}", question=f"q{index}", prediction=f"a{index}")
+PREDICTIONS = [
+    Prediction(index=index, id=f"s{index}", question=f"q{index}", prediction=f"a{index}", score=0)
     for index in (0, 2)
 ]
-
-
-def report(**run: Any) -> dict[str, Any]:
-    """A made-up `metrics.json` with every number that `track` names."""
-    times = {"median": 2.0, "q1": 1.0, "q3": None}
-    return {
-        "metrics": {"acc@0.5": 0.75, "unparsed_rate": 0.125, "recall": None},
-        "efficiency": {
-            "kv_cache_ratio": 0.55,
-            "prefill_flops_ratio": 0.6,
-            "language_prefill_ms": times,
-            "pruning_overhead_ms": times,
-            "time_to_first_token_ms": times,
-            "decode_ms_per_token": times,
-            "samples_per_second": 8.0,
-            "peak_memory_bytes": 1000,
-        },
-        "tokens": {"keep_ratio": 0.5, "layer_average_ratio": 0.7},
-        "run": {
-            "model": "tiny",
-            "pruner": "fastv",
-            "dataset": "shapes",
-            "layer": 2,
-            "ratio": 0.5,
-            "config": {"ratio": 0.5, "pruner": {"layer": 2}},
-            "primary_metric": {"name": "acc@0.5", "value": 0.75},
-            "seconds": 3.0,
-            "samples": 2,
-            "failed_samples": 0,
-            "device": "cpu",
-            "dtype": "float32",
-            "attention": "sdpa",
-            "processes": 1,
-            "git": "abc",
-            "versions": {"torch": "2"},
-            **run,
-        },
-    }
+NAMES = {"model": "tiny", "pruner": "fastv", "dataset": "shapes", "ratio": 0.5, "layers": [2]}
 
 
 class Recorder:
@@ -61,12 +30,14 @@ class Recorder:
         self.tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
         self.images: dict[str, Any] = {}
         self.finished = ""
+        self.steps: list[tuple[int, dict[str, float]]] = []
 
     def log_hyperparams(self, config) -> None:
         self.config = config
 
     def log_metrics(self, metrics, step) -> None:
         self.metrics = metrics
+        self.steps.append((step, metrics))
 
     def log_summary(self, values) -> None:
         self.summary = values
@@ -75,22 +46,32 @@ class Recorder:
         self.tables[key] = columns, data
 
     def log_image(self, key, images, caption) -> None:
-        self.images[key] = dict(zip(images, caption, strict=True))
+        self.images[key] = list(zip([image.size for image in images], caption, strict=True))
 
     def finalize(self, status) -> None:
         self.finished = status
 
 
 @pytest.fixture
-def logger() -> Recorder:
-    made = Recorder()
-    track(made, report(), RECORDS, [Path("000_s0.png"), Path("002_s2_2.png")])
-    assert made.finished == "success"
-    return made
+def folder(tmp_path: Path) -> RunFolder:
+    (tmp_path / "pictures").mkdir()
+    for name, size in (("000_s0.png", (300, 700)), ("002_s2_2.png", (90, 20))):
+        Image.new("RGB", size).save(tmp_path / "pictures" / name)
+    return RunFolder(tmp_path)
+
+
+@pytest.fixture
+def logger(folder: RunFolder) -> Recorder:
+    recorder = Recorder()
+    tracker = Tracker.start(lambda save_dir: recorder, folder, NAMES, CONFIG)
+    assert recorder.config == {**CONFIG, "names": NAMES}
+    tracker.finish(made_results(), PREDICTIONS)
+    assert recorder.finished == "success"
+    return recorder
 
 
 def test_the_configuration_holds_the_whole_setup(logger) -> None:
-    assert logger.config["pruner"] == {"layer": 2}
+    assert logger.config["dataset"] == {"size": 3}
     assert logger.config["names"] == {
         "model": "tiny",
         "pruner": "fastv",
@@ -118,9 +99,9 @@ def test_the_summary_has_short_names_that_do_not_depend_on_the_dataset(logger) -
     assert logger.summary.keys() == SHORT.keys() | extra
 
 
-def test_a_number_that_is_not_there_is_left_out_of_the_summary() -> None:
+def test_a_number_that_is_not_there_is_left_out_of_the_summary(tmp_path: Path) -> None:
     made = Recorder()
-    track(made, report(primary_metric={"name": "acc@0.5", "value": None}, layer=None), RECORDS, [])
+    Tracker(made, RunFolder(tmp_path)).finish(made_results(None, layers=[]), PREDICTIONS)
     assert "primary_metric" not in made.summary
     columns, ((*row,),) = made.tables["result"]
     assert dict(zip(columns, row, strict=True))["primary_metric"] is None
@@ -136,12 +117,43 @@ def test_one_table_has_a_row_a_run_and_one_a_row_a_sample(logger) -> None:
     assert [row[columns.index("id")] for row in rows] == ["s0", "s2"]
 
 
-def test_a_picture_is_captioned_with_its_own_record(logger) -> None:
-    assert logger.images["kept_tokens"] == {"000_s0.png": "q0 → a0", "002_s2_2.png": "q2 → a2"}
+def test_overlays_have_one_size_and_the_captions_of_their_samples(logger) -> None:
+    size = tracking.PICTURE_SIZE
+    assert logger.images["kept_tokens"] == [(size, "q0 → a0"), (size, "q2 → a2")]
 
 
-def test_a_logger_that_knows_numbers_alone_gets_them(tmp_path: Path) -> None:
-    track(CSVLogger(tmp_path, name="csv", version=""), report(), RECORDS, [Path("000_s0.png")])
-    (row,) = csv.DictReader((tmp_path / "csv" / "metrics.csv").open())
+def test_a_logger_that_knows_numbers_alone_gets_them(folder: RunFolder) -> None:
+    made = CSVLogger(folder.path, name="csv", version="")
+    Tracker(made, folder).finish(made_results(), PREDICTIONS)
+    (row,) = csv.DictReader((folder.path / "csv" / "metrics.csv").open())
     assert float(row["efficiency/kv_cache_ratio"]) == 0.55
-    assert "series: tiny shapes fastv" in (tmp_path / "csv" / "hparams.yaml").read_text()
+    assert "series: tiny shapes fastv" in (folder.path / "csv" / "hparams.yaml").read_text()
+
+
+def test_the_running_metric_is_read_from_the_files_of_all_processes(
+    folder: RunFolder, monkeypatch
+) -> None:
+    monkeypatch.setattr(tracking, "EVERY", 0.02)
+    recorder = Recorder()
+    carried = Prediction(index=0, id="a", score=1).line()
+    (folder.path / "predictions.earlier.jsonl").write_text(carried)
+    (folder.path / "predictions.mine.jsonl").write_text(carried * 9)  # a user's copy
+    watch = Tracker(recorder, folder).watch(ExactMatch())
+    lines = [Prediction(index=n, id="a", score=n / 2).line() for n in (1, 2)]
+    for rank, text in enumerate((lines[0], lines[1][:30])):
+        (folder.path / f"predictions.{rank}.jsonl").write_text(text)
+    wait_for(lambda: recorder.steps)
+    (folder.path / "predictions.1.jsonl").write_text(lines[1])
+    wait_for(lambda: recorder.steps[-1][0] == 3)
+    watch.stop()
+    assert [step for step, _ in recorder.steps] == [2, 3]
+    assert recorder.steps[0][1]["running/accuracy"] == 0.75
+    assert recorder.steps[1][1]["running/samples"] == 3
+    assert recorder.steps[1][1]["running/samples_per_second"] > 0
+
+
+def wait_for(condition) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)

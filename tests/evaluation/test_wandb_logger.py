@@ -1,4 +1,4 @@
-import json
+import logging
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,7 @@ from ivcp.evaluation.wandb_logger import UnattendedWandbLogger, WandbRuns, has_k
 
 pytest.importorskip("wandb")
 
-RUN = {
-    "model": "tiny",
-    "pruner": "fastv",
-    "dataset": "shapes",
-    "ratio": 0.5,
-    "layer": [2, 4],
-    "config": {"pruner": {"keep_ratio": 0.3}},
-}
+NAMES = {"model": "tiny", "pruner": "fastv", "dataset": "shapes", "ratio": 0.3, "layers": [2, 4]}
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +24,9 @@ def no_credentials(monkeypatch, tmp_path: Path) -> None:
 def options(folder: Path, runs: WandbRuns, **changes: Any) -> dict[str, Any]:
     """The arguments of `wandb.init` for a made-up run in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps({"run": {**RUN, **changes}}))
-    return runs(save_dir=folder)._wandb_init
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wandb.init", lambda **_: None)
+        return runs.named({**NAMES, **changes})(save_dir=folder)._wandb_init
 
 
 def test_the_yaml_states_every_field_with_its_default() -> None:
@@ -48,11 +42,6 @@ def test_a_run_is_named_and_tagged_by_what_it_is(tmp_path: Path) -> None:
     assert told["tags"] == ["tiny", "fastv", "shapes", "ratio 0.3"]
     assert (told["job_type"], told["project"]) == ("evaluation", "ivcp")
     assert "group" not in told
-
-
-def test_without_a_keep_ratio_of_the_pruner_the_configured_one_is_told(tmp_path: Path) -> None:
-    told = options(tmp_path / "run", WandbRuns(), config={"pruner": {}})
-    assert told["name"] == "tiny fastv 0.5 shapes"
 
 
 def test_runs_of_a_sweep_share_its_folders_as_their_group(tmp_path: Path) -> None:
@@ -73,7 +62,7 @@ def test_everything_can_be_chosen(tmp_path: Path) -> None:
         tags=["{model}", "x" * 70, "{sweep}", "tiny"],
     )
     told = options(tmp_path / "run", runs)
-    assert told["name"] == "fastv before [2, 4]"
+    assert told["name"] == "fastv before 2+4"
     assert told["tags"] == ["tiny", "x" * 64]
     assert [told[key] for key in ("project", "entity", "group", "job_type")] == [
         "p", "team", "ablation", "sweep",
@@ -108,6 +97,8 @@ def test_variables_of_the_service_win(monkeypatch, tmp_path: Path) -> None:
         ({"group": "{"}, r"logger\.group may hold .* got '\{'"),
         ({"name": "{ratio:.2f}"}, r"logger\.name may hold .* got '\{ratio:\.2f\}'"),
         ({"tags": ["{}"]}, r"logger\.tags may hold .* got '\{\}'"),
+        ({"project": "team/pruning"}, r"logger\.project must be a name .* got 'team/pruning'"),
+        ({"project": "p" * 129}, r"logger\.project must be a name of 1 to 128"),
         ({"tags": "one"}, r"logger\.tags must be a list such as \[one\]"),
     ],
 )
@@ -138,15 +129,39 @@ def test_an_unknown_mode_is_refused(tmp_path: Path) -> None:
         UnattendedWandbLogger(save_dir=tmp_path, project="p", mode="cloud")
 
 
-def test_a_refusing_server_means_offline(monkeypatch, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize("mode", ["ofline", "Online"])
+def test_a_misspelt_variable_is_refused(monkeypatch, tmp_path: Path, mode) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    with pytest.raises(UserError, match=f"WANDB_MODE must be one of online, .* got '{mode}'"):
+        UnattendedWandbLogger(save_dir=tmp_path, project="p")
+
+
+def test_the_service_can_be_switched_off(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    logger = UnattendedWandbLogger(save_dir=tmp_path, project="p")
+    logger.log_metrics({"a": 1.0}, step=0)
+    logger.finalize("success")
+    assert not list(tmp_path.rglob("*.wandb"))
+
+
+def test_a_refusing_server_means_offline(monkeypatch, tmp_path: Path, caplog) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
 
-    def refuse(**_):
-        raise RuntimeError("no route\nto host")
+    def refuse(**options):
+        if options["mode"] == "online":
+            raise RuntimeError("no route\nto host")
 
     monkeypatch.setattr("wandb.init", refuse)
-    logger = UnattendedWandbLogger(save_dir=tmp_path, project="p")
+    with caplog.at_level(logging.WARNING):
+        logger = UnattendedWandbLogger(save_dir=tmp_path, project="p")
     assert logger._wandb_init["mode"] == "offline"
-    assert (
-        "offline, since the server could not be used (no route to host)" in capsys.readouterr().err
-    )
+    assert "offline, since the server could not be used (no route to host)" in caplog.text
+
+
+def test_what_the_service_refuses_is_one_sentence(monkeypatch, tmp_path: Path) -> None:
+    def refuse(**_):
+        raise RuntimeError("no such\nentity")
+
+    monkeypatch.setattr("wandb.init", refuse)
+    with pytest.raises(UserError, match=r"Weights & Biases refuses the run: no such entity"):
+        UnattendedWandbLogger(save_dir=tmp_path, project="p", mode="offline")

@@ -7,24 +7,21 @@ import pytest
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import Grid, ImageLayout
-from ivcp.evaluation.records import (
-    LineFile,
-    Record,
-    on_original,
-    read_records,
-    write_atomically,
-)
+from ivcp.results.files import LineFile, write_atomically
+from ivcp.results.prediction import Prediction, on_original, read_predictions
 
 TILES = ImageLayout(
     (Grid(4, 2, 1, "thumbnail"), Grid(6, 2, 3, "tile", 4, (0.0, 0.25, 1.0, 0.75), by_row=True))
 )
 
-RECORD = Record(
+PREDICTION = Prediction(
     index=3,
     id="é-3",
     task="grounding",
     answer=(1.0, 2.0, 3.0, 4.0),
     prediction="line\nbreak",
+    score=0.5,
+    visual_tokens=10,
     kept=(4, 5),
     reasons={"ivc": (4,), "seed": (5,)},
     images=(TILES, ImageLayout((Grid(20, 1, 2),))),
@@ -34,16 +31,28 @@ RECORD = Record(
 
 def test_a_record_comes_back_from_its_line(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
-    path.write_text(RECORD.line() + RECORD.line(), encoding="utf-8")
-    assert read_records(path) == [RECORD, RECORD]
+    path.write_text(PREDICTION.line() + PREDICTION.line(), encoding="utf-8")
+    assert list(read_predictions(path)) == [PREDICTION, PREDICTION]
 
 
-def test_a_line_with_one_grid_an_image_can_be_read(tmp_path: Path) -> None:
-    path = tmp_path / "predictions.jsonl"
-    line = {"index": 0, "id": "a", "task": "yes_no", "images": [[4, 2, 3], [12, 1, 1]]}
-    path.write_text(json.dumps(line) + "\n", encoding="utf-8")
-    (record,) = read_records(path)
-    assert record.images == (ImageLayout((Grid(4, 2, 3),)), ImageLayout((Grid(12, 1, 1),)))
+def test_half_an_emoji_can_be_written(tmp_path: Path) -> None:
+    line = Prediction(
+        index=0, id="a\ud83d", labels={"k": "\ud83d"}, answer="\ud83d", score=1
+    ).line()
+    assert Prediction.model_validate_json(line).id == "a?"
+
+
+@pytest.mark.parametrize("answer", ["1", ("1", "2", "3", "4"), (1.0, 2.0, 3.0, 4.0), None])
+def test_an_answer_keeps_its_kind(answer) -> None:
+    prediction = Prediction(index=0, id="a", answer=answer, score=1)
+    assert Prediction.model_validate_json(prediction.line()).answer == answer
+
+
+def test_layouts_that_do_not_hold_the_visual_tokens_are_refused() -> None:
+    line = json.loads(PREDICTION.line())
+    line["images"][0]["grids"][0]["rows"] = 10**9
+    with pytest.raises(ValueError, match="must hold the visual tokens"):
+        Prediction.model_validate(line)
 
 
 def test_areas_of_a_padded_image_reach_beyond_it() -> None:
@@ -56,8 +65,8 @@ def test_areas_of_a_padded_image_reach_beyond_it() -> None:
 
 def test_a_line_is_on_disk_when_append_returns(tmp_path: Path) -> None:
     lines = LineFile(tmp_path / "predictions.jsonl")
-    lines.append([RECORD.line()])
-    assert read_records(tmp_path / "predictions.jsonl") == [RECORD]
+    lines.append([PREDICTION.line()])
+    assert list(read_predictions(tmp_path / "predictions.jsonl")) == [PREDICTION]
     lines.close()
 
 
@@ -125,4 +134,4 @@ def test_the_pinned_fields_are_in_a_line() -> None:
         "vision_ms", "language_prefill_ms", "pruning_overhead_ms", "time_to_first_token_ms",
         "decode_ms_per_token", "task", "image_size", "kept", "reasons",
     }  # fmt: skip
-    assert pinned <= json.loads(RECORD.line()).keys()
+    assert pinned <= json.loads(PREDICTION.line()).keys()

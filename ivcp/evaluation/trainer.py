@@ -1,8 +1,11 @@
-"""The processes of an evaluation: who starts them, and what is told when one of them fails."""
+"""The trainer and the processes that it starts: what runs where, what is said when one fails."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -25,15 +28,26 @@ from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from ivcp.core.errors import UserError
-from ivcp.evaluation.data import SharedBatches
-from ivcp.evaluation.machine import first_gpus
+from ivcp.evaluation.data import AssignedBatches
+from ivcp.evaluation.devices import first_gpus
 from ivcp.evaluation.module import Evaluation
+from ivcp.evaluation.process import Interrupted, StopsBetweenBatches, end_with
 
 SHARING = ("auto", "balanced", "sequential")
 """Values of `device_map` that can do with a part of a machine's GPUs."""
 
 PATIENCE = timedelta(days=30)
 """How long a process that has done its share waits for the others; by default half an hour."""
+
+STOPPING = 60
+"""Seconds that processes get to finish their batch when the run is asked to stop."""
+
+LOADER = re.compile(r"DataLoader (timed out|worker \(pid)[^.\n]*")
+LOADING = (
+    "Loading data came to nothing ({}): a process that loads data hung or died, perhaps for want "
+    "of memory. Use fewer workers, a larger worker_timeout, or workers=0 to see its error; "
+    "finished answers are kept: go on with resume=true."
+)
 
 GONE = (
     "A process of the evaluation is gone ({}); its own error stands above, unless it was killed, "
@@ -61,7 +75,6 @@ def make_trainer(
         UserError: The hardware is missing, the strategy would start the sweep again, or all
             processes would put the model in one place.
     """
-    told = getattr(trainer, "keywords", {})
     made = build(trainer, callbacks)
     if made.precision != "32-true":
         raise UserError(
@@ -74,13 +87,17 @@ def make_trainer(
                 f"model.device_map must be {' or '.join(SHARING)} where {made.num_devices} "
                 f"processes share the GPUs of a machine; got {device_map!r}."
             )
-        if not isinstance(told.get("devices"), Sequence):  # a number was given, not a list
+        if not isinstance(
+            _keywords(trainer).get("devices"), Sequence
+        ):  # a number was given, not a list
             firsts = first_gpus(CUDAAccelerator.auto_device_count(), made.num_devices)
             made = build(trainer, callbacks, devices=firsts)
     if isinstance(made.strategy, DDPStrategy):
         made.strategy._timeout = PATIENCE
+    # Lightning's handlers would ignore SIGTERM
+    made._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
     launcher = made.strategy.launcher
-    subprocesses = isinstance(launcher, _SubprocessScriptLauncher) and starts_others(made)
+    subprocesses = isinstance(launcher, _SubprocessScriptLauncher) and launches_workers(made)
     if sweep and made.world_size > 1 and subprocesses:
         raise UserError(
             "A sweep (-m) cannot use trainer.strategy=ddp, which would start the whole sweep again "
@@ -97,14 +114,14 @@ def build(
     Raises:
         UserError: The hardware is missing, or processes are there that would each spawn others.
     """
-    told = getattr(trainer, "keywords", {})
-    if str(told.get("strategy")).endswith(("_spawn", "_fork")):
+    keywords = _keywords(trainer)
+    if (strategy := str(keywords.get("strategy"))).endswith(("_spawn", "_fork")):
         if (tasks := started_together()) > 1:
             raise UserError(
-                f"trainer.strategy={told['strategy']} starts its processes itself, but torchrun or "
-                f"a cluster says that {tasks} were started; use trainer.strategy=ddp, or start one."
+                f"trainer.strategy={strategy} starts its processes itself, but torchrun or a "
+                f"cluster says that {tasks} were started; use trainer.strategy=ddp, or start one."
             )
-        other["plugins"] = [*(told.get("plugins") or ()), LightningEnvironment()]
+        other["plugins"] = [*(keywords.get("plugins") or ()), LightningEnvironment()]
     try:
         return trainer(callbacks=callbacks, logger=False, use_distributed_sampler=False, **other)
     except (MisconfigurationException, ValueError) as error:
@@ -115,12 +132,22 @@ def build(
         ) from error
 
 
+def _keywords(trainer: Callable[..., lightning.Trainer]) -> dict[str, Any]:
+    """What a partial trainer was configured with."""
+    keywords: dict[str, Any] = getattr(trainer, "keywords", {})
+    return keywords
+
+
+def _nothing() -> None:
+    """Do nothing; a named function, since it travels to processes."""
+
+
 def started_together() -> int:
     """How many processes torchrun or a cluster has started of which this is one."""
     return max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_NTASKS"))
 
 
-def starts_others(trainer: lightning.Trainer) -> bool:
+def launches_workers(trainer: lightning.Trainer) -> bool:
     """Whether no process waits for this one, as those do that a cluster or torchrun started."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
     return environment is None or not environment.creates_processes_externally
@@ -131,31 +158,59 @@ def on_gpus(trainer: lightning.Trainer) -> bool:
     return isinstance(trainer.accelerator, CUDAAccelerator)
 
 
-def predict(trainer: lightning.Trainer, module: Evaluation, shares: SharedBatches) -> None:
-    """Run the trainer; a user's mistake in a spawned process arrives as the sentence that it is.
+def predict(
+    trainer: lightning.Trainer,
+    module: Evaluation,
+    batches: AssignedBatches,
+    stop: StopsBetweenBatches,
+) -> None:
+    """Run the trainer; what ends a spawned process arrives as what it is.
 
     Raises:
-        UserError: As in the process, or a process was killed.
+        Interrupted: A signal stopped this process or one that it started.
+        UserError: As in the process, or a process is gone.
     """
+    launcher = trainer.strategy.launcher
     ended = threading.Event()
-    threading.Thread(target=_watch, args=(trainer.strategy.launcher, ended), daemon=True).start()
+    threading.Thread(target=_watch, args=(launcher, stop, ended), daemon=True).start()
     try:
-        trainer.predict(module, datamodule=shares, return_predictions=False)
-    except ProcessRaisedException as error:
-        _, found, sentence = str(error).rpartition(f"{UserError.__module__}.UserError: ")
-        if not found:
+        trainer.predict(module, datamodule=batches, return_predictions=False)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, Interrupted) or stop.received:
+            for process in _started(launcher):  # which stop likewise, and write their last batch
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(STOPPING)
+            if isinstance(error, Interrupted):
+                raise
+            raise Interrupted(stop.received) from error
+        if (explained := _explained(error, launcher)) is error:
             raise
-        raise UserError(sentence.strip()) from error
-    except ProcessExitedException as error:
-        raise UserError(GONE.format(error)) from error
-    except RuntimeError as error:  # of a process that waits for one that is gone
-        if lost := lost_process(trainer.strategy.launcher):
-            raise UserError(GONE.format(lost)) from error
-        raise
+        raise explained from error
     finally:
         ended.set()
         _forget(sys.exc_info()[1])
         module.release()
+
+
+def _explained(error: BaseException, launcher: Any) -> BaseException:
+    """An error of this process, or what it says of one in another process."""
+    if isinstance(error, ProcessRaisedException):
+        for kind in (UserError, Interrupted):
+            _, found, text = str(error).rpartition(f"{kind.__module__}.{kind.__name__}: ")
+            if found:
+                return kind(text.strip())
+    if loading := LOADER.search(str(error)):
+        return UserError(LOADING.format(loading[0]))
+    if isinstance(error, ProcessExitedException):
+        return UserError(GONE.format(error))
+    if isinstance(error, RuntimeError) and (lost := lost_process(launcher)):
+        return UserError(GONE.format(lost))  # this process waited for it
+    return error
+
+
+def _started(launcher: Any) -> list[Any]:
+    """Processes that this one has started, each a `subprocess.Popen`."""
+    return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
 
 
 def lost_process(launcher: Any, seconds: float = 3.0) -> str:
@@ -166,9 +221,8 @@ def lost_process(launcher: Any, seconds: float = 3.0) -> str:
         seconds: How long to wait for one that is just about to end.
     """
     until = time.monotonic() + seconds
-    started = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
-    while started:
-        for rank, process in enumerate(started, start=1):
+    while processes := _started(launcher):
+        for rank, process in enumerate(processes, start=1):
             if code := process.poll():
                 return f"process {rank}, with exit code {code}"
         if time.monotonic() > until:
@@ -177,13 +231,13 @@ def lost_process(launcher: Any, seconds: float = 3.0) -> str:
     return ""
 
 
-def _watch(launcher: Any, ended: threading.Event) -> None:
+def _watch(launcher: Any, stop: StopsBetweenBatches, ended: threading.Event) -> None:
     """End this process when one that it has started is lost, wherever it stands.
 
     Lightning's own observer would do so every five seconds, without a word.
     """
     while not ended.wait(0.5):
-        if lost := lost_process(launcher, seconds=0):
+        if not stop.received and (lost := lost_process(launcher, seconds=0)):
             Console(stderr=True).show_cursor()
             print(GONE.format(lost), file=sys.stderr, flush=True)
             for process in launcher.procs:
@@ -193,31 +247,22 @@ def _watch(launcher: Any, ended: threading.Event) -> None:
 
 def _forget(error: BaseException | None) -> None:
     """Free what the frames of a failed run hold, such as a cache, as a sweep keeps the error."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
-class NoOrphan(Callback):
+class EndsWithFirst(Callback):
     """Ends a process that the first one of its machine started when that one is gone.
 
     Killed, the first one cannot end the others, which would go on unseen and hold their GPUs.
     """
 
-    parent: int | None = None
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Note who started this process; a cluster's and torchrun's look after their own."""
+        """Watch who started this process; a cluster's and torchrun's look after their own."""
         environment = getattr(trainer.strategy, "cluster_environment", None)
         spawned = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
         if isinstance(environment, LightningEnvironment) and (spawned or trainer.local_rank > 0):
-            self.parent = os.getppid()
-
-    def on_predict_batch_end(self, *args: Any) -> None:
-        """Look.
-
-        Raises:
-            UserError: It is gone.
-        """
-        if self.parent not in (None, os.getppid()):
-            raise UserError(GONE.format("the one that started this one"))
+            end_with(os.getppid(), GONE.format("the one that started this one"))

@@ -1,4 +1,4 @@
-"""How long each part of a generation takes, measured from outside by forward hooks."""
+"""What forward hooks see of a generation: times of its parts, and whether logits are finite."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass
@@ -74,3 +74,29 @@ def timed_phases(model: nn.Module, vision: nn.Module, decoder: nn.Module) -> Ite
         for handle in handles:
             handle.remove()
     phases.total = now() - start
+
+
+@contextmanager
+def finite_logits(model: nn.Module, samples: int) -> Iterator[list[Tensor]]:
+    """Note at each step of one generation whether the logits of each sample are finite.
+
+    The tensors stay on the device, so that decoding does not wait for the host. Negative infinity
+    is a logit like others: that of a token which never comes.
+
+    Args:
+        model: The model that generates.
+        samples: Number of samples, `B`; beams of a sample count together.
+
+    Yields:
+        (B,) for each step, once the block has ended.
+    """
+    steps: list[Tensor] = []
+
+    def note(_module: Any, _arguments: Any, output: Any) -> None:
+        steps.append((output.logits[:, -1] < torch.inf).reshape(samples, -1).all(-1))
+
+    handle = model.register_forward_hook(note)
+    try:
+        yield steps
+    finally:
+        handle.remove()

@@ -12,9 +12,9 @@ from test_distributed import outcome, spawned
 
 from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
+from ivcp.evaluation.devices import own_gpus, peak_memory
 from ivcp.evaluation.evaluate import evaluate
-from ivcp.evaluation.machine import own_gpus, peak_memory
-from ivcp.evaluation.processes import make_trainer
+from ivcp.evaluation.trainer import make_trainer
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_weights_are_freed_for_the_next_run_of_a_sweep(parts, monkeypatch, fails
 
     monkeypatch.setattr(type(parts["model"]), "load", noted)
     if fails:
-        monkeypatch.setattr(type(parts["model"]), "encode", lambda *_: 1 / 0)
+        monkeypatch.setattr(type(parts["model"]), "decode", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             evaluate(**parts)
     else:

@@ -1,0 +1,198 @@
+"""What a run adds up to: from its predictions to the contents of `metrics.json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from ivcp.core.metric import AnswerMetric, class_path, to_frame
+from ivcp.core.pruner import Pruner
+from ivcp.evaluation.provenance import git_state, versions
+from ivcp.results.prediction import TIMES, Prediction
+from ivcp.results.schema import (
+    Efficiency,
+    Judging,
+    MetricInfo,
+    PrimaryMetric,
+    Quartiles,
+    Results,
+    RunInfo,
+    Tokens,
+)
+
+ABOUT_THE_MODEL = ("device", "dtype", "attention", "rotary")
+MEASURED = (*ABOUT_THE_MODEL, "processes", "seconds")
+"""Fields of `RunInfo` that stand when a finished run's answers are only scored again."""
+
+
+def results_of(
+    predictions: Sequence[Prediction],
+    processes: Sequence[Mapping[str, Any]],
+    metric: AnswerMetric,
+    pruner: Pruner,
+    *,
+    names: Mapping[str, str],
+    config: dict[str, Any],
+    seconds: float,
+    notes: Sequence[str],
+    judging: Judging,
+    finished: Results | None = None,
+) -> Results:
+    """Metrics, efficiency, tokens, and what the run was.
+
+    Args:
+        predictions: All of them, in dataset order; failed samples count as wrong.
+        processes: Measurements of each process, as `PredictionWriter` leaves them.
+        metric: Scores.
+        pruner: Tells what the run pruned.
+        names: Names of "model", "pruner" and "dataset", and perhaps a "variant".
+        config: The whole resolved configuration.
+        seconds: How long the run took.
+        notes: What a reader must know.
+        judging: What a judging model had to do with it.
+        finished: Results of the same run that had finished, if no sample ran anew; what it measured
+            stands.
+    """
+    answered = [prediction for prediction in predictions if prediction.failed is None]
+    scored = [prediction.scored() for prediction in predictions]
+    values = metric.values(scored)
+    metrics = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    tokens = tokens_of(answered)
+    if finished is None:
+        efficiency = efficiency_of(answered, processes)
+        measured = {name: processes[0][name] for name in ABOUT_THE_MODEL}
+        measured |= {"processes": len(processes), "seconds": seconds}
+    else:
+        efficiency = finished.efficiency
+        measured = {name: getattr(finished.run, name) for name in MEASURED}
+    primary = metric_info(metric)
+    return Results(
+        metrics=metrics,
+        efficiency=efficiency,
+        tokens=tokens,
+        run=RunInfo(
+            model=names["model"],
+            pruner=names["pruner"],
+            dataset=names["dataset"],
+            variant=names.get("variant", ""),
+            ratio=pruner.keep_ratio if _tells_ratio(pruner) else tokens.keep_ratio,
+            layers=tuple(stage.layer for stage in pruner.stages()),
+            unpruned=not pruner.stages(),
+            config=config,
+            versions=versions(),
+            git=git_state(),
+            **measured,
+            batch_size=config["batch_size"],
+            samples=len(predictions),
+            failed_samples=len(predictions) - len(answered),
+            date=datetime.now().astimezone().isoformat(timespec="seconds"),
+            primary_metric=PrimaryMetric(**dict(primary), value=metrics[primary.name]),
+            points=tuple(name for name in metrics if metric.unit(name) != "%"),
+            tasks={name: metric_info(task) for name, task in getattr(metric, "tasks", {}).items()},
+            notes=(*notes, *metric.notes(to_frame(scored))),
+            judge=judging,
+        ),
+    )
+
+
+def _tells_ratio(pruner: Pruner) -> bool:
+    """Whether `keep_ratio` is what the method prunes to, and not a release's numbers of tokens."""
+    return pruner.fills_ratio() or not pruner.stages()
+
+
+def metric_info(metric: AnswerMetric) -> MetricInfo:
+    """What a reader must know of a metric to compare its primary value with another run's."""
+    name, path = metric.primary_metric, "" if hasattr(metric, "tasks") else class_path(metric)
+    return MetricInfo(name=name, unit=metric.unit(name), metric=path)
+
+
+def tokens_of(predictions: Sequence[Prediction]) -> Tokens:
+    """Means per sample, and ratios over all samples."""
+    visual = sum(prediction.visual_tokens for prediction in predictions)
+    processed = [
+        tokens - (prediction.prompt_tokens - prediction.visual_tokens)
+        for prediction in predictions
+        for tokens in prediction.layer_tokens
+    ]
+    layers = len(predictions[0].layer_tokens) if predictions else 0
+    return Tokens(
+        visual=mean(prediction.visual_tokens for prediction in predictions),
+        kept=mean(prediction.kept_tokens for prediction in predictions),
+        keep_ratio=ratio(sum(prediction.kept_tokens for prediction in predictions), visual),
+        layer_average_ratio=ratio(sum(processed), visual * layers),
+        prompt=mean(prediction.prompt_tokens for prediction in predictions),
+    )
+
+
+def efficiency_of(
+    predictions: Sequence[Prediction], processes: Sequence[Mapping[str, Any]]
+) -> Efficiency:
+    """Memory, operations and times.
+
+    If an interrupted run went on, rates are those of this start.
+
+    Args:
+        predictions: Of samples that were answered.
+        processes: Measurements of each process, as `PredictionWriter` leaves them.
+    """
+    counted = next((p for p in predictions if p.prefill_flops_counted is not None), None)
+    number = None if counted is None else counted.prefill_flops_counted
+    flops = sum(prediction.prefill_flops for prediction in predictions)
+    slowest = max((process["seconds"] for process in processes), default=0.0)
+    generating = max((process["generating_seconds"] for process in processes), default=0.0)
+    return Efficiency(
+        kv_cache_bytes=mean(prediction.kv_cache_bytes for prediction in predictions),
+        kv_cache_ratio=ratio(
+            sum(prediction.kv_cache_bytes for prediction in predictions),
+            sum(prediction.kv_cache_bytes_unpruned for prediction in predictions),
+        ),
+        prefill_flops_counted=number,
+        prefill_flops_counted_sample=None if counted is None else counted.id,
+        prefill_flops_counted_to_formula=None
+        if counted is None or number is None
+        else ratio(number, counted.prefill_flops),
+        prefill_flops_formula=mean(prediction.prefill_flops for prediction in predictions),
+        prefill_flops_ratio=ratio(
+            flops, sum(prediction.prefill_flops_unpruned for prediction in predictions)
+        ),
+        **{name: quartiles(getattr(p, name) for p in predictions) for name in TIMES},
+        tokens_per_second=ratio(sum(p["generated_tokens"] for p in processes), generating),
+        samples_per_second=ratio(sum(p["samples"] for p in processes), slowest),
+        seconds_by_process=tuple(process["seconds"] for process in processes),
+        halved_batches=sum(process["halvings"] for process in processes),
+        peak_memory_bytes=max(
+            (process["peak_memory_bytes"] for process in processes), default=None
+        ),
+    )
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """Arithmetic mean; None for no values.
+
+    >>> mean([1, 2]), mean([])
+    (1.5, None)
+    """
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def ratio(part: float, total: float) -> float | None:
+    """`part / total`; None if the total is 0."""
+    return part / total if total else None
+
+
+def quartiles(values: Iterable[float | None]) -> Quartiles:
+    """Median and quartiles of the values that are not None.
+
+    >>> quartiles([1.0, None, 3.0])
+    Quartiles(median=2.0, q1=1.5, q3=2.5)
+    """
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return Quartiles()
+    low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75)).tolist()
+    return Quartiles(median=middle, q1=low, q3=high)

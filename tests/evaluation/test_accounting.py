@@ -1,0 +1,65 @@
+import pytest
+
+from ivcp.evaluation.accounting import efficiency_of, tokens_of
+from ivcp.results.prediction import Prediction
+from ivcp.results.schema import Quartiles, Tokens
+
+PREDICTIONS = [
+    Prediction(
+        index=0, id="a", score=0, prompt_tokens=110, visual_tokens=100, kept_tokens=50,
+        layer_tokens=(110, 60), generated_tokens=4, kv_cache_bytes=60, kv_cache_bytes_unpruned=110,
+        prefill_flops=10, prefill_flops_counted=11, prefill_flops_unpruned=20, vision_ms=1.0,
+    ),
+    Prediction(
+        index=1, id="b", score=0, prompt_tokens=320, visual_tokens=300, kept_tokens=30,
+        layer_tokens=(320, 50), generated_tokens=8, kv_cache_bytes=50, kv_cache_bytes_unpruned=330,
+        prefill_flops=30, prefill_flops_unpruned=60, vision_ms=3.0, decode_ms_per_token=5.0,
+    ),
+]  # fmt: skip
+PROCESSES = [
+    {
+        "seconds": 2.0, "generating_seconds": 1.0, "peak_memory_bytes": 7, "generated_tokens": 4,
+        "samples": 1, "halvings": 1,
+    },
+    {
+        "seconds": 4.0, "generating_seconds": 3.0, "peak_memory_bytes": 9, "generated_tokens": 8,
+        "samples": 1, "halvings": 2,
+    },
+]  # fmt: skip
+
+
+def test_tokens() -> None:
+    assert tokens_of(PREDICTIONS) == Tokens(
+        visual=200,
+        kept=40,
+        keep_ratio=80 / 400,
+        layer_average_ratio=(100 + 50 + 300 + 30) / 800,
+        prompt=215,
+    )
+
+
+def test_efficiency() -> None:
+    block = efficiency_of(PREDICTIONS, PROCESSES)
+    assert block.kv_cache_bytes == 55
+    assert block.kv_cache_ratio == pytest.approx(110 / 440)
+    assert block.prefill_flops_counted == 11
+    assert block.prefill_flops_counted_to_formula == pytest.approx(1.1)
+    assert block.prefill_flops_formula == 20
+    assert block.prefill_flops_ratio == 0.5
+    assert block.vision_ms == Quartiles(median=2.0, q1=1.5, q3=2.5)
+    assert block.decode_ms_per_token == Quartiles(median=5.0, q1=5.0, q3=5.0)
+    assert block.pruning_overhead_ms == Quartiles()
+    assert block.tokens_per_second == 12 / 3
+    assert block.samples_per_second == 2 / 4
+    assert block.peak_memory_bytes == 9
+    assert (block.halved_batches, block.seconds_by_process) == (3, (2.0, 4.0))
+
+
+def test_a_run_without_answers_has_no_numbers() -> None:
+    assert tokens_of([]) == Tokens()
+    assert efficiency_of([], PROCESSES).kv_cache_ratio is None
+
+
+def test_prompts_without_images_have_no_ratio() -> None:
+    text = Prediction(index=0, id="t", score=0, prompt_tokens=9, layer_tokens=(9, 9))
+    assert tokens_of([text]).keep_ratio is None
