@@ -38,68 +38,58 @@ METHOD = ALL | Where.GROUP
 """Where the columns appear that say which method a line is about."""
 
 
-def plain(value: Value) -> str:
+def plain(value: str | float) -> str:
     """A text or a number without a unit.
 
-    >>> plain(0.5), plain(200), plain("2+6"), plain("")
-    ('0.5', '200', '2+6', '-')
+    >>> plain(0.5), plain(200), plain("2+6")
+    ('0.5', '200', '2+6')
     """
-    if value is None or value == "":
-        return UNKNOWN
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def score(value: float | None, unit: Unit = "%") -> str:
+def score(value: float, unit: Unit = "%") -> str:
     """A fraction in percent, points as they are.
 
-    >>> score(0.841), score(1134.66, ""), score(None)
-    ('84.1', '1134.7', '-')
+    >>> score(0.841), score(1134.66, "")
+    ('84.1', '1134.7')
     """
-    return UNKNOWN if value is None else f"{_scaled(value, unit):.1f}"
+    return f"{100 * value if unit else value:.1f}"
 
 
-def change(value: float | None, unit: Unit = "%") -> str:
+def change(value: float, unit: Unit = "%") -> str:
     """A difference of two scores.
 
     >>> change(-0.015), change(-0.0001), change(12.0, "")
     ('-1.5', '+0.0', '+12.0')
     """
-    return UNKNOWN if value is None else f"{round(_scaled(value, unit), 1) + 0.0:+.1f}"
+    return f"{round(100 * value if unit else value, 1) + 0.0:+.1f}"
 
 
-def p_value(value: float | None) -> str:
+def p_value(value: float) -> str:
     """Two digits, or "<0.001".
 
     >>> p_value(0.0312), p_value(0.0002), p_value(1.0)
     ('0.031', '<0.001', '1')
     """
-    if value is None:
-        return UNKNOWN
     return f"<{SMALL_P}" if value < SMALL_P else f"{value:.2g}"
 
 
-def milliseconds(value: float | None) -> str:
+def milliseconds(value: float) -> str:
     """Three digits or more.
 
     >>> milliseconds(1.234), milliseconds(12.34), milliseconds(1234.5)
     ('1.23', '12.3', '1234')
     """
-    if value is None:
-        return UNKNOWN
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
 
-def megabytes(value: float | None) -> str:
+def megabytes(value: float) -> str:
     """Three digits.
 
     >>> megabytes(15_940_000)
     '15.9'
     """
-    return UNKNOWN if value is None else f"{value / 1e6:.3g}"
-
-
-def _scaled(value: float, unit: Unit) -> float:
-    return 100 * value if unit == "%" else value
+    return f"{value / 1e6:.3g}"
 
 
 @dataclass(frozen=True)
@@ -130,21 +120,21 @@ class Column:
 
     def cell(self, entry: Entry) -> str:
         """What readers see."""
-        return self.show(entry) if self.show else self.style(self.value(entry))
+        value = self.value(entry)
+        if value is None or value == "":
+            return UNKNOWN
+        return self.show(entry) if self.show else self.style(value)
 
     def of_task(self, task: str, name: str, heading: str = "") -> Column:
         """The column for one task of a group, in a table whose lines are runs of the group."""
 
-        def part(entry: Entry) -> Entry | None:
-            return next((part for part in entry.tasks if part.dataset == task), None)
+        def value(entry: Entry) -> Any:
+            return self.value(line) if (line := entry.task(task)) else None
 
-        return replace(
-            self,
-            name=name,
-            heading=heading,
-            value=lambda entry: self.value(own) if (own := part(entry)) else None,
-            show=lambda entry: self.cell(own) if (own := part(entry)) else UNKNOWN,
-        )
+        def show(entry: Entry) -> str:
+            return self.cell(line) if (line := entry.task(task)) else UNKNOWN
+
+        return replace(self, name=name, heading=heading, value=value, show=show)
 
 
 def metric_name(entry: Entry) -> str:
@@ -152,25 +142,20 @@ def metric_name(entry: Entry) -> str:
     return f"{entry.metric.name} ({entry.metric.unit or 'points'})"
 
 
-def difference(entry: Entry) -> str:
-    """The difference to the unpruned run with its interval."""
-    unit, interval = entry.metric.unit, entry.paired.difference
-    shown = change(entry.difference, unit)
-    if interval.low is None:
-        return shown
-    return f"{shown} [{change(interval.low, unit)}, {change(interval.high, unit)}]"
-
-
-def score_of_unpruned(entry: Entry) -> str:
-    """The score, the percentage of the unpruned score in parentheses, and the mark."""
-    shown = score(entry.metric.value, entry.metric.unit)
-    if entry.difference is not None:
-        shown += f" ({score(entry.relative)})"
-    return shown + MARK if entry.paired.significant else shown
+def _difference(entry: Entry) -> str:
+    unit, ends = entry.metric.unit, (entry.paired.difference.low, entry.paired.difference.high)
+    interval = ", ".join(change(end, unit) for end in ends if end is not None)
+    return change(entry.difference or 0.0, unit) + (f" [{interval}]" if interval else "")
 
 
 def _score(entry: Entry) -> str:
-    return score(entry.metric.value, entry.metric.unit)
+    return score(entry.metric.value or 0.0, entry.metric.unit)
+
+
+def _score_of_unpruned(entry: Entry) -> str:
+    """The score, the percentage of the unpruned score in parentheses, and the mark."""
+    relative = "" if entry.difference is None else f" ({RELATIVE.cell(entry)})"
+    return f"{_score(entry)}{relative}{MARK if entry.paired.significant else ''}"
 
 
 def _times(name: str, field: str, heading: str, where: Where) -> tuple[Column, ...]:
@@ -201,7 +186,7 @@ COLUMNS: tuple[Column, ...] = (
     RELATIVE,
     Column("relative_low", of("paired.relative.low")),
     Column("relative_high", of("paired.relative.high")),
-    Column("difference", of("difference"), "difference\n[95 %]", ALL, show=difference),
+    Column("difference", of("difference"), "difference\n[95 %]", ALL, show=_difference),
     Column("difference_low", of("paired.difference.low")),
     Column("difference_high", of("paired.difference.high")),
     Column("mcnemar_p", of("paired.p"), "p", WIDE, p_value),
@@ -223,6 +208,6 @@ COLUMNS: tuple[Column, ...] = (
 # fmt: on
 
 GROUP = Column("group", of("dataset"))
-SCORE = replace(VALUE, show=score_of_unpruned)
+SCORE = replace(VALUE, show=_score_of_unpruned)
 """The score in a table of a group."""
 SIGNIFICANT = Column("significant", of("paired.significant"))

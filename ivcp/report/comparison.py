@@ -136,6 +136,10 @@ class Entry:
             return None
         return self.metric.value - self.base.metric.value
 
+    def task(self, name: str) -> Entry | None:
+        """The entry of a task of the group."""
+        return next((task for task in self.tasks if task.dataset == name), None)
+
     def predictions(self) -> Iterator[Prediction]:
         """The run's predictions in the order of the file.
 
@@ -232,7 +236,6 @@ def _repeats(run: RunInfo, other: RunInfo) -> bool:
 
 def _entry(run: FinishedRun, variant: Variant, base: Entry | None) -> Entry:
     info, results = run.info, run.results
-    bases = {task.dataset: task for task in base.tasks} if base else {}
     tasks = [
         Entry(
             run=run,
@@ -241,7 +244,7 @@ def _entry(run: FinishedRun, variant: Variant, base: Entry | None) -> Entry:
             metric=PrimaryMetric(**dict(metric), value=results.metrics[f"{name}/{metric.name}"]),
             unparsed_rate=results.metrics.get(f"{name}/unparsed_rate"),
             variant=variant,
-            base=bases.get(name),
+            base=base and base.task(name),
         )
         for name, metric in info.tasks.items()
         if f"{name}/{metric.name}" in results.metrics

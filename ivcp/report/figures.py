@@ -239,18 +239,18 @@ def stack(images: Sequence[bytes]) -> tuple[bytes, int]:
     """PNG files below each other as one, and how many of them found no room."""
     if len(images) == 1:
         return images[0], 0
-    parts: list[Image.Image] = []
+    placed: list[Image.Image] = []
+    height = 0
     for data in images:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            if sum(part.height for part in parts) + image.height > TALLEST:
+            if height + image.height > TALLEST:
                 break
-            parts.append(image.convert("RGB"))
-    width, height = max(part.width for part in parts), sum(part.height for part in parts)
-    stacked = Image.new("RGB", (width, height), "white")
-    top = 0
-    for part in parts:
-        stacked.paste(part, (0, top))
-        top += part.height
+            placed.append(image.convert("RGB"))
+            height += image.height
+    stacked = Image.new("RGB", (max(image.width for image in placed), height), "white")
+    for image in reversed(placed):
+        height -= image.height
+        stacked.paste(image, (0, height))
     file = io.BytesIO()
     stacked.save(file, format="PNG", compress_level=COMPRESSION)
-    return file.getvalue(), len(images) - len(parts)
+    return file.getvalue(), len(images) - len(placed)

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from math import isfinite
+from operator import attrgetter
 from pathlib import Path
+from string import ascii_uppercase
 
 from PIL import Image
 
@@ -18,12 +20,12 @@ from ivcp.core.metric import RIGHT
 from ivcp.core.types import Answer, Box
 from ivcp.report.comparison import Entry
 from ivcp.report.kept_tokens import drawable_images, kept_reasons
-from ivcp.report.page import PageImage
+from ivcp.report.page import LONGEST, PageImage
 from ivcp.results.prediction import Prediction
 from ivcp.visualize.overlay import draw_overlay
 
-PAIRS, CASES = 6, 4
-"""Most pairs of runs of a report, and most samples of a pair regressed, and fixed."""
+PAIRS, CASES, IMAGES = 6, 4, 16
+"""Most pairs of runs of a report, samples of a pair regressed, and fixed, images of a sample."""
 WIDEST = 720  # pixels of an image on the page
 LARGEST = 50_000_000  # pixels of a saved overlay
 BLANK, TOKEN = (225, 225, 225), 24
@@ -107,15 +109,14 @@ def make_gallery(entry: Entry, base: Entry) -> Gallery:
     }
     counts = {False: 0, True: 0}  # by whether they are fixed
     changed: dict[bool, list[Prediction]] = {False: [], True: []}
-    both = 0
+    both, by_index = 0, attrgetter("index")
     for prediction in entry.predictions():
         if prediction.id in before:
             both += 1
             fixed = prediction.score >= RIGHT
             if fixed != before[prediction.id][0]:
                 counts[fixed] += 1
-                candidates = [*changed[fixed], prediction]
-                changed[fixed] = nsmallest(CASES, candidates, key=lambda one: one.index)
+                changed[fixed] = nsmallest(CASES, [*changed[fixed], prediction], by_index)
     cases = tuple(
         _case(prediction, before[prediction.id][1], fixed, entry, base)
         for fixed, predictions in changed.items()
@@ -125,7 +126,8 @@ def make_gallery(entry: Entry, base: Entry) -> Gallery:
 
 
 def _case(prediction: Prediction, unpruned: str, fixed: bool, entry: Entry, base: Entry) -> Case:
-    options = " ".join(f"{chr(65 + n)}. {text}" for n, text in enumerate(prediction.options))
+    letters = zip(ascii_uppercase, prediction.options, strict=False)
+    options = " ".join(f"{letter}. {text}" for letter, text in letters)
     try:
         images, problem = tuple(_images(prediction, entry, base)), ""
     except (UserError, ValueError, ArithmeticError) as error:
@@ -144,7 +146,7 @@ def _case(prediction: Prediction, unpruned: str, fixed: bool, entry: Entry, base
 
 def _answered(prediction: Prediction) -> str:
     failed = prediction.failed
-    return prediction.prediction if failed is None else f"failed: {failed}"
+    return (prediction.prediction if failed is None else f"failed: {failed}")[:LONGEST]
 
 
 def _answer_text(answer: Answer | None) -> str:
@@ -169,7 +171,7 @@ def _images(prediction: Prediction, entry: Entry, base: Entry) -> Iterator[PageI
 
 def _saved(entry: Entry, index: int) -> list[Path]:
     paths = (entry.run.folder / "pictures").glob(f"{index:03d}_*.png")
-    return sorted(paths, key=lambda path: (len(path.name), path.name))
+    return sorted(paths, key=lambda path: (len(path.name), path.name))[:IMAGES]
 
 
 def _overlay(path: Path, caption: str) -> PageImage:
@@ -210,7 +212,7 @@ def _token_map(
     if min(size) < 1:
         raise UserError(f"an image cannot be of {size[0]} x {size[1]} pixels")
     factor = min(1.0, 2 * WIDEST / max(size))
-    own = {token: reasons[token] for token in layout.tokens.tolist() if token in reasons}
+    kept = {token: reasons[token] for token in layout.tokens.tolist() if token in reasons}
     boxes = (
         (prediction.parsed, prediction.answer)
         if prediction and prediction.task == "grounding"
@@ -220,8 +222,8 @@ def _token_map(
     drawn = draw_overlay(
         Image.new("RGB", (max(1, round(size[0] * factor)), max(1, round(size[1] * factor))), BLANK),
         layout=layout,
-        kept=list(own),
-        reasons=list(own.values()),
+        kept=list(kept),
+        reasons=list(kept.values()),
         predicted=parsed,
         truth=truth,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ivcp.report.columns import Where, plain
+from ivcp.report.columns import Where
 from ivcp.report.comparison import Entry
 from ivcp.report.escapes import printable
 from ivcp.report.tables import (
@@ -122,6 +122,6 @@ def _settings(entries: Sequence[Entry]) -> list[tuple[str, Values, list[tuple[st
 def run_name(entry: Entry) -> str:
     """A run in a few words."""
     layer = f", layer {entry.layers}" if entry.layers else ""
-    ratio = "" if entry.info.unpruned else f" at {plain(entry.ratio)}"
+    ratio = "" if entry.info.unpruned or entry.ratio is None else f" at {entry.ratio:g}"
     method = f"{entry.info.pruner} {entry.variant.text}".strip()
     return f"{entry.dataset} · {entry.info.model} · {method}{ratio}{layer}"

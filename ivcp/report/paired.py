@@ -99,7 +99,7 @@ def pair_entries(
             continue
         for entry in others:
             draws, missing = _draw_all(entry, base_answers, resamples)
-            paired |= {part: one.summary() for part, one in draws.items()}
+            paired |= {task: draw.summary() for task, draw in draws.items()}
             unpaired += missing
     return paired, unpaired
 
@@ -158,12 +158,12 @@ def _draw_all(
     rng = np.random.default_rng(SEED)  # one for all tasks, since their draws are independent
     draws: dict[Entry, Draws] = {}
     unpaired: list[Unpaired] = []
-    for part in entry.tasks or (entry,):
-        run, base = answers.get(part.dataset, {}), base_answers.get(part.dataset, {})
+    for task in entry.tasks or (entry,):
+        run, base = answers.get(task.dataset, {}), base_answers.get(task.dataset, {})
         try:
-            draws[part] = _draw(part, run, base, rng, resamples)
+            draws[task] = _draw(task, run, base, rng, resamples)
         except UserError as error:
-            unpaired.append((part, str(error)))
+            unpaired.append((task, str(error)))
     if entry.tasks:
         try:
             draws[entry] = _average(entry, draws)
@@ -173,22 +173,22 @@ def _draw_all(
 
 
 def _draw(
-    part: Entry, answers: Answers, base_answers: Answers, rng: np.random.Generator, resamples: int
+    task: Entry, answers: Answers, base_answers: Answers, rng: np.random.Generator, resamples: int
 ) -> Draws:
     """One dataset under both methods.
 
     Raises:
         UserError: They cannot be compared.
     """
-    if part.base is None:
+    if task.base is None:
         raise UserError("the unpruned run has no such task")
     try:
-        base = count_answers(part.base, base_answers)
+        base = count_answers(task.base, base_answers)
     except UserError as error:
         raise UserError(f"{UNPRUNED_RUN}: {error}") from error
     if answers.keys() != base_answers.keys():
         raise UserError("it holds other samples than the unpruned run")
-    run = count_answers(part, {sample: answers[sample] for sample in base_answers})
+    run = count_answers(task, {sample: answers[sample] for sample in base_answers})
     if (
         type(run.metric) is not type(base.metric)
         or run.statistics.shape != base.statistics.shape
@@ -209,25 +209,24 @@ def _average(group: Entry, draws: Mapping[Entry, Draws]) -> Draws:
     Raises:
         UserError: That mean is not what the group reports, or a task is missing.
     """
-    base = group.base
-    if base is None or [task.dataset for task in base.tasks] != [
-        task.dataset for task in group.tasks
-    ]:
+    tasks, base = group.tasks, group.base
+    if base is None or [task.dataset for task in base.tasks] != [task.dataset for task in tasks]:
         raise UserError("the unpruned run has other tasks")
-    if any(task not in draws for task in group.tasks):
+    if any(task not in draws for task in tasks):
         raise UserError("not all of its tasks have them")
-    parts = [draws[task] for task in group.tasks]
-    alike = len({task.metric.metric for task in group.tasks}) == 1
-    scales = [1.0 if alike else part.highest for part in parts]
+    alike = len({task.metric.metric for task in tasks}) == 1
+    scales = [1.0 if alike else draws[task].highest for task in tasks]
     for side in (group, base):
         values = [task.metric.value or 0.0 for task in side.tasks]
         if not _same(float(np.mean(np.divide(values, scales))), side.metric.value):
             raise UserError(f"its {side.metric.name} is not the mean of its tasks")
-    fractions = [part.primary_values / scale for part, scale in zip(parts, scales, strict=True)]
+    fractions = [
+        draws[task].primary_values / scale for task, scale in zip(tasks, scales, strict=True)
+    ]
     return Draws(
         np.mean(fractions, axis=0),
-        fixed=sum(part.fixed for part in parts),
-        regressed=sum(part.regressed for part in parts),
+        fixed=sum(draws[task].fixed for task in tasks),
+        regressed=sum(draws[task].regressed for task in tasks),
     )
 
 

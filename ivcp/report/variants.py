@@ -112,7 +112,7 @@ def _variant(values: Values) -> Variant:
 def _pruner_settings(run: RunInfo) -> Values:
     """Settings of the pruner; a pruner in it goes by the name of its module."""
     settings = {}
-    for name, value in flatten(run.config.get("pruner")).items():
+    for name, value in flatten(run.config.get("pruner") or {}).items():
         parent, _, last = name.rpartition(".")
         if last == "_target_" and parent:
             settings[parent] = str(value).split(".")[-2:][0]

@@ -88,15 +88,13 @@ def to_screen(tables: Sequence[Table], width: int) -> Group:
         tables: The tables.
         width: Characters of a line.
     """
-    return Group(*(part for table in tables for part in _screen_parts(table, width)))
-
-
-def _screen_parts(table: Table, width: int) -> list[ScreenTable]:
-    """The columns that say what a line is stand in every part."""
-    method = sum(Where.GROUP in column.where for column in table.columns)
-    widths = [GAP + _least_width(table, number) for number in range(len(table.columns))]
-    parts = fitting(widths, method, width)
-    return [_screen_table(table, part) for part in parts]
+    screens = []
+    for table in tables:
+        method = sum(Where.GROUP in column.where for column in table.columns)
+        widths = [GAP + _least_width(table, number) for number in range(len(table.columns))]
+        for columns in fitting(widths, method, width):  # those of the method stand in each
+            screens.append(_screen_table(table, columns))
+    return Group(*screens)
 
 
 def fitting(widths: Sequence[int], repeated: int, width: int) -> list[list[int]]:
@@ -129,7 +127,7 @@ def _least_width(table: Table, index: int) -> int:
     return max(cell_len(line) for text in lines for line in text)
 
 
-def _screen_table(table: Table, part: Sequence[int]) -> ScreenTable:
+def _screen_table(table: Table, columns: Sequence[int]) -> ScreenTable:
     screen = ScreenTable(
         title=Text(printable(table.title)),
         title_justify="left",
@@ -137,7 +135,7 @@ def _screen_table(table: Table, part: Sequence[int]) -> ScreenTable:
         pad_edge=False,
         collapse_padding=True,
     )
-    for index in part:
+    for index in columns:
         column = table.columns[index]
         screen.add_column(
             Text(column.heading),
@@ -148,6 +146,6 @@ def _screen_table(table: Table, part: Sequence[int]) -> ScreenTable:
     for line in table.lines:
         if line.ruled:
             screen.add_section()
-        cells = [Text(printable(line.cells[index])) for index in part]
+        cells = [Text(printable(line.cells[index])) for index in columns]
         screen.add_row(*cells, style="bold" if line.unpruned else None)
     return screen

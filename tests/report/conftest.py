@@ -96,11 +96,11 @@ def make_scored(make_run: Callable[..., Path]) -> Callable[..., Path]:
             },
             tasks={
                 task: {
-                    "name": one.primary_metric,
-                    "unit": one.unit(one.primary_metric),
-                    "metric": class_path(one),
+                    "name": task_metric.primary_metric,
+                    "unit": task_metric.unit(task_metric.primary_metric),
+                    "metric": class_path(task_metric),
                 }
-                for task, one in tasks.items()
+                for task, task_metric in tasks.items()
             },
             samples=len(answers),
             **options,
@@ -111,12 +111,12 @@ def make_scored(make_run: Callable[..., Path]) -> Callable[..., Path]:
                 Prediction(
                     index=index,
                     id=f"sample-{index}",
-                    labels=dict(one.labels),
-                    parsed=one.parsed,
-                    answer=one.answer,
-                    score=one.score,
+                    labels=dict(answer.labels),
+                    parsed=answer.parsed,
+                    answer=answer.answer,
+                    score=answer.score,
                 )
-                for index, one in enumerate(answers)
+                for index, answer in enumerate(answers)
             ],
         )
         return folder

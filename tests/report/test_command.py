@@ -45,7 +45,7 @@ def make_pair(make_scored: Any) -> None:
         make_scored(f"runs/{pruner}", group, answers, pruner=pruner, dataset="both", notes=notes)
 
 
-def test_a_group_has_a_table_of_its_own(
+def test_a_group_has_its_table(
     make_scored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_pair(make_scored)
@@ -90,7 +90,7 @@ def test_no_run_at_all_is_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_place_that_cannot_be_written_is_exit_code_2(
+def test_a_folder_that_cannot_be_written_is_exit_code_2(
     make_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_run("a", pruner="none", value=0.9)

@@ -62,7 +62,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT"
 
 
-def test_only_what_changed_is_shown_the_first_ones_first(make_pair: Any) -> None:
+def test_only_what_changed_is_shown_in_their_order(make_pair: Any) -> None:
     scores = [(1.0, 0.4), (0.2, 0.5), (1.0, 1.0), (0.0, 0.4), *[(0.5, 0.0)] * 6]
     base = [line(index, before) for index, (before, _) in enumerate(scores)]
     pruned = [line(index, after) for index, (_, after) in enumerate(scores)]
@@ -77,7 +77,7 @@ def test_only_what_changed_is_shown_the_first_ones_first(make_pair: Any) -> None
     assert (fixed.question, fixed.answer) == ("the <blue> square", "10, 10, 90, 30")
 
 
-def test_options_and_failures_are_told(make_pair: Any) -> None:
+def test_options_and_failures_are_reported(make_pair: Any) -> None:
     changes = {
         "task": "multiple_choice", "options": ["cat", "dog"], "answer": "B", "parsed": None,
     }  # fmt: skip
@@ -131,7 +131,7 @@ def test_overlays_of_both_runs_stand_side_by_side(make_pair: Any, tmp_path: Path
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_overlays_that_are_none_are_told(
+def test_overlays_that_are_none_are_reported(
     make_pair: Any, tmp_path: Path, data: bytes | None, reason: str
 ) -> None:
     make_pair([], [])

@@ -141,7 +141,7 @@ def test_text_is_escaped(page: Reader) -> None:
     assert any(f"· {NASTY}0" in words for words in page.words)
 
 
-def test_samples_settings_and_notes_are_told(page: Reader) -> None:
+def test_samples_settings_and_notes_are_reported(page: Reader) -> None:
     words = page.words
     assert (
         "shapes · tiny · ivcp at 0.5, layer 4: 1 regressed, 1 fixed of 3 samples (2 shown)" in words

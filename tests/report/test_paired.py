@@ -65,8 +65,8 @@ def compare(read_entries: Any) -> Callable[[], tuple[dict[str, Paired], list[Unp
     """Gives the statistics of the only pruned run by dataset."""
 
     def pair() -> tuple[dict[str, Paired], list[Unpaired]]:
-        known, unknown = pair_entries(read_entries())
-        return {entry.dataset: one for entry, one in known.items()}, unknown
+        statistics, missing = pair_entries(read_entries())
+        return {entry.dataset: one for entry, one in statistics.items()}, missing
 
     return pair
 
@@ -81,15 +81,15 @@ def pair(make_scored: Any) -> tuple[Path, Path]:
 
 @pytest.mark.usefixtures("pair")
 def test_a_pair_by_hand(compare: Any) -> None:
-    known, unknown = compare()
-    one = known["shapes"]
+    statistics, missing = compare()
+    one = statistics["shapes"]
     assert (one.fixed, one.regressed) == (1, 6)
     assert one.p == pytest.approx(2 * (1 + 7) / 2**7)
     low, high = ends(one.difference)
     assert low < -5 / 12 < high < 0
     assert not one.significant  # p is 0.125
     assert ends(one.relative)[0] < 3 / 8 < ends(one.relative)[1]
-    assert unknown == []
+    assert missing == []
     assert compare() == compare()
 
 
@@ -132,7 +132,7 @@ def other(lines: list[dict[str, Any]]) -> str:
         (lambda lines: torn(lines) + "\ud800", "predictions.jsonl is damaged at line 12"),
     ],
 )
-def test_broken_predictions_are_told(
+def test_broken_predictions_are_reported(
     pair: tuple[Path, Path],
     compare: Any,
     side: int,
@@ -144,15 +144,15 @@ def test_broken_predictions_are_told(
     file.unlink()
     if text is not None:
         file.write_text(text, errors="surrogatepass")
-    known, ((entry, why),) = compare()
-    assert known == {}
+    statistics, ((entry, why),) = compare()
+    assert statistics == {}
     assert entry.info.pruner == "ivcp"
     assert reason in why
     about = "unpruned run: " if side == 0 and "other samples" not in reason else ""
     assert why.startswith(about)
 
 
-def test_a_sample_less_is_told(pair: tuple[Path, Path], compare: Any) -> None:
+def test_a_sample_less_is_reported(pair: tuple[Path, Path], compare: Any) -> None:
     lines = lines_of(pair[1])
     rewrite(pair[1], lines[1:])
     assert compare()[1][0][1] == "it holds other samples than the unpruned run"
@@ -164,12 +164,12 @@ def test_a_sample_less_is_told(pair: tuple[Path, Path], compare: Any) -> None:
 def test_a_metric_sees_samples_in_dataset_order(make_scored: Any, compare: Any) -> None:
     """Of three questions about an image MME pairs the first two."""
     for pruner, rights in (("none", "110"), ("ivcp", "100")):
-        told = letters(rights, category="OCR", image_path="a")
-        folder = make_scored(pruner, MmeMetrics(), told, pruner=pruner)
+        answers = letters(rights, category="OCR", image_path="a")
+        folder = make_scored(pruner, MmeMetrics(), answers, pruner=pruner)
         rewrite(folder, lines_of(folder)[::-1])
-    known, unknown = compare()
-    assert unknown == []
-    assert ends(known["shapes"].difference) == pytest.approx((-400 / 3, -400 / 3))
+    statistics, missing = compare()
+    assert missing == []
+    assert ends(statistics["shapes"].difference) == pytest.approx((-400 / 3, -400 / 3))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_metric_sees_samples_in_dataset_order(make_scored: Any, compare: Any) 
         ("ivcp.metrics.yes_no.YesNoMetrics", "gives another accuracy than metrics.json holds"),
     ],
 )
-def test_a_foreign_metric_is_told(
+def test_a_foreign_metric_is_reported(
     pair: tuple[Path, Path],
     compare: Any,
     metric: str,
@@ -195,8 +195,8 @@ def test_a_foreign_metric_is_told(
     content = json.loads(file.read_text())
     content["run"]["primary_metric"]["metric"] = metric
     file.write_text(json.dumps(content))
-    known, ((_, why),) = compare()
-    assert known == {}
+    statistics, ((_, why),) = compare()
+    assert statistics == {}
     assert reason in why
 
 
@@ -209,8 +209,8 @@ def test_units_must_be_the_same(make_scored: Any, compare: Any) -> None:
 
     make_scored("a", CircularMetrics(), rotations(1), pruner="none")
     make_scored("b", CircularMetrics(), rotations(0), pruner="ivcp")
-    known, ((_, why),) = compare()
-    assert known == {}
+    statistics, ((_, why),) = compare()
+    assert statistics == {}
     assert "counted in another way" in why
 
 
@@ -242,12 +242,12 @@ def test_a_baseline_is_read_once(
         return read_answers(entry)
 
     monkeypatch.setattr(paired, "read_answers", counted)
-    known, _ = pair_entries(read_entries())
-    assert len(known) == 3
+    statistics, _ = pair_entries(read_entries())
+    assert len(statistics) == 3
     assert sorted(read) == ["a", "b", "c", "d"]
 
 
-def test_no_baseline_is_nothing_to_tell(make_scored: Any, compare: Any) -> None:
+def test_no_baseline_is_nothing_to_report(make_scored: Any, compare: Any) -> None:
     make_scored("b", MultipleChoiceMetrics(), letters("1001"), pruner="ivcp")
     make_scored("a", MultipleChoiceMetrics(), letters("1001"), pruner="none", dataset="pope")
     assert compare() == ({}, [])
@@ -261,20 +261,20 @@ def make_group(make_scored: Any, tasks: dict[str, Any]) -> None:
         make_scored(pruner, group, answers, pruner=pruner, dataset="group")
 
 
-def test_tasks_have_statistics_of_their_own(make_scored: Any, compare: Any) -> None:
+def test_tasks_have_statistics_too(make_scored: Any, compare: Any) -> None:
     one = letters("11111111", task="a"), letters("00000011", task="a")
     two = letters("0000", task="b"), letters("0100", task="b")
     metric = MultipleChoiceMetrics()
     make_group(make_scored, {"a": (metric, *one), "b": (metric, *two)})
-    known, unknown = compare()
-    assert unknown == []
-    assert (known["a"].fixed, known["a"].regressed) == (0, 6)
-    assert (known["b"].fixed, known["b"].regressed) == (1, 0)
-    assert (known["group"].fixed, known["group"].regressed) == (1, 6)
-    assert known["group"].p == pytest.approx(16 / 128)
-    assert known["a"].significant
-    assert known["b"].relative.low is None
-    assert not known["b"].significant
+    statistics, missing = compare()
+    assert missing == []
+    assert (statistics["a"].fixed, statistics["a"].regressed) == (0, 6)
+    assert (statistics["b"].fixed, statistics["b"].regressed) == (1, 0)
+    assert (statistics["group"].fixed, statistics["group"].regressed) == (1, 6)
+    assert statistics["group"].p == pytest.approx(16 / 128)
+    assert statistics["a"].significant
+    assert statistics["b"].relative.low is None
+    assert not statistics["b"].significant
 
 
 def test_the_draws_of_tasks_are_independent(make_scored: Any, compare: Any) -> None:
@@ -284,8 +284,8 @@ def test_the_draws_of_tasks_are_independent(make_scored: Any, compare: Any) -> N
     metric = MultipleChoiceMetrics()
     sides = {name: [letters(text, task=name) for text in texts] for name in "ab"}
     make_group(make_scored, {name: (metric, *both) for name, both in sides.items()})
-    known, _ = compare()
-    a, b, together = (np.ptp(ends(known[name].difference)) for name in ("a", "b", "group"))
+    statistics, _ = compare()
+    a, b, together = (np.ptp(ends(statistics[name].difference)) for name in ("a", "b", "group"))
     assert together == pytest.approx((a + b) / 2 / 2**0.5, rel=0.1)
 
 
@@ -293,11 +293,11 @@ def test_points_count_as_fractions_in_an_average(make_scored: Any, compare: Any)
     mme = words(100, 0.9, 1, task="mme"), words(100, 0.7, 2, task="mme")
     flat = letters("1" * 50, task="flat"), letters("1" * 50, task="flat")
     make_group(make_scored, {"mme": (MmeMetrics(), *mme), "flat": (MultipleChoiceMetrics(), *flat)})
-    known, unknown = compare()
-    assert unknown == []
-    mme_ends = np.array(ends(known["mme"].difference))
-    assert ends(known["group"].difference) == pytest.approx(mme_ends / 2800 / 2)
-    assert ends(known["flat"].difference) == (0, 0)
+    statistics, missing = compare()
+    assert missing == []
+    mme_ends = np.array(ends(statistics["mme"].difference))
+    assert ends(statistics["group"].difference) == pytest.approx(mme_ends / 2800 / 2)
+    assert ends(statistics["flat"].difference) == (0, 0)
 
 
 def test_a_task_that_fails_leaves_the_others(
@@ -308,23 +308,23 @@ def test_a_task_that_fails_leaves_the_others(
     make_group(make_scored, {name: (metric, *both) for name, both in sides.items()})
     lines = lines_of(tmp_path / "ivcp")
     rewrite(tmp_path / "ivcp", [{**lines[0], "id": "x"}, *lines[1:]])
-    known, unknown = compare()
-    assert set(known) == {"b"}
-    assert [(entry.dataset, why) for entry, why in unknown] == [
+    statistics, missing = compare()
+    assert set(statistics) == {"b"}
+    assert [(entry.dataset, why) for entry, why in missing] == [
         ("a", "it holds other samples than the unpruned run"),
         ("group", "not all of its tasks have them"),
     ]
 
 
-def test_a_group_without_its_baseline_is_told_once(
+def test_a_group_without_its_baseline_is_reported_once(
     make_scored: Any, compare: Any, tmp_path: Path
 ) -> None:
     metric = MultipleChoiceMetrics()
     sides = {name: [letters(text, task=name) for text in ("11", "10")] for name in "ab"}
     make_group(make_scored, {name: (metric, *both) for name, both in sides.items()})
     (tmp_path / "none/predictions.jsonl").unlink()
-    known, ((entry, why),) = compare()
-    assert known == {}
+    statistics, ((entry, why),) = compare()
+    assert statistics == {}
     assert entry.dataset == "group"
     assert why == "unpruned run: predictions.jsonl is missing"
 
@@ -337,6 +337,6 @@ def test_a_group_must_be_the_mean_of_its_tasks(
     make_group(make_scored, {name: (metric, *both) for name, both in sides.items()})
     file = tmp_path / "none/metrics.json"
     file.write_text(file.read_text().replace('"value": 1.0', '"value": 0.9'))
-    known, unknown = compare()
-    assert set(known) == {"a", "b"}
-    assert [why for _, why in unknown] == ["its accuracy is not the mean of its tasks"]
+    statistics, missing = compare()
+    assert set(statistics) == {"a", "b"}
+    assert [why for _, why in missing] == ["its accuracy is not the mean of its tasks"]

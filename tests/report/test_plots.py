@@ -74,9 +74,9 @@ def test_plots_follow_what_runs_differ_in(make_run: Any, read_entries: Any) -> N
     assert problems[:1] == [
         "shapes: runs that prune at several layers (2+6) are in no curve over layers."
     ]
-    first, second = (size_of(plot.data) for plot in plots[:2])
+    upper, lower = (size_of(plot.data) for plot in plots[:2])
     width, height = size_of(files["pareto.png"])
-    assert (width, height) == (max(first[0], second[0]), first[1] + second[1])
+    assert (width, height) == (max(upper[0], lower[0]), upper[1] + lower[1])
     assert width >= 1200
 
 
@@ -228,7 +228,7 @@ def several_layers(make_run: Any, read_entries: Any) -> list[Entry]:
 
 def test_layers_are_separate_lines_in_one_colour(several_layers: list[Entry]) -> None:
     series = make_series(several_layers)
-    assert [one.label for one in series.values()] == [
+    assert [line.label for line in series.values()] == [
         "fastv @ layer 2",
         "fastv @ layer 4",
         "random @ layer 4",
@@ -240,7 +240,7 @@ def test_layers_are_separate_lines_in_one_colour(several_layers: list[Entry]) ->
 
 
 def test_ratios_are_lines_of_a_curve_over_layers(several_layers: list[Entry]) -> None:
-    labels = [one.label for one in make_series(several_layers, by_ratio).values()]
+    labels = [line.label for line in make_series(several_layers, by_ratio).values()]
     assert labels == ["fastv at 0.1", "fastv at 0.5", "random at 0.1", "random at 0.5"]
 
 
@@ -255,8 +255,8 @@ def test_variants_look_different_and_a_control_with_some_is_not_grey(
         for number, entry in enumerate(read_entries())
     ]
     series = make_series(entries).values()
-    assert len({(one.color, one.marker) for one in series}) == len(series) == 40
-    assert {one.line for one in series} == {"-"}
+    assert len({(line.color, line.marker) for line in series}) == len(series) == 40
+    assert {line.line for line in series} == {"-"}
 
 
 def test_runs_with_other_settings_are_other_lines(make_run: Any, read_entries: Any) -> None:
@@ -265,23 +265,23 @@ def test_runs_with_other_settings_are_other_lines(make_run: Any, read_entries: A
             config = {"pruner": {"keep_ratio": keep_ratio, "prune_earlier_kv": prune}}
             name = f"{prune}{keep_ratio}"
             make_run(name, pruner="ivcp", value=0.5, ratio=keep_ratio, config=config)
-    labels = [one.label for one in make_series(read_entries()).values()]
+    labels = [line.label for line in make_series(read_entries()).values()]
     assert labels == ["ivcp prune_earlier_kv=false", "ivcp prune_earlier_kv=true"]
 
 
 def test_one_layer_needs_no_mention_and_two_models_do(make_run: Any, read_entries: Any) -> None:
     make_run("a", pruner="fastv", value=0.5, layers=[4])
     make_run("b", pruner="ivcp", value=0.5, layers=[4])
-    assert [one.label for one in make_series(read_entries()).values()] == ["fastv", "ivcp"]
+    assert [line.label for line in make_series(read_entries()).values()] == ["fastv", "ivcp"]
     make_run("c", pruner="ivcp", value=0.5, layers=[4], model="big")
-    labels = [one.label for one in make_series(read_entries()).values()]
+    labels = [line.label for line in make_series(read_entries()).values()]
     assert labels == ["fastv (tiny)", "ivcp (big)", "ivcp (tiny)"]
 
 
 def test_many_pruners_look_different(make_run: Any, read_entries: Any) -> None:
     for number in range(12):
         make_run(f"{number}", pruner=f"p{number:02}", value=0.5)
-    looks = {(one.color, one.marker) for one in make_series(read_entries()).values()}
+    looks = {(line.color, line.marker) for line in make_series(read_entries()).values()}
     assert len(looks) == 12
 
 

@@ -33,7 +33,7 @@ def test_many_notes_are_counted(make_run: Any, read_entries: Any) -> None:
     assert last == "3 more notes are in the runs' metrics.json."
 
 
-def test_missing_statistics_are_told_by_reason(
+def test_missing_statistics_are_grouped_by_reason(
     make_run: Any, read_entries: Any, tmp_path: Path
 ) -> None:
     for name in "abc":

@@ -60,7 +60,7 @@ def entries(make_run: Any, read_entries: Any) -> list[Entry]:
     return read_entries()
 
 
-def test_columns_have_names_of_their_own() -> None:
+def test_columns_have_different_names() -> None:
     names = [column.name for column in COLUMNS]
     assert len(set(names)) == len(names)
     assert all(bool(column.heading) == bool(column.where) for column in COLUMNS)

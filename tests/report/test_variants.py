@@ -17,8 +17,8 @@ def variants(tmp_path) -> Any:
 
     def find() -> dict[str, Variant]:
         runs = find_runs([tmp_path])[0]
-        found = find_variants([run.info for run in runs])
-        return {run.folder.name: variant for run, variant in zip(runs, found, strict=True)}
+        variants = find_variants([run.info for run in runs])
+        return {run.folder.name: variant for run, variant in zip(runs, variants, strict=True)}
 
     return find
 
@@ -27,7 +27,7 @@ def pruner(**settings: Any) -> dict[str, Any]:
     return {"pruner": {"_target_": "ivcp.pruners.any.Any", "keep_ratio": 0.5, **settings}}
 
 
-def test_settings_that_differ_are_told(make_run, variants) -> None:
+def test_settings_that_differ_are_reported(make_run, variants) -> None:
     for number, (renumber, share) in enumerate([(False, 0.2), (True, 0.2), (False, None)]):
         config = pruner(layer=4, prune_earlier_kv=True, renumber=renumber, share=share)
         make_run(str(number), pruner="ivcp", value=0.5, config=config)
@@ -50,7 +50,7 @@ def test_what_a_column_shows_is_no_variant_and_a_seed_repeats(make_run, variants
 def test_a_setting_that_only_some_runs_have_sets_them_apart(make_run, variants) -> None:
     make_run("old", pruner="ivcp", value=0.5, config=pruner(layer=4))
     make_run("new", pruner="ivcp", value=0.1, config=pruner(layer=4, renumber=True))
-    assert {name: one.text for name, one in variants().items()} == {
+    assert {name: variant.text for name, variant in variants().items()} == {
         "old": "", "new": "renumber=true",
     }  # fmt: skip
 
@@ -61,18 +61,18 @@ def test_other_settings_set_all_runs_of_a_dataset_apart(make_run, variants) -> N
         config = pruner() | {"dataset": {"size": size, "root": f"/{size}"}, "workers": size}
         make_run(f"{name}{size}", pruner=name, value=0.5, config=config)
     make_run("other", pruner="ivcp", value=0.5, dataset="pope", config=pruner(), dtype="float64")
-    assert {name: one.text for name, one in variants().items()} == {
+    assert {name: variant.text for name, variant in variants().items()} == {
         **dict.fromkeys(("none20", "ivcp20"), "dataset.size=20"),
         **dict.fromkeys(("none40", "ivcp40"), "dataset.size=40"),
         "other": "",
     }
 
 
-def test_a_condition_is_told_once(make_run, variants) -> None:
+def test_a_condition_is_reported_once(make_run, variants) -> None:
     for dtype in ("float16", "float32"):
         config = pruner() | {"model": {"dtype": dtype}}
         make_run(dtype, pruner="ivcp", value=0.5, config=config, dtype=dtype, device=dtype[-2:])
-    assert [one.text for one in variants().values()] == [
+    assert [variant.text for variant in variants().values()] == [
         "model.dtype=float16 device=16",
         "model.dtype=float32 device=32",
     ]
@@ -84,7 +84,7 @@ def test_a_method_in_a_method_goes_by_its_name(make_run, variants) -> None:
         extra = {"seed_ratio": 0.1} if name == "fastv" else {}
         config = pruner(base=base | extra, layers=[2, 4])
         make_run(name, pruner="plus_ivc", value=0.5, config=config)
-    assert [one.text for one in variants().values()] == ["base=fastv", "base=random"]
+    assert [variant.text for variant in variants().values()] == ["base=fastv", "base=random"]
 
 
 def test_tables_and_page_have_a_column_only_where_runs_differ(make_run, tmp_path, capsys) -> None:
