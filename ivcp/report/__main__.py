@@ -90,9 +90,10 @@ def _compare(entries: list[Entry], paired: bool) -> tuple[list[Entry], list[str]
 
 
 def _tables(entries: Sequence[Entry], lines: Sequence[str]) -> dict[str, bytes]:
+    notes = [markdown(line, LONGEST) for line in lines]
     texts = {
         "table.csv": to_csv(all_numbers(entries)),
-        "table.md": to_markdown(all_lines(entries)) + "".join(f"\n{markdown(x)}\n" for x in lines),
+        "table.md": "\n".join([to_markdown(all_lines(entries)), *(f"{line}\n" for line in notes)]),
         "table.tex": to_latex(run_tables(entries, Where.PAPER)),
     }
     if groups := group_tables(entries):

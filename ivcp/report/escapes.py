@@ -67,14 +67,14 @@ def csv_text(text: str) -> str:
     return printable(guarded, len(guarded))
 
 
-def markdown(text: str) -> str:
+def markdown(text: str, longest: int = LONGEST) -> str:
     r"""A text in GitHub's Markdown.
 
     >>> print(markdown("a|b <b>"))
     a\|b &lt;b>
     """
     entities = {"<": "&lt;", "&": "&amp;"}
-    return MARKDOWN.sub(lambda m: entities.get(m[0], f"\\{m[0]}"), printable(text))
+    return MARKDOWN.sub(lambda m: entities.get(m[0], f"\\{m[0]}"), printable(text, longest))
 
 
 def latex(text: str) -> str:

@@ -21,6 +21,7 @@ from ivcp.report.columns import (
     metric_name,
 )
 from ivcp.report.comparison import Entry, with_tasks
+from ivcp.report.escapes import printable
 
 AVERAGE = "average"
 MARKED = (
@@ -162,4 +163,5 @@ def _tasks(runs: Sequence[Entry]) -> dict[str, Entry]:
 
 
 def _heading(name: str, entry: Entry) -> str:
-    return f"{name}\n{entry.metric.name}{'' if entry.metric.unit else ' (points)'}"
+    unit = "" if entry.metric.unit else " (points)"
+    return f"{printable(name)}\n{printable(entry.metric.name)}{unit}"

@@ -94,6 +94,8 @@ def test_a_hostile_report_is_text(
             device=text,
             notes=[text],
             config={"pruner": {text: text}, "model": {"path": text}},
+            tasks={text: {"name": text}} if number % 2 else {},
+            values={f"{text}/{text}": 0.5},
         )
     (tmp_path / "runs/\x1b[31m<b>").mkdir()
     (tmp_path / "runs/\x1b[31m<b>/metrics.json").write_text("{")
@@ -103,11 +105,14 @@ def test_a_hostile_report_is_text(
     assert not CONTROL.findall(printed)
     for shown in ("[red]x[/red]", "[/]", ":smile:", "<script>alert(1)</script>", "{{ 7 * 7 }}"):
         assert shown in printed
-    cells = [cell for line in csv.reader((out / "table.csv").open()) for cell in line]
+    files = [(out / name).open(newline="") for name in ("table.csv", "groups.csv")]
+    cells = [cell for file in files for line in csv.reader(file) for cell in line]
     assert not [cell for cell in cells if re.match(r"[=+@\t\r-]", cell) and not is_number(cell)]
-    lines = (out / "table.md").read_text().split("\n\n")[0].splitlines()
-    assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}) == 1
-    assert "<script" not in (out / "table.md").read_text()
+    for name, block in (("table.md", 0), ("groups.md", 1)):
+        text = (out / name).read_text()
+        lines = text.split("\n\n")[block].splitlines()
+        assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}) == 1
+        assert "<script" not in text
     assert (out / "table.tex").read_text().isascii()
     page = (out / "report.html").read_text()
     assert not CONTROL.findall(page)
