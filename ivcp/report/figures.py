@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil
 from typing import Literal, TypeAlias
 
@@ -25,8 +26,8 @@ WIDTH, HEIGHT, SYMBOL, LETTER = 9.5, 3.1, 0.9, 0.075
 TOP, BOTTOM, LEFT, RIGHT, ENTRY = 0.4, 0.62, 0.8, 0.15, 0.24
 """Inches: around the panels, and of a line of the legend."""
 COLUMNS = 2
-MOST_ENTRIES, LONGEST = 24, 80
-"""Lines that have an entry each in the legend, and characters of a label."""
+MOST_LINES, MOST_ENTRIES, LONGEST = 24, 240, 80
+"""Lines that have an entry each in the legend, entries at all, and characters of a label."""
 DPI = 130
 COMPRESSION = 4  # of PNG files: speed before size, for reports of many plots
 TALLEST = 60_000  # pixels of a file with several plots
@@ -132,13 +133,15 @@ def legend(series: Iterable[Series], unpruned: bool = False) -> list[Line2D]:
     """The entries of these lines; of many lines, methods and settings apart."""
     lines = list(series)
     looks: dict[str, tuple[str, str, LineStyle]]
-    if len(lines) <= MOST_ENTRIES:
+    if len(lines) <= MOST_LINES:
         looks = {line.label: (line.color, line.marker, line.line) for line in lines}
     else:
         looks = {line.method: (line.color, line.marker, "") for line in lines}
         looks |= {line.setting: (GRAY, "", line.line) for line in lines if line.setting}
     if unpruned:
         looks["unpruned"] = BLACK, "", UNPRUNED_LINE
+    if (more := len(looks) - MOST_ENTRIES) > 0:
+        looks = dict(islice(looks.items(), MOST_ENTRIES)) | {f"and {more} more": (BLACK, "", "")}
     return [
         Line2D([], [], color=color, marker=marker, linestyle=line, label=literal(label))
         for label, (color, marker, line) in looks.items()

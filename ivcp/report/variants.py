@@ -49,8 +49,8 @@ def find_variants(runs: Sequence[RunInfo]) -> list[Variant]:
     pruners = [(run.model, run.dataset, run.pruner) for run in runs]
     datasets = [(run.model, run.dataset) for run in runs]
     parts = zip(
-        _differing(list(map(_pruner_settings, runs)), pruners),
-        _differing(list(map(_other_settings, runs)), datasets),
+        _differing([_pruner_settings(run) for run in runs], pruners),
+        _differing([_other_settings(run) for run in runs], datasets),
         strict=True,
     )
     return [_variant({**pruner, **others}) for pruner, others in parts]
@@ -103,9 +103,11 @@ def _differing_names(group: Sequence[Values]) -> set[str]:
 
 
 def _variant(values: Values) -> Variant:
+    """The settings as text; what came out, such as the dtype, only where it was not chosen."""
     texts: dict[bool, list[str]] = {False: [], True: []}
     for name, value in values.items():
-        texts[name.split(".")[-1] == SEED].append(f"{name}={value}")
+        if f"model.{name}" not in values:
+            texts[name.split(".")[-1] == SEED].append(f"{name}={value}")
     return Variant(" ".join(texts[False]), " ".join(texts[True]))
 
 
@@ -122,13 +124,8 @@ def _pruner_settings(run: RunInfo) -> Values:
 
 
 def _other_settings(run: RunInfo) -> Values:
-    """What comparable runs have in common, each thing once."""
-    common = conditions(run)
-    return {
-        name: _text(value)
-        for name, value in common.items()
-        if name not in NAMES and f"model.{name}" not in common
-    }
+    """What comparable runs have in common."""
+    return {name: _text(value) for name, value in conditions(run).items() if name not in NAMES}
 
 
 def _text(value: Any) -> str:

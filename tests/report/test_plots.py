@@ -15,8 +15,10 @@ from ivcp.report.comparison import Entry
 from ivcp.report.figures import (
     CONTROLS,
     MOST_ENTRIES,
+    MOST_LINES,
     by_layers,
     by_ratio,
+    legend,
     literal,
     make_series,
     stack,
@@ -194,7 +196,7 @@ def test_looks_agree_between_datasets(make_run: Any, read_entries: Any) -> None:
     assert len(set(colors)) == 2
 
 
-@pytest.mark.parametrize("layers", [8, 2 * MOST_ENTRIES])
+@pytest.mark.parametrize("layers", [8, 2 * MOST_LINES])
 def test_the_legend_fits(make_run: Any, read_entries: Any, layers: int) -> None:
     for number in range(layers):
         pruner = f"a_pruner_of_{number % 8}_words"
@@ -212,6 +214,14 @@ def test_a_legend_of_many_names_pruners_and_layers_apart(make_run: Any, read_ent
         make_run(f"{number}", pruner=f"p{number % 5}", value=0.5, layers=[number // 5])
     pruners, layers = [f"p{n}" for n in range(5)], [f"@ layer {n}" for n in range(6)]
     assert sorted(legend_of(draw_pareto(read_entries()))) == sorted([*pruners, *layers])
+
+
+def test_a_legend_has_an_end(make_run: Any, read_entries: Any) -> None:
+    make_run("a", pruner="ivcp", value=0.5)
+    (line,) = make_series(read_entries()).values()
+    lines = [replace(line, method=f"m{number}") for number in range(MOST_ENTRIES + 60)]
+    labels = [str(handle.get_label()) for handle in legend(lines)]
+    assert (len(labels), labels[-1]) == (MOST_ENTRIES + 1, "and 60 more")
 
 
 @pytest.fixture

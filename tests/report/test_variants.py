@@ -76,6 +76,9 @@ def test_a_condition_is_reported_once(make_run, variants) -> None:
         "model.dtype=float16 device=16",
         "model.dtype=float32 device=32",
     ]
+    make_run("auto", pruner="ivcp", value=0.5, config={}, dataset="other", dtype="float16")
+    make_run("too", pruner="ivcp", value=0.5, config={}, dataset="other", dtype="float32")
+    assert variants()["too"].text == "dtype=float32"
 
 
 def test_a_method_in_a_method_goes_by_its_name(make_run, variants) -> None:
