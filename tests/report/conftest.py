@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from ivcp.results.prediction import Prediction
 from ivcp.results.schema import Results
 
 
-@pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a run folder below `tmp_path` and gives it."""
+@pytest.fixture(scope="session")
+def make_run_in() -> Callable[..., Path]:
+    """Writes a run folder below another and gives it."""
 
     def make(
+        parent: Path,
         name: str,
         *,
         pruner: str,
@@ -68,12 +70,18 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
                 },
             }
         )
-        folder = tmp_path / name
+        folder = parent / name
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(results.text())
         return folder
 
     return make
+
+
+@pytest.fixture
+def make_run(make_run_in: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Writes a run folder below `tmp_path` and gives it."""
+    return partial(make_run_in, tmp_path)
 
 
 @pytest.fixture

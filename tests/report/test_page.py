@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,13 @@ class Reader(HTMLParser):
             self.words.append(data)
 
 
-@pytest.fixture
-def page(make_run: Any, tmp_path: Path) -> Reader:
+@pytest.fixture(scope="module")
+def folder(make_run_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds runs and their report."""
+    parent = tmp_path_factory.mktemp("page")
+    make_run = partial(make_run_in, parent)
     for pruner, scores in (("none", (1.0, 1.0, 0.0)), ("ivcp", (0.0, 1.0, 1.0))):
-        folder = make_run(
+        run = make_run(
             f"runs/{pruner}", pruner=pruner, value=0.5, layers=[4], notes=[NASTY],
             config={"prompt": NASTY},
         )  # fmt: skip
@@ -86,15 +90,18 @@ def page(make_run: Any, tmp_path: Path) -> Reader:
             }
             for index, score in enumerate(scores)
         ]
-        (folder / "predictions.jsonl").write_text(
-            "".join(json.dumps(line) + "\n" for line in lines)
-        )
+        (run / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     make_run("runs/nasty", pruner=NASTY, value=0.4, dataset=NASTY, model=NASTY)
     make_run("runs/low", pruner="ivcp", value=0.3, ratio=0.1, layers=[4])
-    (tmp_path / "runs/torn").mkdir()
-    (tmp_path / "runs/torn/metrics.json").write_text("{")
-    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    return Reader((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    (parent / "runs/torn").mkdir()
+    (parent / "runs/torn/metrics.json").write_text("{")
+    assert main([str(parent / "runs"), "--out", str(parent / "out")]) == 0
+    return parent
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Reader:
+    return Reader((folder / "out/report.html").read_text(encoding="utf-8"))
 
 
 def test_nothing_points_outside(page: Reader) -> None:
@@ -116,7 +123,7 @@ def test_images_are_complete(page: Reader) -> None:
             image.load()
 
 
-def test_every_run_is_in_it(page: Reader, tmp_path: Path) -> None:
+def test_every_run_is_in_it(page: Reader, folder: Path) -> None:
     for method in (
         ["none", "1", "-", "50.0"], ["ivcp", "0.5", "4", "50.0"], ["ivcp", "0.1", "4", "30.0"],
         [NASTY, "0.5", "40.0"],
@@ -124,7 +131,7 @@ def test_every_run_is_in_it(page: Reader, tmp_path: Path) -> None:
         assert sum(row[: len(method)] == method for row in page.rows) == 1
     text = "".join(page.words)
     for name in ("none", "ivcp", "low", "nasty"):
-        assert str(tmp_path / "runs" / name) in text
+        assert str(folder / "runs" / name) in text
     assert "4 runs, 1 skipped." in text
     assert "torn/metrics.json is not the result of a run" in text
 
