@@ -113,7 +113,8 @@ def metrics(
             "pruner": pruner,
             "dataset": dataset,
             "ratio": ratio,
-            "layer": layer,
+            "layers": [] if pruner == "none" else [layer],
+            "unpruned": pruner == "none",
             "config": {
                 "model": {"_target_": f"ivcp.models.{model}", "path": None, "dtype": "bfloat16"},
                 "dataset": {"_target_": f"ivcp.datasets.{dataset}", "root": "data"},
@@ -148,9 +149,10 @@ def record(rng: random.Random, index: int, pruner: str, ratio: float) -> dict[st
         "parsed": "A",
         "score": float(rng.random() < 0.9),
         "image_size": [672, 672],
+        "visual_tokens": tokens,
         "images": [{"grids": [{"start": 15, "rows": SIDE, "columns": SIDE}]}],
         "kept": [15 + token for token in kept],
-        "reasons": {reason: kept},
+        "reasons": {reason: [15 + token for token in kept]},
     }
 
 

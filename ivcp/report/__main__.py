@@ -7,26 +7,31 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ivcp.core.errors import UserError, exit_code
-from ivcp.report import group_table, latex, table
-from ivcp.report.page import Page, to_html
+from ivcp.report.columns import Where
+from ivcp.report.comparison import Entry, make_entries, merge_repeats, with_statistics
+from ivcp.report.escapes import markdown, printable
 from ivcp.report.remarks import PAIRED, remarks
-from ivcp.report.rows import Row, make_rows
-from ivcp.report.runs import Run, find_runs, merge_repeats
-from ivcp.report.variants import with_variants
+from ivcp.report.tables import (
+    all_lines,
+    all_numbers,
+    group_caption,
+    group_numbers,
+    group_tables,
+    run_tables,
+)
+from ivcp.report.writers import to_csv, to_latex, to_markdown, to_screen
+from ivcp.results.load import find_runs
 
-if TYPE_CHECKING:
-    from ivcp.report.gallery import Gallery
-
-PIPE_WIDTH = 160  # columns, where no terminal tells its own
+PIPE_WIDTH = 160  # columns, where no terminal has a width
 PAGE = "report.html"
+LONGEST = 1000  # characters of a line below the tables
 
 
-def report(places: Sequence[Path], out: Path, paired: bool = True, drawn: bool = True) -> None:
+def report(paths: Sequence[Path], out: Path, paired: bool = True, plots: bool = True) -> None:
     """Write tables, plots and the page; print the tables.
 
     The files are `table.csv`, `table.md`, `table.tex`, `pareto.png` and `report.html`; `groups.csv`
@@ -34,105 +39,95 @@ def report(places: Sequence[Path], out: Path, paired: bool = True, drawn: bool =
     `positions.png` where IVC tokens were kept.
 
     Args:
-        places: Run folders or parents of run folders.
+        paths: Run folders or parents of run folders.
         out: Folder for the files; made if it is missing.
         paired: Whether to read each run's predictions, for intervals, tests and galleries.
-        drawn: Whether to draw plots and make the page.
+        plots: Whether to draw plots and make the page.
 
     Raises:
         UserError: No run could be read, or a file cannot be written.
     """
-    runs, problems = find_runs(places)
+    runs, problems = find_runs(paths)
     for problem in problems:
-        print(problem, file=sys.stderr)
+        print(printable(problem), file=sys.stderr)
     if not runs:
         raise UserError(
-            f"No finished run was found in {', '.join(map(str, places))}; give folders that hold "
+            f"No finished run was found in {', '.join(map(str, paths))}; give folders that hold "
             "a metrics.json, such as outputs/ or multirun/."
         )
     runs, repeated = merge_repeats(runs)
-    runs = with_variants(runs)
-    rows, lines = _compare(runs, paired)
-    groups = group_table.group_tables(rows)
-    found = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    left_out = f", {repeated} repeated left out" if repeated else ""
-    skipped = f", {len(problems)} skipped" if problems else ""
-    summary = f"{found}{left_out}{skipped}"
-    files = _tables(rows, groups, lines)
-    if drawn:
-        files |= _drawn(rows, groups, [*lines, *problems], summary, paired)
+    entries, lines = _compare(make_entries(runs), paired)
+    summary = ", ".join(
+        [
+            "1 run" if len(runs) == 1 else f"{len(runs)} runs",
+            *([f"{repeated} repeated left out"] if repeated else []),
+            *([f"{len(problems)} skipped"] if problems else []),
+        ]
+    )
+    files = _tables(entries, lines)
+    if plots:
+        files |= _plots_and_page(entries, [*lines, *problems], f"{summary}.", paired)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             (out / name).write_bytes(data)
     except OSError as error:
         raise UserError(f"The report cannot be written to {out}: {error}.") from error
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=PIPE_WIDTH)
-    console.print(table.to_screen(rows, console.width))
-    if groups:
-        console.print(group_table.to_screen(groups, console.width))
-        lines = [group_table.caption(groups), *lines]
     *names, last = files
     lines.append(f"{summary}; {', '.join(names)} and {last} are in {out}.")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _print(entries, lines)
 
 
-def _compare(runs: Sequence[Run], paired: bool) -> tuple[list[Row], list[str]]:
-    """The rows, and what to say below them."""
+def _compare(entries: list[Entry], paired: bool) -> tuple[list[Entry], list[str]]:
+    """The entries with statistics, and the lines below their tables."""
     if not paired:
-        return make_rows(runs), remarks(runs)
-    from ivcp.report.paired import pair_runs  # torchmetrics takes seconds to import
+        return entries, remarks(entries)
+    from ivcp.report.paired import pair_entries  # torch and scipy take seconds to import
 
-    statistics, unpaired = pair_runs(runs)
-    lines = remarks(runs, unpaired)
-    return make_rows(runs, statistics), [PAIRED, *lines] if statistics else lines
+    statistics, unpaired = pair_entries(entries)
+    lines = remarks(entries, unpaired)
+    return with_statistics(entries, statistics), [PAIRED, *lines] if statistics else lines
 
 
-def _tables(
-    rows: Sequence[Row], groups: Sequence[group_table.GroupTable], lines: Sequence[str]
-) -> dict[str, bytes]:
+def _tables(entries: Sequence[Entry], lines: Sequence[str]) -> dict[str, bytes]:
+    notes = [markdown(line, LONGEST) for line in lines]
     texts = {
-        "table.csv": table.to_csv(rows),
-        "table.md": table.to_markdown(rows) + "".join(f"\n{line}\n" for line in lines),
-        "table.tex": latex.to_latex(rows),
+        "table.csv": to_csv(all_numbers(entries)),
+        "table.md": "\n".join([to_markdown(all_lines(entries)), *(f"{line}\n" for line in notes)]),
+        "table.tex": to_latex(run_tables(entries, Where.PAPER)),
     }
-    if groups:
-        texts |= {
-            "groups.csv": group_table.to_csv(groups),
-            "groups.md": group_table.to_markdown(groups),
-        }
+    if groups := group_tables(entries):
+        caption = markdown(group_caption(entries))
+        texts["groups.csv"] = to_csv(group_numbers(entries))
+        texts["groups.md"] = "\n".join([*map(to_markdown, groups), f"{caption}\n"])
     return {name: text.encode() for name, text in texts.items()}
 
 
-def _drawn(
-    rows: Sequence[Row],
-    groups: Sequence[group_table.GroupTable],
-    notes: Sequence[str],
-    summary: str,
-    paired: bool,
+def _plots_and_page(
+    entries: Sequence[Entry], notes: Sequence[str], summary: str, paired: bool
 ) -> dict[str, bytes]:
-    """Plots, and the page that shows them."""
-    from ivcp.report.plots import draw_plots  # matplotlib takes a second to import
+    from ivcp.report.gallery import make_galleries  # these take seconds to import
+    from ivcp.report.page import to_html
+    from ivcp.report.plots import draw_plots
 
-    plots = draw_plots(rows)
-    galleries: list[Gallery] = []
-    problems: list[str] = []
-    if paired:
-        from ivcp.report.gallery import make_galleries  # torch takes seconds to import
+    plots, files, left_out = draw_plots(entries)
+    galleries, problems = make_galleries(entries) if paired else ([], [])
+    page = to_html(entries, plots, galleries, [*notes, *left_out, *problems], summary)
+    return {**files, PAGE: page.encode()}
 
-        galleries, problems = make_galleries(rows)
-    page = Page(
-        rows=rows,
-        groups=groups,
-        plots=plots.plots,
-        galleries=galleries,
-        notes=[*notes, *plots.problems, *problems],
-        summary=f"{summary}.",
-    )
-    return {**plots.files, PAGE: to_html(page).encode()}
+
+def _print(entries: Sequence[Entry], lines: Sequence[str]) -> None:
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=PIPE_WIDTH)
+    console.print(to_screen(run_tables(entries, Where.SCREEN), console.width))
+    if groups := group_tables(entries):
+        console.print(to_screen(groups, console.width))
+        lines = [group_caption(entries), *lines]
+    for line in lines:
+        console.print(
+            printable(line, LONGEST), markup=False, emoji=False, highlight=False, soft_wrap=True
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,12 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--tables",
-        dest="drawn",
+        dest="plots",
         action="store_false",
         help=f"write the tables alone, without plots and {PAGE}",
     )
-    given = parser.parse_args(arguments)
-    return exit_code(lambda: report(given.runs, given.out, given.paired, given.drawn))
+    options = parser.parse_args(arguments)
+    return exit_code(lambda: report(options.runs, options.out, options.paired, options.plots))
 
 
 if __name__ == "__main__":

@@ -1,34 +1,44 @@
-"""How a run stands to its unpruned baseline: what is known, or why nothing is."""
+"""Finished runs, each beside the unpruned run that it is compared with."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeAlias
 
-from ivcp.report.runs import Run
+from ivcp.core.errors import UserError
+from ivcp.report.variants import Variant, find_variants
+from ivcp.results.comparability import conditions, differences, differing
+from ivcp.results.load import PREDICTIONS, FinishedRun
+from ivcp.results.schema import Efficiency, PrimaryMetric, RunInfo, Tokens
+
+if TYPE_CHECKING:
+    from ivcp.results.prediction import Prediction
+
+ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a number lies with a confidence of 95 %; None where nothing is known."""
+    """Where a number lies with a confidence of 95 %; None if that is unknown."""
 
     low: float | None = None
     high: float | None = None
 
 
 UNKNOWN = Interval()
-ALPHA = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """How a run and its baseline differ on the samples that both were asked.
+    """How a run and its baseline differ on the samples that both answered; None if unknown.
 
-    Of a group, the samples of each task are resampled apart, and answers of all count together.
-    What is not known is None.
+    For a group, the samples of each task are resampled separately, and the answers of all tasks
+    are counted together.
 
     Attributes:
-        difference: Of primary_metric minus baseline, in the primary_metric's unit.
-        relative: Of primary_metric over baseline.
+        difference: Primary metric minus the baseline's, in its unit.
+        relative: Primary metric over the baseline's.
         fixed: Answers that only the run has right.
         regressed: Answers that only the baseline has right.
         p: Of McNemar's exact test on these two.
@@ -41,28 +51,221 @@ class Paired:
     p: float | None = None
 
     @property
-    def significant(self) -> bool:
-        """Whether the interval of the difference leaves out 0 and McNemar's p is below 0.05.
+    def significant(self) -> bool | None:
+        """Whether the interval of the difference excludes 0 and McNemar's p is below 0.05.
 
-        The interval alone is deceived by a handful of answers, which resampling hardly varies.
+        Both are needed: resampling hardly varies a handful of answers, so that the interval alone
+        would be too narrow. None without an interval.
         """
         low, high = self.difference.low, self.difference.high
         if low is None or high is None or self.p is None:
-            return False
+            return None
         return not low <= 0 <= high and self.p < ALPHA
 
 
 NOT_PAIRED = Paired()
 
 
-@dataclass(frozen=True)
-class Unpaired:
-    """A run, or a task of a group, without these statistics though it has a baseline.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Entry:
+    """One line of the tables: a finished run, or one task of a group.
 
     Attributes:
-        run: The run.
-        reason: Why, without a full stop.
+        run: The finished run.
+        dataset: Name of the dataset or of the task.
+        group: Of a task, the name of its group; else "".
+        metric: The primary metric with its value: a fraction or points.
+        unparsed_rate: Fraction of the answers that could not be read.
+        variant: What sets the run apart from others of the same pruner.
+        base: The unpruned run, or its task; None if there is none, and for that run itself.
+        tasks: The tasks of a group that have results, in the group's order.
+        samples: Number of scored samples; of a run alone, as the next three.
+        failed_samples: Those that could not be run.
+        tokens: Token counts.
+        efficiency: Measurements.
+        paired: Statistics over the samples of run and baseline.
     """
 
-    run: Run
-    reason: str
+    run: FinishedRun
+    dataset: str
+    group: str = ""
+    metric: PrimaryMetric
+    unparsed_rate: float | None
+    variant: Variant
+    base: Entry | None
+    tasks: tuple[Entry, ...] = ()
+    samples: int | None = None
+    failed_samples: int | None = None
+    tokens: Tokens = field(default_factory=Tokens)
+    efficiency: Efficiency = field(default_factory=Efficiency)
+    paired: Paired = NOT_PAIRED
+
+    @property
+    def info(self) -> RunInfo:
+        """What the run was."""
+        return self.run.info
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset, of a task behind that of its group."""
+        return f"{self.group}/{self.dataset}" if self.group else self.dataset
+
+    @property
+    def ratio(self) -> float | None:
+        """Keep ratio of the pruner; 1 for an unpruned run."""
+        return 1.0 if self.info.unpruned else self.info.ratio
+
+    @property
+    def layers(self) -> str:
+        """Decoder layers before which tokens are pruned, as "2+6"; "" if there are none."""
+        return "" if self.info.unpruned else "+".join(map(str, self.info.layers))
+
+    @property
+    def relative(self) -> float | None:
+        """Primary metric over that of the unpruned run; 1 for that run itself."""
+        value = self.metric.value
+        if self.base is None:
+            return 1.0 if self.info.unpruned and value else None
+        base = self.base.metric.value
+        return value / base if base and value is not None else None
+
+    @property
+    def difference(self) -> float | None:
+        """Primary metric minus that of the unpruned run; None for that run itself."""
+        if self.base is None or self.base.metric.value is None or self.metric.value is None:
+            return None
+        return self.metric.value - self.base.metric.value
+
+    def task(self, name: str) -> Entry | None:
+        """The entry of a task of the group."""
+        return next((task for task in self.tasks if task.dataset == name), None)
+
+    def predictions(self) -> Iterator[Prediction]:
+        """The run's predictions in the order of the file.
+
+        Raises:
+            UserError: The file is missing or damaged; the sentence names it without its folder.
+        """
+        from ivcp.results.prediction import read_predictions  # torch takes seconds to import
+
+        path = self.run.folder / PREDICTIONS
+        if not path.exists():
+            raise UserError(f"{PREDICTIONS} is missing")
+        for number, prediction in enumerate(read_predictions(path), 1):
+            if prediction is None:
+                raise UserError(f"{PREDICTIONS} is damaged at line {number}")
+            yield prediction
+
+
+Unpaired: TypeAlias = tuple[Entry, str]
+"""A run, or a task of a group, without statistics though it has a baseline, and why."""
+
+
+def make_entries(runs: Sequence[FinishedRun]) -> list[Entry]:
+    """Runs by dataset and model, then from large to small ratio, then from good to bad.
+
+    The baseline of a run is the latest unpruned run that is comparable with it.
+    """
+    variants = dict(zip(runs, find_variants([run.info for run in runs]), strict=True))
+    held_fixed = {run: conditions(run.info) for run in runs}
+    unpruned: dict[tuple[str, str, str], list[FinishedRun]] = {}
+    for run in sorted(runs, key=lambda run: run.info.date, reverse=True):
+        if run.info.unpruned:
+            unpruned.setdefault(_names(run.info), []).append(run)
+    entries: dict[FinishedRun, Entry] = {}
+
+    def entry(run: FinishedRun) -> Entry:
+        if run not in entries:
+            comparable = (
+                other
+                for other in unpruned.get(_names(run.info), ())
+                if not differing(held_fixed[run], held_fixed[other])
+            )
+            base = next(comparable, run)
+            entries[run] = _entry(run, variants[run], None if base is run else entry(base))
+        return entries[run]
+
+    return sorted(map(entry, runs), key=_order)
+
+
+def merge_repeats(runs: Sequence[FinishedRun]) -> tuple[list[FinishedRun], int]:
+    """Runs in which those of the same configuration and result appear once, as the latest.
+
+    A sweep over ratios repeats the unpruned run at each of them, and two studies may have a run in
+    common.
+
+    Returns:
+        The runs, and how many were left out.
+    """
+    latest: dict[object, list[FinishedRun]] = {}
+    for run in sorted(runs, key=lambda run: run.info.date, reverse=True):
+        info = run.info
+        key = (*_names(info), info.primary_metric.value, info.pruner, info.unpruned, info.ratio)
+        alike = latest.setdefault(key[:-1] if info.unpruned else key, [])
+        if not any(_repeats(info, other.info) for other in alike):
+            alike.append(run)
+    kept = {run for alike in latest.values() for run in alike}
+    return [run for run in runs if run in kept], len(runs) - len(kept)
+
+
+def with_tasks(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries of runs, those of groups followed by their tasks."""
+    return sorted((line for entry in entries for line in (entry, *entry.tasks)), key=_order)
+
+
+def with_statistics(entries: Sequence[Entry], paired: Mapping[Entry, Paired]) -> list[Entry]:
+    """The entries, and their tasks, with the statistics that there are."""
+
+    def paired_entry(entry: Entry) -> Entry:
+        tasks = tuple(map(paired_entry, entry.tasks))
+        return replace(entry, tasks=tasks, paired=paired.get(entry, NOT_PAIRED))
+
+    return list(map(paired_entry, entries))
+
+
+def _names(info: RunInfo) -> tuple[str, str, str]:
+    return info.model, info.dataset, info.primary_metric.name
+
+
+def _repeats(run: RunInfo, other: RunInfo) -> bool:
+    """Whether two runs, alike in names, ratio and result, are one run made twice."""
+    pruner = run.config.get("pruner")
+    same = run.unpruned or (pruner and pruner == other.config.get("pruner"))
+    return bool(same) and not differences(run, other)
+
+
+def _entry(run: FinishedRun, variant: Variant, base: Entry | None) -> Entry:
+    info, results = run.info, run.results
+    tasks = [
+        Entry(
+            run=run,
+            dataset=name,
+            group=info.dataset,
+            metric=PrimaryMetric(**dict(metric), value=results.metrics[f"{name}/{metric.name}"]),
+            unparsed_rate=results.metrics.get(f"{name}/unparsed_rate"),
+            variant=variant,
+            base=base and base.task(name),
+        )
+        for name, metric in info.tasks.items()
+        if f"{name}/{metric.name}" in results.metrics
+    ]
+    return Entry(
+        run=run,
+        dataset=info.dataset,
+        metric=info.primary_metric,
+        unparsed_rate=results.metrics.get("unparsed_rate"),
+        variant=variant,
+        base=base,
+        tasks=tuple(tasks),
+        samples=info.samples,
+        failed_samples=info.failed_samples,
+        tokens=results.tokens,
+        efficiency=results.efficiency,
+    )
+
+
+def _order(entry: Entry) -> tuple[str, str, str, bool, float, float, str, str]:
+    info, value = entry.info, entry.metric.value
+    numbers = -(entry.ratio or 0.0), 1.0 if value is None else -value
+    names = info.dataset, info.model, entry.dataset if entry.group else ""
+    return *names, not info.unpruned, *numbers, info.pruner, entry.layers

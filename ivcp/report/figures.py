@@ -1,10 +1,15 @@
-"""Figures of equal panels above one legend, as PNG."""
+"""Lines of plots: what they look like, and figures of equal panels above one legend."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from math import ceil
+from typing import Literal, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,19 +18,134 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 from PIL import Image
 
-from ivcp.report.series import Key, LineStyle, Point, Series
+from ivcp.report.comparison import Entry
+from ivcp.report.escapes import printable
 
-WIDTH, HIGH, SYMBOL, LETTER = 9.5, 3.1, 0.9, 0.075
+WIDTH, HEIGHT, SYMBOL, LETTER = 9.5, 3.1, 0.9, 0.075
 """Inches: of the figure, of a panel with its labels, of a symbol in the legend, of a letter."""
 TOP, BOTTOM, LEFT, RIGHT, ENTRY = 0.4, 0.62, 0.8, 0.15, 0.24
 """Inches: around the panels, and of a line of the legend."""
 COLUMNS = 2
-MOST_ENTRIES, PLACE = 24, "#707070"
-"""Lines that have an entry each, and the colour of a place's entry where they have not."""
+MOST_LINES, MOST_ENTRIES, LONGEST = 24, 240, 80
+"""Lines that have an entry each in the legend, entries at all, and characters of a label."""
 DPI = 130
 COMPRESSION = 4  # of PNG files: speed before size, for reports of many plots
-TALLEST = 60_000  # pixels of a picture
-UNPRUNED_LINE = (0, (6, 3))
+TALLEST = 60_000  # pixels of a file with several plots
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, which colour-blind readers tell apart; its yellow is too pale here."""
+MARKERS = "osD^vPX*<>hpd"
+CONTROLS = {"random": ("#9A9A9A", "x"), "uniform": ("#5F5F5F", "+")}
+"""Pruners that look at nothing; drawn in grey."""
+BLACK, GRAY = "#000000", "#707070"
+LineStyle: TypeAlias = Literal["-", "--", ":", "-.", ""] | tuple[int, tuple[int, ...]]
+LINES: tuple[LineStyle, ...] = (
+    "-", "--", ":", "-.", (0, (9, 2)), (0, (1, 4)), (0, (6, 2, 1, 2, 1, 2)), (0, (3, 5)),
+    (0, (9, 2, 3, 2)), (0, (3, 2, 1, 2, 1, 2, 1, 2)), (0, (2, 2)), (0, (6, 5)),
+)  # fmt: skip
+UNPRUNED_LINE: LineStyle = (0, (6, 3))
+
+Key: TypeAlias = tuple[str, str, str, str]
+"""Pruner, variant, layers (or ratio) and model of a line."""
+Point: TypeAlias = tuple[float, float, float, float]
+"""x, y, and the lowest and the highest y of the runs that the point is the mean of."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a plot.
+
+    Attributes:
+        label: Name in the legend.
+        method: Pruner and variant alone.
+        setting: Layers (or ratio) and model alone; "" if the label has none of them.
+        color: Colour of line and marker; methods differ in both.
+        marker: Shape of the marker.
+        line: Style of the line; settings differ in it, and the most frequent is solid.
+        control: Whether it is a control, which stands behind the others.
+    """
+
+    label: str
+    method: str
+    setting: str
+    color: str
+    marker: str
+    line: LineStyle
+    control: bool
+
+
+def by_layers(entry: Entry) -> Key:
+    """The line of a run where each layer has its own."""
+    layers = f"@ layer {entry.layers}" if entry.layers else ""
+    return entry.info.pruner, entry.variant.settings, layers, entry.info.model
+
+
+def by_ratio(entry: Entry) -> Key:
+    """The line of a run where each ratio has its own."""
+    ratio = "" if entry.ratio is None else f"at {entry.ratio:g}"
+    return entry.info.pruner, entry.variant.settings, ratio, entry.info.model
+
+
+def make_series(
+    entries: Sequence[Entry], key_of: Callable[[Entry], Key] = by_layers
+) -> dict[Key, Series]:
+    """Each line of the runs that prune.
+
+    The same method has the same colour and marker everywhere, and a control is grey unless it has
+    variants. Layers (or ratio) and model are in the label where the runs differ in them.
+
+    Args:
+        entries: All runs of the report, so that looks agree between plots.
+        key_of: The line of a run.
+    """
+    keys = sorted({key_of(entry) for entry in entries if not entry.info.unpruned})
+    methods = sorted({key[:2] for key in keys})
+    variants = Counter(pruner for pruner, _ in methods)
+    colored = [m for m in methods if m[0] not in CONTROLS or variants[m[0]] > 1]
+    several_settings = len({setting for _, _, setting, _ in keys}) > 1
+    several_models = len({entry.info.model for entry in entries}) > 1
+    counts = Counter(key[2:] for key in keys)
+    styles = sorted(counts, key=lambda kind: (-counts[kind], kind))
+    series = {}
+    for key in keys:
+        pruner, variant, setting, model = key
+        if key[:2] in colored:
+            number = colored.index(key[:2])
+            color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+        else:
+            color, marker = CONTROLS[pruner]
+        parts = [setting] if several_settings and setting else []
+        parts += [f"({model})"] if several_models else []
+        method = f"{pruner} {variant}".strip()
+        series[key] = Series(
+            label=" ".join([method, *parts]),
+            method=method,
+            setting=" ".join(parts),
+            color=color,
+            marker=marker,
+            line=LINES[styles.index(key[2:]) % len(LINES)],
+            control=pruner in CONTROLS,
+        )
+    return series
+
+
+def legend(series: Iterable[Series], unpruned: bool = False) -> list[Line2D]:
+    """The entries of these lines; of many lines, methods and settings apart."""
+    lines = list(series)
+    looks: dict[str, tuple[str, str, LineStyle]]
+    if len(lines) <= MOST_LINES:
+        looks = {line.label: (line.color, line.marker, line.line) for line in lines}
+    else:
+        looks = {line.method: (line.color, line.marker, "") for line in lines}
+        looks |= {line.setting: (GRAY, "", line.line) for line in lines if line.setting}
+    if unpruned:
+        looks["unpruned"] = BLACK, "", UNPRUNED_LINE
+    if (more := len(looks) - MOST_ENTRIES) > 0:
+        looks = dict(islice(looks.items(), MOST_ENTRIES)) | {f"and {more} more": (BLACK, "", "")}
+    return [
+        Line2D([], [], color=color, marker=marker, linestyle=line, label=literal(label))
+        for label, (color, marker, line) in looks.items()
+    ]
 
 
 def draw_figure(title: str, count: int, handles: Sequence[Line2D]) -> tuple[Figure, list[Axes]]:
@@ -40,16 +160,16 @@ def draw_figure(title: str, count: int, handles: Sequence[Line2D]) -> tuple[Figu
     longest = max((len(str(handle.get_label())) for handle in handles), default=0)
     across = min(5, max(1, int(WIDTH / (SYMBOL + LETTER * longest))))
     foot = BOTTOM + ENTRY * ceil(len(handles) / across)
-    high = TOP + HIGH * rows + foot - BOTTOM
-    figure = Figure(figsize=(WIDTH, high), dpi=DPI)
+    height = TOP + HEIGHT * rows + foot - BOTTOM
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
         left=LEFT / WIDTH,
         right=1 - RIGHT / WIDTH,
-        top=1 - TOP / high,
-        bottom=foot / high,
-        hspace=BOTTOM / (HIGH - BOTTOM),
+        top=1 - TOP / height,
+        bottom=foot / height,
+        hspace=BOTTOM / (HEIGHT - BOTTOM),
         wspace=0.16,
     )
     panels = list(grid.flat)
@@ -68,50 +188,18 @@ def draw_figure(title: str, count: int, handles: Sequence[Line2D]) -> tuple[Figu
     return figure, panels[:count]
 
 
-def literal(words: str) -> str:
-    r"""Words that the library does not take for a formula.
-
-    >>> literal("$a$")
-    '\\$a\\$'
-    """
-    return words.replace("$", r"\$")
-
-
-def percent(panel: Axes, x: bool = False, y: bool = False) -> None:
-    """Write percent at the axes."""
-    for axis, wanted in ((panel.xaxis, x), (panel.yaxis, y)):
-        if wanted:
-            axis.set_major_formatter(StrMethodFormatter("{x:g}%"))
-
-
-def entries(series: Iterable[Series], unpruned: bool = False) -> list[Line2D]:
-    """The legend of these lines; of many, methods and places apart."""
-    told = list(series)
-    looks: dict[str, tuple[str, str, LineStyle]]
-    if len(told) <= MOST_ENTRIES:
-        looks = {one.label: (one.color, one.marker, one.line) for one in told}
-    else:
-        looks = {one.method: (one.color, one.marker, "") for one in told}
-        looks |= {one.place: (PLACE, "", one.line) for one in told if one.place}
-    handles = [
-        Line2D([], [], color=color, marker=marker, linestyle=line, label=literal(label))
-        for label, (color, marker, line) in looks.items()
-    ]
-    if unpruned:
-        handles.append(Line2D([], [], color="#000000", linestyle=UNPRUNED_LINE, label="unpruned"))
-    return handles
-
-
 def draw_lines(
     panel: Axes, lines: Mapping[Key, Sequence[Point]], series: Mapping[Key, Series]
 ) -> None:
     """Draw each line with its points, and a stroke where runs of one point differ."""
-    for key, found in lines.items():
+    for key, line in lines.items():
+        if not line:
+            continue
         style = series[key]
-        places, means, lows, highs = zip(*found, strict=True)
+        x, y, low, high = zip(*line, strict=True)
         panel.plot(
-            places,
-            means,
+            x,
+            y,
             color=style.color,
             marker=style.marker,
             linestyle=style.line,
@@ -121,33 +209,51 @@ def draw_lines(
             markeredgecolor=style.color if style.control else "white",
             zorder=2 if style.control else 3,
         )
-        if lows != highs:
-            panel.vlines(places, lows, highs, color=style.color, linewidth=1)
+        if low != high:
+            panel.vlines(x, low, high, color=style.color, linewidth=1)
+
+
+def literal(text: str) -> str:
+    r"""A short text that matplotlib does not take for a formula.
+
+    >>> literal("$a$")
+    '\\$a\\$'
+    """
+    return printable(text, LONGEST).replace("$", r"\$")
+
+
+def percent(panel: Axes, x: bool = False, y: bool = False) -> None:
+    """Write percent at the axes."""
+    for axis, wanted in ((panel.xaxis, x), (panel.yaxis, y)):
+        if wanted:
+            axis.set_major_formatter(StrMethodFormatter("{x:g}%"))
 
 
 def to_png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", pil_kwargs={"compress_level": COMPRESSION})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for it
+        figure.savefig(file, format="png", pil_kwargs={"compress_level": COMPRESSION})
     return file.getvalue()
 
 
-def stack(pictures: Sequence[bytes]) -> tuple[bytes, int]:
+def stack(images: Sequence[bytes]) -> tuple[bytes, int]:
     """PNG files below each other as one, and how many of them found no room."""
-    if len(pictures) == 1:
-        return pictures[0], 0
-    parts: list[Image.Image] = []
-    for data in pictures:
-        with Image.open(io.BytesIO(data)) as picture:
-            if sum(part.height for part in parts) + picture.height > TALLEST:
+    if len(images) == 1:
+        return images[0], 0
+    placed: list[Image.Image] = []
+    height = 0
+    for data in images:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            if height + image.height > TALLEST:
                 break
-            parts.append(picture.convert("RGB"))
-    width, height = max(part.width for part in parts), sum(part.height for part in parts)
-    whole = Image.new("RGB", (width, height), "white")
-    top = 0
-    for part in parts:
-        whole.paste(part, (0, top))
-        top += part.height
+            placed.append(image.convert("RGB"))
+            height += image.height
+    stacked = Image.new("RGB", (max(image.width for image in placed), height), "white")
+    for image in reversed(placed):
+        height -= image.height
+        stacked.paste(image, (0, height))
     file = io.BytesIO()
-    whole.save(file, format="PNG", compress_level=COMPRESSION)
-    return file.getvalue(), len(pictures) - len(parts)
+    stacked.save(file, format="PNG", compress_level=COMPRESSION)
+    return file.getvalue(), len(images) - len(placed)

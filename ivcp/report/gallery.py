@@ -1,46 +1,36 @@
-"""The samples that pruning broke or fixed, with pictures of the tokens that stayed."""
+"""The samples that pruning regressed or fixed, with images of the tokens that were kept."""
 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
+from math import isfinite
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from string import ascii_uppercase
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
 from ivcp.core.metric import RIGHT
-from ivcp.core.types import Box
-from ivcp.report.predictions import kept_reasons, layouts, read_samples
-from ivcp.report.rows import Row
-from ivcp.report.runs import Run
+from ivcp.core.types import Answer, Box
+from ivcp.report.comparison import Entry
+from ivcp.report.kept_tokens import drawable_images, kept_reasons
+from ivcp.report.page import LONGEST, PageImage
+from ivcp.results.prediction import Prediction
 from ivcp.visualize.overlay import draw_overlay
 
-PAIRS, CASES = 6, 4
-"""Most pairs of runs of a report, and most samples of a pair regressed, and fixed."""
-WIDEST = 720  # pixels of a picture
+PAIRS, CASES, IMAGES = 6, 4, 16
+"""Most pairs of runs of a report, samples of a pair regressed, and fixed, images of a sample."""
+WIDEST = 720  # pixels of an image on the page
+LARGEST = 50_000_000  # pixels of a saved overlay
 BLANK, TOKEN = (225, 225, 225), 24
-"""Colour of what stands for a photo, and its pixels for a token where its size is not known."""
+"""Colour of what stands for the photo, and its pixels for a token where its size is not known."""
 COLORS = 64  # of a token map
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of a sample.
-
-    Attributes:
-        caption: What it shows.
-        kind: Of the file.
-        data: The file.
-    """
-
-    caption: str
-    kind: Literal["jpeg", "png"]
-    data: bytes
 
 
 @dataclass(frozen=True)
@@ -50,12 +40,12 @@ class Case:
     Attributes:
         sample: Its id.
         fixed: Whether the pruned run has it right.
-        question: What was asked, with its options.
+        question: With its options.
         answer: What is right.
         unpruned: What the unpruned run answered.
         pruned: What the pruned run answered.
-        pictures: Of the tokens.
-        problem: Why there are no pictures; "" if there are.
+        images: Of the tokens.
+        problem: Why there are no images; "" if there are.
     """
 
     sample: str
@@ -64,43 +54,41 @@ class Case:
     answer: str
     unpruned: str
     pruned: str
-    pictures: tuple[Picture, ...]
+    images: tuple[PageImage, ...]
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What pruning broke and fixed in one run.
+    """What pruning regressed and fixed in one run.
 
     Attributes:
-        run: The pruned run.
-        base: The unpruned one.
+        entry: The pruned run.
         cases: Samples shown: regressed ones, then fixed ones, each by index.
         regressed: Number of samples that only the unpruned run has right.
         fixed: Number of samples that only the pruned run has right.
-        both: Number of samples that both were asked.
+        both: Number of samples that both answered.
     """
 
-    run: Run
-    base: Run
+    entry: Entry
     cases: tuple[Case, ...]
     regressed: int
     fixed: int
     both: int
 
 
-def make_galleries(rows: Sequence[Row]) -> tuple[list[Gallery], list[str]]:
-    """Galleries of the first rows that have a baseline, and one sentence for all that is left out.
+def make_galleries(entries: Sequence[Entry]) -> tuple[list[Gallery], list[str]]:
+    """Galleries of the first runs that have a baseline, and a sentence for each that is left out.
 
     An answer is right if its score is half or more.
     """
-    pairs = [(row.run, row.base) for row in rows if row.base and row.base is not row.run]
+    pairs = [(entry, entry.base) for entry in entries if entry.base]
     galleries, problems = [], []
-    for run, base in pairs[:PAIRS]:
+    for entry, base in pairs[:PAIRS]:
         try:
-            galleries.append(make_gallery(run, base))
+            galleries.append(make_gallery(entry, base))
         except UserError as error:
-            problems.append(f"Gallery of {run.folder}: {error}")
+            problems.append(f"Gallery of {entry.run.folder}: {error}.")
     if len(pairs) > PAIRS:
         problems.append(
             f"Galleries are made of the first {PAIRS} of {len(pairs)} pairs; report fewer runs to "
@@ -109,146 +97,145 @@ def make_galleries(rows: Sequence[Row]) -> tuple[list[Gallery], list[str]]:
     return galleries, problems
 
 
-def make_gallery(run: Run, base: Run) -> Gallery:
+def make_gallery(entry: Entry, base: Entry) -> Gallery:
     """The samples that only one of two runs has right.
 
     Raises:
         UserError: The predictions of one cannot be read.
     """
-    before = {str(told["id"]): _light(told) for told in read_samples(base)}
+    before = {
+        prediction.id: (prediction.score >= RIGHT, _answered(prediction))
+        for prediction in base.predictions()
+    }
     counts = {False: 0, True: 0}  # by whether they are fixed
-    shown: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-    both = 0
-    for told in read_samples(run):
-        other = before.get(str(told["id"]))
-        if other is None:
-            continue
-        both += 1
-        if (fixed := _right(told)) != _right(other):
-            counts[fixed] += 1
-            shown[fixed] = nsmallest(CASES, [*shown[fixed], told], key=_index)
+    changed: dict[bool, list[Prediction]] = {False: [], True: []}
+    both, by_index = 0, attrgetter("index")
+    for prediction in entry.predictions():
+        if prediction.id in before:
+            both += 1
+            fixed = prediction.score >= RIGHT
+            if fixed != before[prediction.id][0]:
+                counts[fixed] += 1
+                changed[fixed] = nsmallest(CASES, [*changed[fixed], prediction], by_index)
     cases = tuple(
-        _case(told, before[str(told["id"])], fixed, run, base)
-        for fixed, samples in shown.items()
-        for told in samples
+        _case(prediction, before[prediction.id][1], fixed, entry, base)
+        for fixed, predictions in changed.items()
+        for prediction in predictions
     )
-    return Gallery(run, base, cases, counts[False], counts[True], both)
+    return Gallery(entry, cases, counts[False], counts[True], both)
 
 
-def _index(told: Mapping[str, Any]) -> int:
-    """Index into the dataset."""
-    return int(told.get("index") or 0)
-
-
-def _light(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What is looked at of an unpruned answer."""
-    return {key: told.get(key) for key in ("score", "prediction", "failed")}
-
-
-def _right(told: Mapping[str, Any]) -> bool:
-    score = told.get("score")
-    return isinstance(score, int | float) and score >= RIGHT
-
-
-def _case(told: dict[str, Any], other: Mapping[str, Any], fixed: bool, run: Run, base: Run) -> Case:
-    options = told.get("options") or ()
-    letters = " ".join(f"{chr(65 + place)}. {text}" for place, text in enumerate(options))
+def _case(prediction: Prediction, unpruned: str, fixed: bool, entry: Entry, base: Entry) -> Case:
+    letters = zip(ascii_uppercase, prediction.options, strict=False)
+    options = " ".join(f"{letter}. {text}" for letter, text in letters)
     try:
-        pictures, problem = tuple(_pictures(told, run, base)), ""
-    except (UserError, ValueError, TypeError) as error:
-        pictures, problem = (), f"No picture: {error}"
+        images, problem = tuple(_images(prediction, entry, base)), ""
+    except (UserError, ValueError, ArithmeticError) as error:
+        images, problem = (), f"No image: {error}"
     return Case(
-        str(told["id"]),
+        prediction.id,
         fixed,
-        f"{told.get('question') or ''} {letters}".strip(),
-        _text(told.get("answer")),
-        _said(other),
-        _said(told),
-        pictures,
+        f"{prediction.question} {options}".strip(),
+        _answer_text(prediction.answer),
+        unpruned,
+        _answered(prediction),
+        images,
         problem,
     )
 
 
-def _said(told: Mapping[str, Any]) -> str:
-    failed = told.get("failed")
-    return f"failed: {failed}" if failed else str(told.get("prediction") or "")
+def _answered(prediction: Prediction) -> str:
+    failed = prediction.failed
+    return (prediction.prediction if failed is None else f"failed: {failed}")[:LONGEST]
 
 
-def _text(answer: Any) -> str:
+def _answer_text(answer: Answer | None) -> str:
     """A ground truth for readers; boxes in whole pixels."""
-    if isinstance(answer, list):
-        numbers = all(isinstance(one, int | float) for one in answer)
-        return ", ".join(f"{one:.0f}" if numbers else str(one) for one in answer)
+    if isinstance(answer, tuple):
+        return ", ".join(f"{x:.0f}" if isinstance(x, int | float) else str(x) for x in answer)
     return "-" if answer is None else str(answer)
 
 
-def _pictures(told: dict[str, Any], run: Run, base: Run) -> Iterator[Picture]:
-    """The pictures that both runs left of a sample; else a map of the tokens."""
-    index = _index(told)
-    own, others = _saved(run, index), _saved(base, index)
-    for place, path in enumerate(own):
-        if len(others) == len(own):
-            yield _photo(others[place], "unpruned")
-        yield _photo(path, f"pruned by {run.pruner}")
-    if own:
-        return
-    reasons = kept_reasons(told)
-    images = layouts(told)
-    for place, layout in enumerate(images):
-        last = place == len(images) - 1
-        yield _map(layout, reasons, told if last else {})
+def _images(prediction: Prediction, entry: Entry, base: Entry) -> Iterator[PageImage]:
+    """The overlays that both runs saved of a sample; else a map of the tokens."""
+    pruned, unpruned = _saved(entry, prediction.index), _saved(base, prediction.index)
+    for number, path in enumerate(pruned):
+        if len(unpruned) == len(pruned):
+            yield _overlay(unpruned[number], "unpruned")
+        yield _overlay(path, f"pruned by {entry.info.pruner}")
+    if not pruned:
+        reasons, images = kept_reasons(prediction), drawable_images(prediction)
+        for image in images:
+            yield _token_map(image, reasons, prediction if image is images[-1] else None)
 
 
-def _saved(run: Run, index: int) -> list[Path]:
-    found = (run.folder / "pictures").glob(f"{index:03d}_*.png")
-    return sorted(found, key=lambda path: (len(path.name), path.name))
+def _saved(entry: Entry, index: int) -> list[Path]:
+    paths = (entry.run.folder / "pictures").glob(f"{index:03d}_*.png")
+    return sorted(paths, key=lambda path: (len(path.name), path.name))[:IMAGES]
 
 
-def _photo(path: Path, caption: str) -> Picture:
-    """A picture of a run, smaller.
+def _overlay(path: Path, caption: str) -> PageImage:
+    """A saved overlay, smaller.
 
     Raises:
         UserError: It cannot be read.
     """
-    file = io.BytesIO()
+    if not path.is_file():
+        raise UserError(f"{path} is no file.")
     try:
-        with Image.open(path) as picture:
-            small = picture.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked
+            with Image.open(path, formats=("PNG", "JPEG")) as image:
+                if image.width * image.height > LARGEST:
+                    raise UserError(f"{path} has more than {LARGEST:,} pixels.")
+                small = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read.") from error
     small.thumbnail((WIDEST, 2 * WIDEST))
+    file = io.BytesIO()
     small.save(file, format="JPEG", quality=80)
-    return Picture(caption, "jpeg", file.getvalue())
+    return PageImage(caption, file.getvalue(), "jpeg")
 
 
-def _map(layout: ImageLayout, reasons: Mapping[int, str], told: Mapping[str, Any]) -> Picture:
-    """Kept and dropped tokens over a blank in place of the photo.
+def _token_map(
+    layout: ImageLayout, reasons: Mapping[int, str], prediction: Prediction | None
+) -> PageImage:
+    """Kept and dropped tokens over a blank instead of the photo.
 
     Args:
         layout: The image's tokens.
         reasons: Of all kept tokens.
-        told: The sample, if its boxes and its size are this image's.
+        prediction: The prediction, if its boxes and its size are this image's.
     """
     grid = layout.grids[0]
-    size = told.get("image_size") or (grid.columns * TOKEN, grid.rows * TOKEN)
-    own = {token: reasons[token] for token in layout.tokens.tolist() if token in reasons}
-    boxed = told.get("task") == "grounding"
+    size = (prediction and prediction.image_size) or (grid.columns * TOKEN, grid.rows * TOKEN)
+    if min(size) < 1:
+        raise UserError(f"an image cannot be of {size[0]} x {size[1]} pixels")
+    factor = min(1.0, 2 * WIDEST / max(size))
+    kept = {token: reasons[token] for token in layout.tokens.tolist() if token in reasons}
+    boxes = (
+        (prediction.parsed, prediction.answer)
+        if prediction and prediction.task == "grounding"
+        else (None, None)
+    )
+    parsed, truth = (_box(answer, factor) for answer in boxes)
     drawn = draw_overlay(
-        Image.new("RGB", (int(size[0]), int(size[1])), BLANK),
+        Image.new("RGB", (max(1, round(size[0] * factor)), max(1, round(size[1] * factor))), BLANK),
         layout=layout,
-        kept=list(own),
-        reasons=list(own.values()),
-        predicted=_box(told.get("parsed")) if boxed else None,
-        truth=_box(told.get("answer")) if boxed else None,
+        kept=list(kept),
+        reasons=list(kept.values()),
+        predicted=parsed,
+        truth=truth,
     )
     drawn.thumbnail((WIDEST, 2 * WIDEST))
     file = io.BytesIO()
     drawn.quantize(COLORS).save(file, format="PNG", optimize=True)
-    return Picture("token map (no photo was saved)", "png", file.getvalue())
+    return PageImage("token map (no photo was saved)", file.getvalue())
 
 
-def _box(told: Any) -> Box | None:
-    if not isinstance(told, list) or len(told) != 4:
+def _box(answer: Answer | None, factor: float) -> Box | None:
+    """A box, if the answer is one, in pixels of a smaller image."""
+    if not isinstance(answer, tuple) or len(answer) != 4:
         return None
-    x1, y1, x2, y2 = map(float, told)
-    return x1, y1, x2, y2
+    edges = [factor * edge for edge in answer if isinstance(edge, float) and isfinite(edge)]
+    return (edges[0], edges[1], edges[2], edges[3]) if len(edges) == 4 else None

@@ -1,30 +1,53 @@
-"""Runs held against their unpruned baselines, sample by sample."""
+"""Runs compared with their unpruned baselines, sample by sample."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from ivcp.core.errors import UserError
-from ivcp.core.metric import Statistics, divided
-from ivcp.report.comparison import Paired, Unpaired
-from ivcp.report.resampling import RESAMPLES, interval, mcnemar, resample
-from ivcp.report.runs import Run, baseline_of
-from ivcp.report.verdicts import Lines, Verdicts, judge_again, read_lines, same
+from ivcp.core.metric import (
+    AnswerMetric,
+    ScoredAnswer,
+    Statistics,
+    divided,
+    find_metric,
+    to_frame,
+)
+from ivcp.report.bootstrap import RESAMPLES, interval, mcnemar, resample
+from ivcp.report.comparison import Entry, Paired, Unpaired
+from ivcp.results.load import PREDICTIONS
 
 SEED = 0
 UNPRUNED_RUN = "unpruned run"
+FOREIGN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What metrics raise on answers that are not theirs."""
 
-Reference: TypeAlias = Verdicts | str
-"""The verdicts of a baseline on one set, or why there are none."""
+Answers = dict[str, ScoredAnswer]
+"""Scored answers by the id of the sample, in dataset order."""
 
 
 @dataclass(frozen=True)
-class _Draws:
-    """A run beside its baseline.
+class Counts:
+    """The answers to one dataset, as its metric counts them.
+
+    Attributes:
+        metric: The metric.
+        statistics: (units, sums) sufficient statistics.
+        right: (questions,) whether each thing that can be right or wrong is right.
+    """
+
+    metric: AnswerMetric
+    statistics: Statistics
+    right: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Primary metrics of a run and its baseline in bootstrap resamples.
 
     Attributes:
         primary_values: (resamples, 2)
@@ -39,6 +62,7 @@ class _Draws:
     highest: float = 1.0
 
     def summary(self) -> Paired:
+        """The statistics of the pair."""
         run, base = self.primary_values[:, 0], self.primary_values[:, 1]
         return Paired(
             difference=interval(run - base),
@@ -49,134 +73,163 @@ class _Draws:
         )
 
 
-def pair_runs(
-    runs: Sequence[Run], resamples: int = RESAMPLES
-) -> tuple[dict[Run, Paired], list[Unpaired]]:
+def pair_entries(
+    entries: Sequence[Entry], resamples: int = RESAMPLES
+) -> tuple[dict[Entry, Paired], list[Unpaired]]:
     """Statistics of each run that has a baseline, and of its tasks.
 
     Predictions are read one file at a time, those of a baseline once. The same files give the same
     numbers.
 
     Args:
-        runs: Runs with their baselines among them.
+        entries: Runs with their baselines.
         resamples: Number of bootstrap resamples.
     """
-    unpruned = [run for run in runs if run.unpruned]
-    by_baseline: dict[Run, list[Run]] = {}
-    for run in runs:
-        base = baseline_of(run, unpruned)
-        if base is not None and base is not run:
-            by_baseline.setdefault(base, []).append(run)
-    paired: dict[Run, Paired] = {}
+    by_base: dict[Entry, list[Entry]] = {}
+    for entry in entries:
+        if entry.base:
+            by_base.setdefault(entry.base, []).append(entry)
+    paired: dict[Entry, Paired] = {}
     unpaired: list[Unpaired] = []
-    for base, others in by_baseline.items():
+    for base, others in by_base.items():
         try:
-            references = _references(base)
+            base_answers = read_answers(base)
         except UserError as error:
-            unpaired += [Unpaired(run, f"{UNPRUNED_RUN}: {error}") for run in others]
+            unpaired += [(entry, f"{UNPRUNED_RUN}: {error}") for entry in others]
             continue
-        for run in others:
-            found, missing = _pair(run, base, references, resamples)
-            paired |= found
+        for entry in others:
+            draws, missing = _draw_all(entry, base_answers, resamples)
+            paired |= {task: draw.summary() for task, draw in draws.items()}
             unpaired += missing
     return paired, unpaired
 
 
-def _references(base: Run) -> dict[str, Reference]:
-    """What is known of each set of a baseline.
+def read_answers(entry: Entry) -> dict[str, Answers]:
+    """The scored answers to each dataset of a run, by its name.
 
     Raises:
-        UserError: Its predictions cannot be read.
+        UserError: The file is missing, damaged, or holds a sample twice.
     """
-    sets = read_lines(base)
-    found: dict[str, Reference] = {}
-    for part in base.tasks or (base,):
-        try:
-            found[part.dataset] = judge_again(part, sets.get(part.dataset, {}))
-        except UserError as error:
-            found[part.dataset] = f"{UNPRUNED_RUN}: {error}"
-    return found
+    rows: list[tuple[int, str, str, ScoredAnswer]] = []
+    for prediction in entry.predictions():
+        task = prediction.labels.get("task", "") if entry.tasks else entry.dataset
+        rows.append((prediction.index, task, prediction.id, prediction.scored()))
+    answers: dict[str, Answers] = {}
+    for _, task, sample, answer in sorted(rows, key=lambda row: row[0]):
+        if answers.setdefault(task, {}).setdefault(sample, answer) is not answer:
+            raise UserError(f"{PREDICTIONS} holds the sample {sample} twice")
+    return answers
 
 
-def _pair(
-    run: Run, base: Run, references: Mapping[str, Reference], resamples: int
-) -> tuple[dict[Run, Paired], list[Unpaired]]:
-    """Statistics of one run and of its tasks."""
+def count_answers(entry: Entry, answers: Answers) -> Counts:
+    """The answers to one dataset, as its metric counts them.
+
+    Raises:
+        UserError: The metric is unknown, or does not give the primary metric of `metrics.json`.
+    """
+    path = entry.metric.metric
+    if not path:
+        raise UserError("metrics.json names no metric")
     try:
-        sets = read_lines(run)
+        metric = find_metric(path)
+    except LookupError as error:
+        raise UserError(str(error).rstrip(".")) from error
+    try:
+        frame = to_frame(answers.values())
+        statistics = metric.sufficient_statistics(frame).to_numpy(dtype=np.float64)
+        right = metric.right(frame).to_numpy(dtype=np.bool_)
+        value = float(metric.primary_value(statistics.sum(0)))
+    except FOREIGN as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot count {PREDICTIONS} again ({reason})") from error
+    if not _same(value, entry.metric.value):
+        raise UserError(f"{PREDICTIONS} gives another {entry.metric.name} than metrics.json holds")
+    return Counts(metric, statistics, right)
+
+
+def _draw_all(
+    entry: Entry, base_answers: Mapping[str, Answers], resamples: int
+) -> tuple[dict[Entry, Draws], list[Unpaired]]:
+    """Resamples of one run and of its tasks."""
+    try:
+        answers = read_answers(entry)
     except UserError as error:
-        return {}, [Unpaired(run, str(error))]
+        return {}, [(entry, str(error))]
     rng = np.random.default_rng(SEED)  # one for all tasks, since their draws are independent
-    draws: dict[Run, _Draws] = {}
-    unpaired = []
-    for part in run.tasks or (run,):
-        reference = references.get(part.dataset, "the unpruned run has no such set")
+    draws: dict[Entry, Draws] = {}
+    unpaired: list[Unpaired] = []
+    for task in entry.tasks or (entry,):
+        run, base = answers.get(task.dataset, {}), base_answers.get(task.dataset, {})
         try:
-            draws[part] = _draw(part, sets.get(part.dataset, {}), reference, rng, resamples)
+            draws[task] = _draw(task, run, base, rng, resamples)
         except UserError as error:
-            unpaired.append(Unpaired(part, str(error)))
-    if run.tasks:
+            unpaired.append((task, str(error)))
+    if entry.tasks:
         try:
-            draws[run] = _average(run, base, draws)
+            draws[entry] = _average(entry, draws)
         except UserError as error:
-            unpaired.append(Unpaired(run, str(error)))
-    return {part: one.summary() for part, one in draws.items()}, unpaired
+            unpaired.append((entry, str(error)))
+    return draws, unpaired
 
 
 def _draw(
-    part: Run, lines: Lines, reference: Reference, rng: np.random.Generator, resamples: int
-) -> _Draws:
-    """One set under both methods.
+    task: Entry, answers: Answers, base_answers: Answers, rng: np.random.Generator, resamples: int
+) -> Draws:
+    """One dataset under both methods.
 
     Raises:
         UserError: They cannot be compared.
     """
-    if isinstance(reference, str):
-        raise UserError(reference)
-    if lines.keys() != set(reference.ids):
+    if task.base is None:
+        raise UserError("the unpruned run has no such task")
+    try:
+        base = count_answers(task.base, base_answers)
+    except UserError as error:
+        raise UserError(f"{UNPRUNED_RUN}: {error}") from error
+    if answers.keys() != base_answers.keys():
         raise UserError("it holds other samples than the unpruned run")
-    own = judge_again(part, lines, reference.ids)
-    alike = own.sufficient_statistics.shape == reference.sufficient_statistics.shape and len(
-        own.right
-    ) == len(reference.right)
-    if type(own.metric) is not type(reference.metric) or not alike:
+    run = count_answers(task, {sample: answers[sample] for sample in base_answers})
+    if (
+        type(run.metric) is not type(base.metric)
+        or run.statistics.shape != base.statistics.shape
+        or run.right.shape != base.right.shape
+    ):
         raise UserError("its samples were counted in another way than the unpruned run's")
-    primary_value = own.metric.primary_value
-    return _Draws(
-        resample(
-            own.sufficient_statistics,
-            reference.sufficient_statistics,
-            primary_value,
-            rng,
-            resamples,
-        ),
-        fixed=int((own.right & ~reference.right).sum()),
-        regressed=int((reference.right & ~own.right).sum()),
-        highest=own.metric.highest,
+    return Draws(
+        resample(run.statistics, base.statistics, run.metric.primary_value, rng, resamples),
+        fixed=int((run.right & ~base.right).sum()),
+        regressed=int((base.right & ~run.right).sum()),
+        highest=run.metric.highest,
     )
 
 
-def _average(group: Run, base: Run, draws: Mapping[Run, _Draws]) -> _Draws:
+def _average(group: Entry, draws: Mapping[Entry, Draws]) -> Draws:
     """A group under both methods: the mean of its tasks, as fractions where metrics differ.
 
     Raises:
         UserError: That mean is not what the group reports, or a task is missing.
     """
-    names = [task.dataset for task in group.tasks]
-    if [task.dataset for task in base.tasks] != names:
-        raise UserError("the unpruned run has other sets")
-    if any(task not in draws for task in group.tasks):
-        raise UserError("not all of its sets have them")
-    parts = [draws[task] for task in group.tasks]
-    alike = len({task.metric for task in group.tasks}) == 1
-    scales = [1.0 if alike else part.highest for part in parts]
-    for run in (group, base):
-        values = [task.value or 0.0 for task in run.tasks]
-        if not same(float(np.mean(np.divide(values, scales))), run.value):
-            raise UserError(f"its {run.primary_metric} is not the mean of its sets")
-    shares = [part.primary_values / scale for part, scale in zip(parts, scales, strict=True)]
-    return _Draws(
-        np.mean(shares, axis=0),
-        fixed=sum(part.fixed for part in parts),
-        regressed=sum(part.regressed for part in parts),
+    tasks, base = group.tasks, group.base
+    if base is None or [task.dataset for task in base.tasks] != [task.dataset for task in tasks]:
+        raise UserError("the unpruned run has other tasks")
+    if any(task not in draws for task in tasks):
+        raise UserError("not all of its tasks have them")
+    alike = len({task.metric.metric for task in tasks}) == 1
+    scales = [1.0 if alike else draws[task].highest for task in tasks]
+    for side in (group, base):
+        values = [task.metric.value or 0.0 for task in side.tasks]
+        if not _same(float(np.mean(np.divide(values, scales))), side.metric.value):
+            raise UserError(f"its {side.metric.name} is not the mean of its tasks")
+    fractions = [
+        draws[task].primary_values / scale for task, scale in zip(tasks, scales, strict=True)
+    ]
+    return Draws(
+        np.mean(fractions, axis=0),
+        fixed=sum(draws[task].fixed for task in tasks),
+        regressed=sum(draws[task].regressed for task in tasks),
     )
+
+
+def _same(value: float, recorded: float | None) -> bool:
+    """Whether a number is the recorded one, but for rounding."""
+    return recorded is not None and bool(np.isclose(value, recorded, rtol=1e-5, atol=1e-6))

@@ -1,82 +1,234 @@
-"""The plots of a report, and the PNG files that hold them."""
+"""The plots of a report: scores against costs, over ratios and over layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import TypeAlias
 
-from ivcp.report.curves import CURVES, draw_curve
-from ivcp.report.figures import stack, to_png
-from ivcp.report.page import Plot
-from ivcp.report.pareto import draw_pareto
-from ivcp.report.rows import Row
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ivcp.report.comparison import Entry
+from ivcp.report.figures import (
+    BLACK,
+    UNPRUNED_LINE,
+    Key,
+    Point,
+    by_layers,
+    by_ratio,
+    draw_figure,
+    draw_lines,
+    legend,
+    literal,
+    make_series,
+    percent,
+    stack,
+    to_png,
+)
+from ivcp.report.page import PageImage
+from ivcp.report.positions import plot_positions
+
+Measure: TypeAlias = Callable[[Entry], float | None]
+FARTHEST = 1e12  # from 0, of numbers that are drawn
 
 
 @dataclass(frozen=True)
-class Plots:
-    """What was drawn.
+class Axis:
+    """A horizontal axis.
 
     Attributes:
-        plots: In the order of the page.
-        files: PNG files by name, each with the plots of one kind below each other.
-        problems: One sentence for each kind of thing that was left out.
+        label: What it shows.
+        measure: Where a run is on it; None if that is unknown.
+        percent: Whether it is in percent.
     """
 
-    plots: list[Plot]
-    files: dict[str, bytes]
-    problems: list[str]
+    label: str
+    measure: Measure
+    percent: bool = False
 
 
-def draw_plots(rows: Sequence[Row], positions: bool = True) -> Plots:
+def scaled(value: float | None, factor: float = 1.0) -> float | None:
+    """A number times a factor; None for one that no plot has room for."""
+    return None if value is None or abs(factor * value) > FARTHEST else factor * value
+
+
+def height(entry: Entry) -> float | None:
+    """The score as plots show it: in percent, or points."""
+    return scaled(entry.metric.value, 100 if entry.metric.unit else 1)
+
+
+def ratio(entry: Entry) -> float | None:
+    """The keep ratio of the pruner in percent."""
+    return scaled(entry.ratio, 100)
+
+
+def _layer(entry: Entry) -> float | None:
+    return float(entry.layers) if entry.layers.isdecimal() else None
+
+
+def _prefill_ms(entry: Entry) -> float | None:
+    prefill = entry.efficiency.language_prefill_ms.median
+    overhead = entry.efficiency.pruning_overhead_ms.median
+    return None if prefill is None else scaled(prefill + (overhead or 0.0))
+
+
+COSTS = (
+    Axis(
+        "visual tokens kept after the last layer",
+        lambda entry: scaled(entry.tokens.keep_ratio, 100),
+        percent=True,
+    ),
+    Axis(
+        "prefill FLOPs of the language model, against unpruned",
+        lambda entry: scaled(entry.efficiency.prefill_flops_ratio, 100),
+        percent=True,
+    ),
+    Axis("KV cache, MB a sample", lambda entry: scaled(entry.efficiency.kv_cache_bytes, 1e-6)),
+    Axis("prefill with pruning overhead, ms (median)", _prefill_ms),
+)
+RATIO = Axis("keep ratio of the pruner", ratio, percent=True)
+LAYER = Axis("layer before which tokens are pruned", _layer)
+
+
+def draw_plots(
+    entries: Sequence[Entry],
+) -> tuple[list[PageImage], dict[str, bytes], list[str]]:
     """Costs, ratios and layers of each dataset and primary metric, and positions of IVC tokens.
 
-    Args:
-        rows: The runs.
-        positions: Whether to look at the first line of each run's predictions.
+    Returns:
+        The plots, PNG files by name, each with the plots of one kind below each other, and one
+        sentence for each kind of thing that was left out.
     """
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.run.dataset, row.run.primary_metric, row.run.unit), []).append(row)
-    runs = [row.run for row in rows]
-    kinds: dict[str, list[Plot]] = {"pareto": [], "ratio": [], "layer": [], "positions": []}
+    blocks: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in entries:
+        metric = entry.metric
+        blocks.setdefault((entry.dataset, metric.name, metric.unit), []).append(entry)
+    kinds: dict[str, list[PageImage]] = {"pareto": [], "ratio": [], "layer": [], "positions": []}
     problems: list[str] = []
-    for (dataset, primary_metric, _), group in groups.items():
-        own = [row.run for row in group]
-        pareto = to_png(draw_pareto(own, runs))
-        kinds["pareto"].append(Plot(f"{dataset}: {primary_metric} against costs", pareto))
-        for name, curve in zip(("ratio", "layer"), CURVES, strict=True):
-            figure = draw_curve(group, curve, runs)
-            if figure is not None:
-                kinds[name].append(
-                    Plot(f"{dataset}: {primary_metric} over the {name}", to_png(figure))
-                )
-        if several := sorted({run.layer for run in own if "+" in run.layer}):
+    for (dataset, name, _), block in blocks.items():
+        figures = {
+            ("pareto", "against costs"): draw_pareto(block, entries),
+            ("ratio", "over the ratio"): draw_curve(block, RATIO, by_layers, entries),
+            ("layer", "over the layer"): draw_curve(block, LAYER, by_ratio, entries),
+        }
+        for (kind, what), figure in figures.items():
+            if figure:
+                kinds[kind].append(PageImage(f"{dataset}: {name} {what}", to_png(figure)))
+        if several := sorted({entry.layers for entry in block if "+" in entry.layers}):
             problems.append(
                 f"{dataset}: runs that prune at several layers ({', '.join(several)}) are in no "
                 "curve over layers."
             )
-    if positions:
-        kinds["positions"], left_out = _positions(rows)
-        problems += left_out
+    kinds["positions"], left_out = plot_positions(entries)
+    problems += left_out
     files = {}
-    for name, plots in kinds.items():
+    for kind, plots in kinds.items():
         if plots:
-            files[f"{name}.png"], missing = stack([plot.data for plot in plots])
+            files[f"{kind}.png"], missing = stack([plot.data for plot in plots])
             if missing:
-                problems.append(f"{name}.png has no room for {missing} plots; the page has them.")
-    return Plots([plot for plots in kinds.values() for plot in plots], files, problems)
+                problems.append(f"{kind}.png has no room for {missing} plots; the page has them.")
+    return [plot for plots in kinds.values() for plot in plots], files, problems
 
 
-def _positions(rows: Sequence[Row]) -> tuple[list[Plot], list[str]]:
-    from ivcp.report.positions import draw_positions, find_chosen, rotary_scores  # needs torch
+def draw_pareto(entries: Sequence[Entry], everything: Sequence[Entry] = ()) -> Figure:
+    """One panel a cost, score upwards.
 
-    chosen, problems = find_chosen([row.run for row in rows])
-    plots = []
-    for one in chosen:
-        told = f"{one.run.pruner} on {one.run.dataset} ({one.run.model}): "
-        if rotary_scores(one) is None:
-            told += "kept tokens by role; the run's record holds no rotary frequencies for V and U"
-        else:
-            told += "V(m) and U(m) at each visual token, IVC tokens marked"
-        plots.append(Plot(told, to_png(draw_positions(one))))
-    return plots, problems
+    Unpruned runs are dashed horizontal lines, with a star where the axis is not in percent of them.
+
+    Args:
+        entries: Runs of one dataset and primary metric.
+        everything: All runs of the report, for looks that agree; `entries` if it is empty.
+    """
+    lines = _lines(entries, by_layers)
+    series = make_series(everything or entries)
+    unpruned = [entry for entry in entries if entry.info.unpruned]
+    handles = legend((series[key] for key in lines), bool(unpruned))
+    figure, panels = draw_figure(entries[0].dataset, len(COSTS), handles)
+    for panel, cost in zip(panels, COSTS, strict=True):
+        for entry in unpruned:
+            x, y = cost.measure(entry), height(entry)
+            if y is not None:
+                panel.axhline(y, color=BLACK, linestyle=UNPRUNED_LINE, linewidth=1.2)
+                if x is not None and not cost.percent:
+                    panel.plot([x], [y], color=BLACK, marker="*", markersize=10)
+        drawn = {key: points(line, cost.measure, height, ratio) for key, line in lines.items()}
+        draw_lines(panel, drawn, series)
+        panel.set_xlabel(cost.label)
+        percent(panel, x=cost.percent, y=bool(entries[0].metric.unit))
+    for panel in panels[::2]:
+        panel.set_ylabel(_score_label(entries[0]))
+    return figure
+
+
+def draw_curve(
+    entries: Sequence[Entry],
+    axis: Axis,
+    key_of: Callable[[Entry], Key],
+    everything: Sequence[Entry] = (),
+) -> Figure | None:
+    """Score over a setting; None if no method has two values of it.
+
+    The score is in percent of the unpruned one where every run has one, else as it is.
+
+    Args:
+        entries: Runs of one dataset and primary metric.
+        axis: The setting.
+        key_of: The line of a run, by another setting.
+        everything: As in `draw_pareto`.
+    """
+    lines = _lines(entries, key_of)
+    relative = all(entry.relative is not None for line in lines.values() for entry in line)
+    level: Measure = (lambda entry: scaled(entry.relative, 100)) if relative else height
+    drawn = {key: points(line, axis.measure, level, axis.measure) for key, line in lines.items()}
+    drawn = {key: line for key, line in drawn.items() if len(line) > 1}
+    if not drawn:
+        return None
+    series = make_series(everything or entries, key_of)
+    figure, (panel,) = draw_figure(entries[0].dataset, 1, legend(series[key] for key in drawn))
+    draw_lines(panel, drawn, series)
+    panel.set_xlabel(axis.label)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.set_ylabel(_score_label(entries[0]))
+    if relative:
+        panel.set_ylabel(literal(f"{entries[0].metric.name}, of unpruned"))
+        panel.axhline(100, color=BLACK, linewidth=0.8)
+    percent(panel, x=axis.percent, y=relative or bool(entries[0].metric.unit))
+    return figure
+
+
+def points(entries: Sequence[Entry], x: Measure, y: Measure, together: Measure) -> list[Point]:
+    """The points of a line: each the mean of runs of which x and y are known.
+
+    Args:
+        entries: The runs of a line.
+        x: Horizontal.
+        y: Vertical.
+        together: Runs of which this is equal are one point, such as several seeds of one ratio;
+            points are in its order.
+    """
+    groups: dict[float, list[tuple[float, float]]] = {}
+    for entry in entries:
+        x_value, y_value = x(entry), y(entry)
+        if x_value is not None and y_value is not None:
+            groups.setdefault(together(entry) or 0.0, []).append((x_value, y_value))
+    line = []
+    for _, pairs in sorted(groups.items()):
+        x_values, y_values = zip(*pairs, strict=True)
+        line.append((fmean(x_values), fmean(y_values), min(y_values), max(y_values)))
+    return line
+
+
+def _lines(entries: Sequence[Entry], key_of: Callable[[Entry], Key]) -> dict[Key, list[Entry]]:
+    """The runs of each line."""
+    lines: dict[Key, list[Entry]] = {}
+    for entry in sorted(entries, key=key_of):
+        if not entry.info.unpruned:
+            lines.setdefault(key_of(entry), []).append(entry)
+    return lines
+
+
+def _score_label(entry: Entry) -> str:
+    points = "" if entry.metric.unit else " (points)"
+    return literal(f"{entry.metric.name}{points}")

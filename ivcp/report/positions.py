@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from itertools import islice
 
 import torch
 from matplotlib.axes import Axes
@@ -13,11 +12,12 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from ivcp.core.errors import UserError
-from ivcp.core.layout import ImageLayout
 from ivcp.core.rope import rotation_scores
-from ivcp.report.figures import draw_figure
-from ivcp.report.predictions import kept_reasons, layouts, read_samples
-from ivcp.report.runs import Run
+from ivcp.report.comparison import Entry
+from ivcp.report.figures import draw_figure, literal, to_png
+from ivcp.report.kept_tokens import drawable_images, kept_reasons
+from ivcp.report.page import PageImage
+from ivcp.results.prediction import Prediction
 from ivcp.visualize.panel import reason_color
 
 IVC = "ivc"
@@ -25,107 +25,99 @@ CURVES = (("mean cosine V", "#0072B2"), ("mean sine U", "#009E73"))
 DROPPED = "#D9D9D9"
 MOST = 4
 """Figures of a report."""
+MOST_ANGLES = 20_000_000  # tokens times frequencies
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The visual tokens of the first image of a run's first sample that holds IVC tokens.
-
-    Attributes:
-        run: The run.
-        sample: Id of the sample.
-        layout: The image's tokens.
-        reasons: Why each kept token was kept, by its index into the prompt.
-    """
-
-    run: Run
-    sample: str
-    layout: ImageLayout
-    reasons: Mapping[int, str]
-
-
-def find_chosen(runs: Sequence[Run]) -> tuple[list[Chosen], list[str]]:
-    """The IVC tokens of the first run of each model, dataset and pruner that has some.
-
-    Only the first line of predictions is looked at.
+def plot_positions(entries: Sequence[Entry]) -> tuple[list[PageImage], list[str]]:
+    """Plots of the IVC tokens of the first run of each model, dataset and pruner that has some.
 
     Returns:
         At most `MOST`, and a sentence for each kind of run that was left out.
     """
-    found: dict[tuple[str, str, str], Chosen] = {}
+    samples, problems = find_samples(entries)
+    plots = []
+    for entry, sample in samples:
+        info, what = entry.info, "V(m) and U(m) at each visual token, IVC tokens marked"
+        if rotary_scores(entry, sample) is None:
+            what = "kept tokens by role; the run's record holds no rotary frequencies for V and U"
+        caption = f"{info.pruner} on {info.dataset} ({info.model}): {what}"
+        plots.append(PageImage(caption, to_png(draw_positions(entry, sample))))
+    return plots, problems
+
+
+def find_samples(entries: Sequence[Entry]) -> tuple[list[tuple[Entry, Prediction]], list[str]]:
+    """The runs of `plot_positions`, each with the first line of its predictions."""
+    samples: dict[tuple[str, str, str], tuple[Entry, Prediction]] = {}
     unread = 0
-    for run in runs:
-        kind = run.model, run.dataset, run.pruner
-        if run.unpruned or kind in found:
+    for entry in entries:
+        kind = entry.info.model, entry.dataset, entry.info.pruner
+        if entry.info.unpruned or kind in samples:
             continue
         try:
-            told = next(read_samples(run), None)
-            images, reasons = (layouts(told), kept_reasons(told)) if told else ([], {})
+            for sample in islice(entry.predictions(), 1):
+                if drawable_images(sample) and IVC in kept_reasons(sample).values():
+                    samples[kind] = entry, sample
         except UserError:
             unread += 1
-            continue
-        if told and images and IVC in reasons.values():
-            found[kind] = Chosen(run, str(told["id"]), images[0], reasons)
-    left_out = []
+    problems = []
     if unread:
-        left_out.append(f"Positions: the predictions of {unread} runs could not be read.")
-    if len(found) > MOST:
-        left_out.append(f"Positions are drawn of the first {MOST} of {len(found)} methods.")
-    return list(found.values())[:MOST], left_out
+        problems.append(f"Positions: the predictions of {unread} runs could not be read.")
+    if len(samples) > MOST:
+        problems.append(f"Positions are drawn of the first {MOST} of {len(samples)} methods.")
+    return list(samples.values())[:MOST], problems
 
 
-def rotary_scores(chosen: Chosen) -> tuple[Tensor, Tensor] | None:
-    """V(m) and U(m) of each visual token, (V,); None where the record does not hold what it takes.
+def rotary_scores(entry: Entry, sample: Prediction) -> tuple[Tensor, Tensor] | None:
+    """V(m) and U(m) of each visual token of a sample's first image, (V,).
 
-    That is `rotary` of the run: `inverse_frequencies`, and `axes`: 1 for RoPE, 3 for M-RoPE. With
-    three axes, positions are known of the first image of a prompt, if it is one grid.
+    That takes the run's `rotary`; with three axes (M-RoPE), positions are known of an image of one
+    grid. None where that is missing.
     """
-    told: Any = chosen.run.record.get("rotary")
-    try:
-        frequencies, axes = torch.tensor(told["inverse_frequencies"]), told["axes"]
-    except (KeyError, TypeError, ValueError):
+    rotary, layout = entry.info.rotary, sample.images[0]
+    if rotary is None or layout.length * len(rotary.inverse_frequencies) > MOST_ANGLES:
         return None
-    tokens, grid = chosen.layout.tokens, chosen.layout.grids[0]
-    if axes == 1:
-        return rotation_scores(tokens[None], frequencies)
-    if axes != 3 or len(chosen.layout.grids) > 1:
+    if rotary.axes == 1:
+        positions = layout.tokens[None]
+    elif rotary.axes == 3 and len(layout.grids) == 1:
+        grid, cells = layout.grids[0], torch.arange(layout.length)
+        offsets = [torch.zeros_like(cells), cells // grid.columns, cells % grid.columns]
+        positions = grid.start + torch.stack(offsets)
+    else:
         return None
-    places = torch.arange(grid.length)
-    positions = [torch.zeros_like(places), places // grid.columns, places % grid.columns]
-    return rotation_scores(grid.start + torch.stack(positions), frequencies)
+    scores = rotation_scores(positions, torch.tensor(rotary.inverse_frequencies))
+    return scores if torch.stack(scores).isfinite().all() else None
 
 
-def draw_positions(chosen: Chosen) -> Figure:
-    """V(m) and U(m) over the image's tokens in prompt order, above a strip of their reasons.
+def draw_positions(entry: Entry, sample: Prediction) -> Figure:
+    """V(m) and U(m) over the tokens of a sample's first image, above a strip of their reasons.
 
     Without rotary frequencies the strip stands alone.
     """
-    tokens = chosen.layout.tokens.tolist()
-    scores = rotary_scores(chosen)
-    names = sorted({chosen.reasons[t] for t in tokens if t in chosen.reasons})
+    tokens, reasons = sample.images[0].tokens.tolist(), kept_reasons(sample)
+    scores = rotary_scores(entry, sample)
     handles = [Line2D([], [], color=color, label=label) for label, color in CURVES if scores]
+    names = {name: _color(name) for name in sorted({reasons[t] for t in tokens if t in reasons})}
     handles += [
-        Line2D([], [], color=_color(name), marker="s", linestyle="", label=name) for name in names
+        Line2D([], [], color=color, marker="s", linestyle="", label=literal(name))
+        for name, color in {**names, "dropped": DROPPED}.items()
     ]
-    handles.append(Line2D([], [], color=DROPPED, marker="s", linestyle="", label="dropped"))
-    run = chosen.run
-    ratio = "" if run.ratio is None else f" at {run.ratio:g}"
-    title = f"{run.pruner}{ratio} · {run.model} · first image of sample {chosen.sample}"
+    method = entry.info.pruner if entry.ratio is None else f"{entry.info.pruner} at {entry.ratio:g}"
+    title = f"{method} · {entry.info.model} · first image of sample {sample.id}"
     figure, (panel,) = draw_figure(title, 1, handles)
     panel.set_xlabel("prompt index of the visual token")
     panel.set_xlim(tokens[0] - 1, tokens[-1] + 1)
     panel.grid(visible=False)
     if scores is None:
         panel.set_yticks([])
-        _draw_strip(panel, tokens, chosen.reasons, (0.0, 1.0))
+        _draw_strip(panel, tokens, reasons, (0.0, 1.0))
         return figure
     for values, (_, color) in zip(scores, CURVES, strict=True):
         panel.plot(tokens, values.tolist(), color=color, linewidth=1)
-        marked = [place for place, token in enumerate(tokens) if chosen.reasons.get(token) == IVC]
+        marked = [index for index, token in enumerate(tokens) if reasons.get(token) == IVC]
         panel.scatter(
-            [tokens[place] for place in marked],
+            [tokens[index] for index in marked],
             values[marked].tolist(),
-            color=_color("ivc"),
+            color=_color(IVC),
             edgecolors=color,
             linewidths=0.6,
             s=16,
@@ -133,7 +125,7 @@ def draw_positions(chosen: Chosen) -> Figure:
         )
     low, high = min(v.min().item() for v in scores), max(v.max().item() for v in scores)
     room = (high - low) or 1.0
-    _draw_strip(panel, tokens, chosen.reasons, (low - 0.2 * room, low - 0.08 * room))
+    _draw_strip(panel, tokens, reasons, (low - 0.2 * room, low - 0.08 * room))
     panel.set_ylim(low - 0.22 * room, high + 0.06 * room)
     panel.set_ylabel("mean over frequencies")
     return figure
@@ -147,9 +139,9 @@ def _draw_strip(
     for token in tokens:
         color = _color(reasons[token]) if token in reasons else DROPPED
         groups.setdefault(color, []).append(token)
-    for color, places in groups.items():
+    for color, indices in groups.items():
         panel.broken_barh(
-            [(place - 0.5, 1) for place in places],
+            [(index - 0.5, 1) for index in indices],
             (span[0], span[1] - span[0]),
             color=color,
             linewidth=0,

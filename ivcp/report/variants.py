@@ -1,97 +1,135 @@
-"""What sets runs of the same pruner apart, beside ratio and layer."""
+"""In which settings runs differ, and which they have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from ivcp.core.comparable import COMPARED, content
-from ivcp.report.runs import Run
+from ivcp.results.comparability import conditions, flatten
+from ivcp.results.schema import RunInfo
 
-TOLD_APART = frozenset({"keep_ratio", "layer", "layers"})
-"""Settings of a pruner, or of one in it, that have a column of their own."""
+NAMES = ("model name", "dataset name")
+"""Conditions that tables have a column for."""
+METHOD = frozenset({"keep_ratio", "layer", "layers"})
+"""Settings of a pruner, or of a pruner in it, that tables have a column for."""
 SEED = "seed"
-"""Name of settings that repeat a method and make no other one."""
+"""Last word of settings that repeat a method instead of changing it."""
+RESULTS = {"primary_metric", "tasks", "points", "notes", "judge", "rotary"}
+"""Fields of a run's record that are no settings."""
 
-Settings = Mapping[str, str]
+Values: TypeAlias = Mapping[str, str]
+"""Values of settings by their dotted names."""
 
 
-def with_variants(runs: Sequence[Run]) -> list[Run]:
-    """The runs with `variant` and `repeat`: settings in which comparable runs differ.
+@dataclass(frozen=True)
+class Variant:
+    """What sets a run apart from others, beside pruner, ratio and layer.
 
-    These are settings of the pruner in which runs of that pruner, model and set differ, and all
-    others that make runs of one model and set incomparable, such as the number of samples.
+    Attributes:
+        settings: Settings as "name=value", separated by spaces.
+        seeds: The same for seeds.
     """
-    own = {run: dict(_flat(run.config.get("pruner"))) for run in runs}
-    others = {run: dict(_other_settings(run)) for run in runs}
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.model, run.dataset), []).append(run)
-        groups.setdefault((run.model, run.dataset, run.pruner), []).append(run)
-    names = {
-        key: _differing((own if key[2:] else others)[run] for run in group)
-        for key, group in groups.items()
+
+    settings: str = ""
+    seeds: str = ""
+
+    @property
+    def text(self) -> str:
+        """All of them."""
+        return f"{self.settings} {self.seeds}".strip()
+
+
+def find_variants(runs: Sequence[RunInfo]) -> list[Variant]:
+    """The settings in which runs differ, for each run.
+
+    These are settings of the pruner in which runs of that pruner, model and dataset differ, and
+    all others that make runs of one model and dataset incomparable, such as the number of samples.
+    """
+    pruners = [(run.model, run.dataset, run.pruner) for run in runs]
+    datasets = [(run.model, run.dataset) for run in runs]
+    parts = zip(
+        _differing([_pruner_settings(run) for run in runs], pruners),
+        _differing([_other_settings(run) for run in runs], datasets),
+        strict=True,
+    )
+    return [_variant({**pruner, **others}) for pruner, others in parts]
+
+
+def split_settings(runs: Sequence[RunInfo]) -> tuple[Values, list[Values]]:
+    """What the records of all runs have in common, and what else each of them has, by name."""
+    records = [
+        {
+            name: str(value)
+            for name, value in flatten(run.model_dump(mode="json", exclude=RESULTS)).items()
+        }
+        for run in runs
+    ]
+    common = {
+        name: value
+        for name, value in records[0].items()
+        if all(record.get(name) == value for record in records)
     }
-    named = []
-    for run in runs:
-        found = [
-            (name, value)
-            for settings, key in (
-                (own[run], (run.model, run.dataset, run.pruner)),
-                (others[run], (run.model, run.dataset)),
-            )
-            for name, value in settings.items()
-            if name in names[key]
-        ]
-        variant, repeat = (
-            " ".join(f"{n}={v}" for n, v in found if (n.split(".")[-1] == SEED) == seeds)
-            for seeds in (False, True)
-        )
-        tasks = tuple(replace(one, variant=variant, repeat=repeat) for one in run.tasks)
-        named.append(replace(run, tasks=tasks, variant=variant, repeat=repeat))
-    return named
+    return common, [
+        {name: value for name, value in record.items() if name not in common} for record in records
+    ]
 
 
-def _differing(settings: Iterable[Settings]) -> set[str]:
-    """Names of settings that differ; those of a method in a method, if that is the same."""
-    each = list(settings)
-    found = set()
-    for name in {name for one in each for name in one}:
-        values: dict[str | None, set[str | None]] = {}
-        for one in each:
-            values.setdefault(one.get(name.rpartition(".")[0]), set()).add(one.get(name))
-        if any(len(kinds) > 1 for kinds in values.values()):
-            found.add(name)
-    return found
+def _differing(each: Sequence[Values], kinds: Sequence[Hashable]) -> list[Values]:
+    """Of the settings of each run those in which runs of its kind differ.
+
+    Settings of a pruner in a pruner are compared between runs in which that pruner is the same.
+    """
+    groups: dict[Hashable, list[Values]] = {}
+    for values, kind in zip(each, kinds, strict=True):
+        groups.setdefault(kind, []).append(values)
+    names = {kind: _differing_names(group) for kind, group in groups.items()}
+    return [
+        {name: value for name, value in values.items() if name in names[kind]}
+        for values, kind in zip(each, kinds, strict=True)
+    ]
 
 
-def _other_settings(run: Run) -> Iterator[tuple[str, str]]:
-    for part in COMPARED:
-        value = content(run.config.get(part))
-        if isinstance(value, dict):
-            yield from _flat(value, part)
-        else:
-            yield part, _text(value)
-    yield "device", _text(run.record.get("device"))
+def _differing_names(group: Sequence[Values]) -> set[str]:
+    names = set()
+    for name in {name for values in group for name in values}:
+        parent = name.rpartition(".")[0]
+        alike: dict[str | None, set[str | None]] = {}
+        for values in group:
+            alike.setdefault(values.get(parent), set()).add(values.get(name))
+        if any(len(kinds) > 1 for kinds in alike.values()):
+            names.add(name)
+    return names
 
 
-def _flat(told: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Settings by their names in an override, as an override would have their values."""
-    for key, value in told.items() if isinstance(told, Mapping) else ():
-        name = f"{path}.{key}" if path else key
-        if key == "_target_":  # of a method in a method, the name of its module
-            if path:
-                yield path, str(value).split(".")[-2:][0]
-        elif isinstance(value, Mapping):
-            yield from _flat(value, name)
-        elif key not in TOLD_APART:
-            yield name, _text(value)
+def _variant(values: Values) -> Variant:
+    """The settings as text; what came out, such as the dtype, only where it was not chosen."""
+    texts: dict[bool, list[str]] = {False: [], True: []}
+    for name, value in values.items():
+        if f"model.{name}" not in values:
+            texts[name.split(".")[-1] == SEED].append(f"{name}={value}")
+    return Variant(" ".join(texts[False]), " ".join(texts[True]))
+
+
+def _pruner_settings(run: RunInfo) -> Values:
+    """Settings of the pruner; a pruner in it goes by the name of its module."""
+    settings = {}
+    for name, value in flatten(run.config.get("pruner") or {}).items():
+        parent, _, last = name.rpartition(".")
+        if last == "_target_" and parent:
+            settings[parent] = str(value).split(".")[-2:][0]
+        elif last != "_target_" and last not in METHOD:
+            settings[name] = _text(value)
+    return settings
+
+
+def _other_settings(run: RunInfo) -> Values:
+    """What comparable runs have in common."""
+    return {name: _text(value) for name, value in conditions(run).items() if name not in NAMES}
 
 
 def _text(value: Any) -> str:
+    """A value as an override has it."""
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

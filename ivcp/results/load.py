@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import ValidationError
 
 from ivcp.core.errors import UserError
 from ivcp.results.comparability import differences, flatten
-from ivcp.results.prediction import Prediction, read_predictions
 from ivcp.results.schema import Results, RunInfo
+
+if TYPE_CHECKING:  # pandas and torch take seconds to import
+    import pandas as pd
+
+    from ivcp.results.prediction import Prediction
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
 ROOTS = (Path("outputs"), Path("multirun"))
@@ -40,6 +43,8 @@ class FinishedRun:
         Raises:
             UserError: The file cannot be read, has a line that is no prediction, or a sample twice.
         """
+        from ivcp.results.prediction import read_predictions
+
         path = self.folder / PREDICTIONS
         samples: dict[int, Prediction] = {}
         for number, prediction in enumerate(read_predictions(path), 1):
@@ -181,6 +186,8 @@ def load_runs(folders: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     Raises:
         UserError: A `metrics.json` is not the result of a run, or there is none.
     """
+    import pandas as pd
+
     paths = [folders] if isinstance(folders, str | Path) else list(folders)
     runs, problems = find_runs(paths)
     if problems:
@@ -194,5 +201,7 @@ def load_predictions(folder: str | Path) -> pd.DataFrame:
     Raises:
         UserError: The folder holds no finished run, or its predictions cannot be read.
     """
+    import pandas as pd
+
     run = FinishedRun(Path(folder), read_results(Path(folder) / METRICS))
     return pd.DataFrame([dict(prediction) for prediction in run.predictions()])

@@ -30,32 +30,32 @@ def test_files_are_written_and_skipped_ones_counted(
     assert sorted(path.name for path in out.iterdir()) == FILES
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1
-    assert "not complete JSON" in printed.err
+    assert "is not the result of a run" in printed.err
     assert "2 runs, 1 repeated left out, 1 skipped" in printed.out
     assert "fastv" in printed.out
     assert "50.0" in printed.out
     assert "predictions.jsonl is missing" in printed.out
 
 
-def make_pair(make_judged: Any) -> None:
+def make_pair(make_scored: Any) -> None:
     group = GroupMetrics({name: {"metric": MultipleChoiceMetrics()} for name in ("one", "two")})
     for pruner, right in (("none", 1.0), ("ivcp", 0.0)):
-        told = [ScoredAnswer("A", "A", right, {"task": name}) for name in ("one", "two") * 6]
+        answers = [ScoredAnswer("A", "A", right, {"task": name}) for name in ("one", "two") * 6]
         notes = ["Rules stood in."]
-        make_judged(f"runs/{pruner}", group, told, pruner=pruner, dataset="both", notes=notes)
+        make_scored(f"runs/{pruner}", group, answers, pruner=pruner, dataset="both", notes=notes)
 
 
-def test_a_suite_has_a_table_of_its_own(
-    make_judged: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_group_has_its_table(
+    make_scored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_pair(make_judged)
+    make_pair(make_scored)
     out = tmp_path / "out"
     assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
     names = sorted([*FILES, "groups.csv", "groups.md"])
     assert sorted(path.name for path in out.iterdir()) == names
     page = (out / "report.html").read_text(encoding="utf-8")
-    for told in ("both · tiny", "0.0 (0.0)*", "both: Rules stood in.", "(4 rows)"):
-        assert page.count(told) >= 1
+    for shown in ("both · tiny", "0.0 (0.0)*", "both: Rules stood in.", "(4 rows)"):
+        assert page.count(shown) >= 1
     printed = capsys.readouterr().out
     assert "0.0 (0.0)*" in printed
     assert "-100.0 [-100.0, -100.0]" in printed
@@ -66,9 +66,9 @@ def test_a_suite_has_a_table_of_its_own(
 
 
 def test_statistics_can_be_left_out(
-    make_judged: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_scored: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_pair(make_judged)
+    make_pair(make_scored)
     for path in tmp_path.glob("runs/*/predictions.jsonl"):
         path.unlink()
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--no-paired"]) == 0
@@ -90,7 +90,7 @@ def test_no_run_at_all_is_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_place_that_cannot_be_written_is_exit_code_2(
+def test_a_folder_that_cannot_be_written_is_exit_code_2(
     make_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_run("a", pruner="none", value=0.9)

@@ -12,8 +12,8 @@ import torch
 
 from ivcp.core.layout import Grid, ImageLayout
 from ivcp.pruners.ivc import IVCOnly
-from ivcp.report.positions import MOST, draw_positions, find_chosen, rotary_scores
-from ivcp.report.runs import find_runs
+from ivcp.report.kept_tokens import kept_reasons
+from ivcp.report.positions import MOST, draw_positions, find_samples, plot_positions, rotary_scores
 from ivcp.visualize.panel import REASON_COLORS
 
 START, ROWS, COLUMNS = 7, 6, 5
@@ -40,12 +40,17 @@ def select(axes: int) -> list[int]:
 
 
 @pytest.fixture
-def make_chosen(make_run: Any, tmp_path: Path) -> Any:
-    def make(name: str = "a", axes: int = 1, images: Any = None, **options: Any) -> Path:
-        kept = select(axes)
+def make_ivc_run(make_run: Any) -> Any:
+    """Writes a run whose first prediction holds IVC tokens and whose second line is damaged."""
+
+    def make(name: str = "a", axes: int = 1, grids: Any = None, **options: Any) -> Path:
+        kept, grids = select(axes), grids or [GRID]
         line = {
+            "index": 0,
             "id": "s<1>",
-            "images": images or [{"grids": [GRID]}],
+            "score": 1,
+            "visual_tokens": sum(grid["rows"] * grid["columns"] for grid in grids),
+            "images": [{"grids": grids}],
             "kept": kept,
             "reasons": {"ivc": kept},
         }
@@ -58,33 +63,32 @@ def make_chosen(make_run: Any, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("axes", [1, 3])
 def test_ivc_tokens_are_those_with_the_highest_scores(
-    make_chosen: Any, tmp_path: Path, axes: int
+    make_ivc_run: Any, read_entries: Any, axes: int
 ) -> None:
-    make_chosen(axes=axes, rotary={"inverse_frequencies": FREQUENCIES, "axes": axes})
-    (chosen,), problems = find_chosen(find_runs([tmp_path])[0])
+    make_ivc_run(axes=axes, rotary={"inverse_frequencies": FREQUENCIES, "axes": axes})
+    ((entry, sample),), problems = find_samples(read_entries())
     assert problems == []
-    tokens, scores = chosen.layout.tokens.tolist(), rotary_scores(chosen)
+    tokens, scores = sample.images[0].tokens.tolist(), rotary_scores(entry, sample)
+    kept = kept_reasons(sample)
     assert scores is not None
     ranked = [values.sort(descending=True, stable=True).indices.tolist() for values in scores]
     count = next(n for n in range(30) if len({*ranked[0][:n], *ranked[1][:n]}) >= 11)
-    best = {tokens[place] for order in ranked for place in order[:count]}
-    assert (
-        len(best - chosen.reasons.keys()) <= 1
-    )  # the last step may offer two tokens for one place
-    panel = draw_positions(chosen).axes[0]
+    best = {tokens[index] for order in ranked for index in order[:count]}
+    assert len(best - kept.keys()) <= 1  # the last step may offer one token too many
+    panel = draw_positions(entry, sample).axes[0]
     for values, line, marks in zip(scores, panel.lines, panel.collections, strict=False):
         assert line.get_ydata() == pytest.approx(values.tolist())
         height = dict(zip(tokens, values.tolist(), strict=True))
         marked = marks.get_offsets().tolist()
-        assert [place for place, _ in marked] == sorted(chosen.reasons)
-        assert [y for _, y in marked] == pytest.approx([height[t] for t in sorted(chosen.reasons)])
+        assert [x for x, _ in marked] == sorted(kept)
+        assert [y for _, y in marked] == pytest.approx([height[t] for t in sorted(kept)])
 
 
-def test_without_frequencies_roles_stand_alone(make_chosen: Any, tmp_path: Path) -> None:
-    make_chosen()
-    (chosen,), _ = find_chosen(find_runs([tmp_path])[0])
-    assert rotary_scores(chosen) is None
-    figure = draw_positions(chosen)
+def test_without_frequencies_roles_stand_alone(make_ivc_run: Any, read_entries: Any) -> None:
+    make_ivc_run()
+    ((entry, sample),), _ = find_samples(read_entries())
+    assert rotary_scores(entry, sample) is None
+    figure = draw_positions(entry, sample)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ivc", "dropped"]
     figure.canvas.draw()
     strokes = {
@@ -94,23 +98,33 @@ def test_without_frequencies_roles_stand_alone(make_chosen: Any, tmp_path: Path)
     assert strokes == {REASON_COLORS["ivc"]: 12, (217, 217, 217): 18}
 
 
-def test_positions_of_tiles_are_not_guessed(make_chosen: Any, tmp_path: Path) -> None:
-    told = {"inverse_frequencies": FREQUENCIES, "axes": 3}
-    tiles = [{"grids": [{**GRID, "kind": "tile"}, {**GRID, "start": 40}]}]
-    make_chosen(axes=3, images=tiles, rotary=told)
-    (chosen,), _ = find_chosen(find_runs([tmp_path])[0])
-    assert rotary_scores(chosen) is None
+def test_positions_of_tiles_are_not_guessed(make_ivc_run: Any, read_entries: Any) -> None:
+    rotary = {"inverse_frequencies": FREQUENCIES, "axes": 3}
+    tiles = [{**GRID, "kind": "tile"}, {**GRID, "start": 40}]
+    make_ivc_run(axes=3, grids=tiles, rotary=rotary)
+    ((entry, sample),), _ = find_samples(read_entries())
+    assert rotary_scores(entry, sample) is None
 
 
-def test_what_is_left_out_is_said(make_chosen: Any, make_run: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("frequencies", [[1e308] * 8, [0.5] * 10**6])
+def test_odd_frequencies_leave_the_roles(
+    make_ivc_run: Any, read_entries: Any, frequencies: list[float]
+) -> None:
+    make_ivc_run(rotary={"inverse_frequencies": frequencies, "axes": 1})
+    (plot,), problems = plot_positions(read_entries())
+    assert plot.caption.endswith("holds no rotary frequencies for V and U")
+    assert problems == []
+
+
+def test_what_is_left_out_is_said(make_ivc_run: Any, make_run: Any, read_entries: Any) -> None:
     for number in range(MOST + 2):
-        make_chosen(f"{number}", model=f"m{number}")
-    make_chosen("twice", model="m0")
+        make_ivc_run(f"{number}", model=f"m{number}")
+    make_ivc_run("twice", model="m0")
     make_run("none", pruner="none", value=0.5)
     make_run("unread", pruner="ivcp", value=0.5)
-    make_chosen("foreign", images=[{"grids": []}], model="foreign")
-    chosen, problems = find_chosen(find_runs([tmp_path])[0])
-    assert len(chosen) == MOST
+    make_ivc_run("huge", grids=[{**GRID, "rows": 10**6, "columns": 10**6}], model="huge")
+    samples, problems = find_samples(read_entries())
+    assert len(samples) == MOST
     assert problems == [
         "Positions: the predictions of 2 runs could not be read.",
         f"Positions are drawn of the first {MOST} of {MOST + 2} methods.",

@@ -5,23 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ivcp.report.comparison import Unpaired
-from ivcp.report.remarks import remarks
-from ivcp.report.runs import find_runs
+from ivcp.report.remarks import MOST, remarks
 
 ALONE = (
-    "no unpruned run of the same model, data and settings is there to hold them against; report "
+    "no unpruned run of the same model, data and settings is there to compare them with; report "
     "one of pruner=none with them."
 )
 
 
-def test_a_thing_is_said_once_for_all_runs(make_run: Any, tmp_path: Path) -> None:
+def test_a_thing_is_said_once_for_all_runs(make_run: Any, read_entries: Any) -> None:
     judge = {"reason": "Rules stood in."}
     make_run("a", pruner="none", value=0.5, notes=["One photo is absent."], judge=judge)
-    make_run("b", pruner="ivcp", value=0.5, notes=["One photo is absent."] * 2, failed=3)
+    make_run("b", pruner="ivcp", value=0.5, notes=["One photo is absent."] * 2, failed_samples=3)
     make_run("c", pruner="ivcp", value=0.5, dataset="pope")
-    runs, _ = find_runs([tmp_path])
-    assert remarks(runs) == [
+    assert remarks(read_entries()) == [
         "shapes: One photo is absent.",
         "shapes (1 of 2 runs): Rules stood in.",
         "shapes (1 of 2 runs): 3 of 200 samples failed and count as wrong.",
@@ -29,13 +26,22 @@ def test_a_thing_is_said_once_for_all_runs(make_run: Any, tmp_path: Path) -> Non
     ]
 
 
-def test_missing_statistics_are_told_by_reason(make_run: Any, tmp_path: Path) -> None:
+def test_many_notes_are_counted(make_run: Any, read_entries: Any) -> None:
+    make_run("a", pruner="none", value=0.5, notes=[f"Note {n}." for n in range(MOST + 3)])
+    *notes, last = remarks(read_entries())
+    assert len(notes) == MOST
+    assert last == "3 more notes are in the runs' metrics.json."
+
+
+def test_missing_statistics_are_grouped_by_reason(
+    make_run: Any, read_entries: Any, tmp_path: Path
+) -> None:
     for name in "abc":
         make_run(name, pruner="ivcp", value=0.5)
-    runs, _ = find_runs([tmp_path])
+    entries = read_entries()
     reasons = ("it is torn", "it is torn", "it is missing")
-    unpaired = [Unpaired(run, reason) for run, reason in zip(runs, reasons, strict=True)]
-    assert remarks(runs, unpaired) == [
+    unpaired = list(zip(entries, reasons, strict=True))
+    assert remarks(entries, unpaired) == [
         f"shapes: {ALONE}",
         f"shapes: no interval, no test: it is torn ({tmp_path / 'a'} and 1 more).",
         f"shapes: no interval, no test: it is missing ({tmp_path / 'c'}).",

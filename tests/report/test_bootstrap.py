@@ -10,14 +10,14 @@ import pytest
 from scipy import stats
 
 from ivcp.core.metric import Statistics
-from ivcp.report import resampling
+from ivcp.report import bootstrap
+from ivcp.report.bootstrap import interval, mcnemar, resample
 from ivcp.report.comparison import UNKNOWN
-from ivcp.report.resampling import interval, mcnemar, resample
 
 
 def mean(sums: Statistics) -> Statistics:
-    share: Statistics = sums[..., 0] / sums[..., 1]
-    return share
+    fraction: Statistics = sums[..., 0] / sums[..., 1]
+    return fraction
 
 
 def sufficient_statistics(scores: Statistics) -> Statistics:
@@ -39,15 +39,15 @@ def test_mcnemar_is_the_exact_sum(fixed: int, regressed: int) -> None:
 
 def test_two_units_by_hand() -> None:
     """Of two draws, the unit that differs is drawn never, once, twice: 1/4, 1/2, 1/4."""
-    found = resample(
+    drawn = resample(
         sufficient_statistics(np.ones(2)),
         sufficient_statistics(np.array([0.0, 1.0])),
         mean,
         rng(),
         4000,
     )
-    assert (found[:, 0] == 1).all()
-    values, counts = np.unique(found[:, 0] - found[:, 1], return_counts=True)
+    assert (drawn[:, 0] == 1).all()
+    values, counts = np.unique(drawn[:, 0] - drawn[:, 1], return_counts=True)
     assert values.tolist() == [0, 0.5, 1]
     assert counts / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
 
@@ -62,8 +62,8 @@ def test_the_interval_is_that_of_scipy(graded: bool) -> None:
     primary_values = resample(
         sufficient_statistics(run), sufficient_statistics(base), mean, rng(), 20_000
     )
-    own = interval(primary_values[:, 0] - primary_values[:, 1])
-    told = stats.bootstrap(
+    ours = interval(primary_values[:, 0] - primary_values[:, 1])
+    expected = stats.bootstrap(
         (run, base),
         lambda a, b, axis: a.mean(axis) - b.mean(axis),
         paired=True,
@@ -72,13 +72,13 @@ def test_the_interval_is_that_of_scipy(graded: bool) -> None:
         n_resamples=20_000,
         rng=1,
     ).confidence_interval
-    assert (own.low, own.high) == pytest.approx((told.low, told.high), abs=0.004)
+    assert (ours.low, ours.high) == pytest.approx((expected.low, expected.high), abs=0.004)
 
 
 def test_f1_is_resampled_as_a_slow_loop_does() -> None:
     draw = np.random.default_rng(5)
     truth = draw.random(150) < 0.5
-    answers = [np.where(draw.random(150) < share, truth, ~truth) for share in (0.7, 0.8)]
+    answers = [np.where(draw.random(150) < fraction, truth, ~truth) for fraction in (0.7, 0.8)]
 
     def f1(sums: Statistics) -> Statistics:
         value: Statistics = 2 * sums[..., 0] / sums[..., 1]
@@ -86,11 +86,11 @@ def test_f1_is_resampled_as_a_slow_loop_does() -> None:
 
     slow = []
     for _ in range(2000):
-        chosen = draw.integers(0, 150, 150)
+        indices = draw.integers(0, 150, 150)
         pair = []
         for answer in answers:
-            both = sum(answer[i] and truth[i] for i in chosen)
-            pair.append(2 * both / (answer[chosen].sum() + truth[chosen].sum()))
+            both = sum(answer[i] and truth[i] for i in indices)
+            pair.append(2 * both / (answer[indices].sum() + truth[indices].sum()))
         slow.append(pair[0] - pair[1])
     run, base = (np.stack([a & truth, 1.0 * a + truth], axis=1) for a in answers)
     quick = np.subtract(*resample(run, base, f1, rng()).T)
@@ -100,10 +100,10 @@ def test_f1_is_resampled_as_a_slow_loop_does() -> None:
 
 def test_equal_runs_never_differ() -> None:
     scores = sufficient_statistics(np.random.default_rng(2).random(50))
-    found = resample(scores, scores, mean, rng())
-    assert found.shape == (2000, 2)
-    assert (found[:, 0] == found[:, 1]).all()
-    assert found[:, 0].std() > 0.01
+    drawn = resample(scores, scores, mean, rng())
+    assert drawn.shape == (2000, 2)
+    assert (drawn[:, 0] == drawn[:, 1]).all()
+    assert drawn[:, 0].std() > 0.01
 
 
 def test_every_resample_draws_as_many_units_as_there_are() -> None:
@@ -115,9 +115,9 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     run, base = (
         sufficient_statistics(scores) for scores in np.random.default_rng(2).random((2, 30))
     )
-    whole = resample(run, base, mean, rng(), 500)
-    monkeypatch.setattr(resampling, "CELLS", 70)
-    np.testing.assert_allclose(resample(run, base, mean, rng(), 500), whole, rtol=1e-12)
+    at_once = resample(run, base, mean, rng(), 500)
+    monkeypatch.setattr(bootstrap, "CELLS", 70)
+    np.testing.assert_allclose(resample(run, base, mean, rng(), 500), at_once, rtol=1e-12)
 
 
 def test_an_interval_of_nothing_is_unknown() -> None:

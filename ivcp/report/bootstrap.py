@@ -17,7 +17,7 @@ CELLS = 4_000_000
 
 
 def mcnemar(fixed: int, regressed: int) -> float:
-    """The two-sided p of a split so uneven, if mending and breaking are equally likely.
+    """The two-sided p of a split so uneven, if fixing and regressing are equally likely.
 
     >>> mcnemar(1, 7), mcnemar(0, 0)
     (0.0703125, 1.0)
@@ -36,7 +36,7 @@ def resample(
     """Primary metrics of run and baseline in bootstrap resamples, (resamples, 2).
 
     A resample draws as many units as there are, with repetition, the same for both. Units of equal
-    sufficient_statistics are drawn together: what counts is how often their kind is drawn.
+    statistics are drawn together: what counts is how often their kind is drawn.
 
     Args:
         run: (units, sums), at least one unit.
@@ -51,16 +51,16 @@ def resample(
     for done in range(0, resamples, chunk):
         size = min(chunk, resamples - done)
         weights = rng.multinomial(len(run), counts / len(run), size)  # (size, kinds)
-        own, other = np.split(weights @ kinds, 2, axis=-1)
-        primary_values.append(np.stack([primary_value(own), primary_value(other)], axis=-1))
+        sums = np.split(weights @ kinds, 2, axis=-1)
+        primary_values.append(np.stack([primary_value(side) for side in sums], axis=-1))
     return np.concatenate(primary_values)
 
 
 def interval(values: Statistics) -> Interval:
-    """Where the middle 95 % of the values lie, without those that have no meaning.
+    """Where the middle 95 % of the values lie; undefined ones, such as NaN, do not count.
 
     >>> interval(np.array([0.0, np.nan, 1.0]))
     Interval(low=0.025, high=0.975)
     """
-    told = values[np.isfinite(values)]
-    return Interval(*np.quantile(told, QUANTILES).tolist()) if len(told) else UNKNOWN
+    defined = values[np.isfinite(values)]
+    return Interval(*np.quantile(defined, QUANTILES).tolist()) if len(defined) else UNKNOWN
