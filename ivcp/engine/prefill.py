@@ -18,7 +18,7 @@ from ivcp.engine.deepstack import DeepStack
 from ivcp.engine.layer_inputs import LayerInputs
 from ivcp.engine.parts import ModelParts
 from ivcp.engine.prompt import Prompt
-from ivcp.engine.rows import KEPT, MERGED, Row, pad_left
+from ivcp.engine.sample_tokens import KEPT, MERGED, Row, pad_left
 from ivcp.engine.signals import LayerSignals, rotary_rows
 from ivcp.engine.stopwatch import Stopwatch
 from ivcp.engine.stored import StoredTokens

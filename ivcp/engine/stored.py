@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ivcp.engine.cache import SlotMask, keep_slots, pruned_layer, stored_slots
-from ivcp.engine.rows import pad_left
+from ivcp.engine.sample_tokens import pad_left
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ivcp.core.pruner import Stage
 from ivcp.core.text_encoder import TextEncoder
 from ivcp.core.view import Signal
 from ivcp.engine.encoding import Encoding
-from ivcp.engine.rows import Row, Visual
+from ivcp.engine.sample_tokens import Row, Visual
 from ivcp.engine.signals import LayerSignals
 
 

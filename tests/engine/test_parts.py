@@ -15,7 +15,7 @@ from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.pruner import Stage
 from ivcp.core.selection import Selection
 from ivcp.engine.masks import attention_mask
-from ivcp.engine.rows import Row
+from ivcp.engine.sample_tokens import Row
 from ivcp.pruners.fastv import FastV
 
 BATCH = prompts([5, (6, 9), 7], [3, (4, 5), 12, (7, 3), 4], [9, (8, 8), 1])
