@@ -17,10 +17,10 @@ Box = tuple[float, float, float, float]
 """`(x1, y1, x2, y2)` with `x1 <= x2`, `y1 <= y2`; the docstring at hand names the frame."""
 
 Answer: TypeAlias = str | Box | tuple[str, ...]
-"""A ground truth (several texts: any of them is right), or what was read from a model's text."""
+"""A ground truth (several texts: any of them is right), or an answer parsed from a model's text."""
 
 Task = Literal["grounding", "yes_no", "multiple_choice", "open_ended"]
-"""What is asked for: a box, the word yes or no, the letter of an option, words of one's own."""
+"""The kind of answer: a box, the word yes or no, the letter of an option, or free text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +28,21 @@ class Sample:
     """One question about one or more images.
 
     Attributes:
-        id: Unique in its dataset and stable over runs, machines and dataset order.
-        task: What is asked for; decides prompt, parser and metric.
-        images: RGB images, in the order in which the prompt shows them.
-        question: The referring expression for grounding, the bare question otherwise.
+        id: Unique in its dataset; the same in all runs, on all machines and in any dataset order.
+        task: The kind of answer; it decides prompt, parser and metric.
+        images: RGB images, in the order of the prompt.
+        question: The referring expression for grounding, otherwise the question alone.
         answer: Ground truth: a `Box` in pixels of the original image, "Yes" / "No", the letter of
             the right option, or one or more accepted texts.
-        options: Texts of the options A, B, C, ... of a multiple-choice question; an empty one is no
-            option.
-        hint: What a multiple-choice question tells beforehand.
-        prompt: The set's own wording of the whole question, for model families without words of
-            their own; empty if it has none.
-        benchmark: Published name of the set ("MMBench_DEV_EN_V11"); model families word some sets
-            in their own way. Empty for a set of no such name.
-        labels: What results are broken down by ("category", "split", ...).
-        verbatim: Whether the question is put to the model as it stands, without the family's words.
+        options: Texts of the options A, B, C, ... of a multiple-choice question; an empty text is
+            no option.
+        hint: Text before a multiple-choice question.
+        prompt: The dataset's wording of the complete question, used by model families without a
+            wording for this task; empty if the dataset has none.
+        benchmark: Published name of the dataset ("MMBench_DEV_EN_V11"), by which model families
+            choose a wording; empty if it has none.
+        labels: Labels by which results are broken down ("category", "split", ...).
+        verbatim: Whether the prompt holds the question as it is, without the family's wording.
     """
 
     id: str
@@ -59,12 +59,12 @@ class Sample:
 
 
 class BrokenSample(Exception):  # noqa: N818 (it carries a sample, not a mistake of ours)
-    """A sample that cannot be asked, with all that is known of it; it will count as wrong.
+    """A sample that cannot be read; it counts as wrong.
 
-    A dataset raises it `from` the error that says why.
+    A dataset raises it `from` the error that is the reason.
 
     Attributes:
-        sample: The sample without its images.
+        sample: The sample as far as it could be read, without its images.
     """
 
     def __init__(self, sample: Sample) -> None:

@@ -1,4 +1,4 @@
-"""Bookkeeping of which tokens of each sample are still there, and where."""
+"""Index bookkeeping: which tokens of each sample remain, and in which columns."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ KEPT, MERGED = "kept", "merged"
 
 
 @dataclass
-class Visual:
-    """The tokens of one image that are still there.
+class ImageTokens:
+    """The remaining tokens of one image.
 
     Attributes:
         layout: The image's grids.
-        places: (V,) indices into the row's present tokens, ascending.
-        index: (V,) indices into the image's own tokens.
-        tokens: (V0,) prompt indices of the image's own tokens, on the device.
-        reasons: (V,) why each was kept, as indices into the pass's list of reasons.
-        notes: What earlier stages left for later ones.
+        ranks: (V,) index of each among the sample's remaining tokens, ascending.
+        index: (V,) index of each into the image.
+        tokens: (V0,) prompt indices of all tokens of the image, on the device.
+        reasons: (V,) why each was kept, as indices into the list of reasons.
+        notes: Tensors that earlier stages stored for later ones.
     """
 
     layout: ImageLayout
-    places: Tensor
+    ranks: Tensor
     index: Tensor
     tokens: Tensor
     reasons: Tensor
@@ -37,35 +37,36 @@ class Visual:
 
 
 @dataclass
-class Row:
-    """One sample of a running forward pass. All lengths are known on the host.
+class SampleTokens:
+    """The remaining tokens of one sample; the host knows all lengths without waiting.
 
     Attributes:
         layout: The sample's prompt.
-        first: (S,) column of each prompt token in the padded rows that entered layer 0.
-        columns: (N,) column of each remaining token in the present, padded rows.
-        origin: (N,) index of each remaining token into the sample's own prompt.
-        text: (S - V,) places of all that is no visual token among the remaining tokens.
-        images: What is left of each image.
+        entry_columns: (S,) column of each prompt token in the padded rows that entered layer 0.
+        columns: (N,) column of each remaining token in the current, padded rows.
+        origin: (N,) prompt index of each remaining token.
+        text: Index of each token that is not visual among the remaining tokens.
+        images: The remaining tokens of each image.
     """
 
     layout: PromptLayout
-    first: Tensor
+    entry_columns: Tensor
     columns: Tensor
     origin: Tensor
     text: Tensor
-    images: list[Visual]
+    images: list[ImageTokens]
 
     @classmethod
-    def begin(cls, layout: PromptLayout, columns: Tensor) -> Row:
-        """All tokens are there; `columns` (S,) is where they stand."""
+    def begin(cls, layout: PromptLayout, columns: Tensor) -> SampleTokens:
+        """All tokens of a prompt, in (S,) columns."""
         device = columns.device
         images = []
         for image in layout.images:
-            tokens = to_device(image.tokens, device).clone()  # pruners are shown the layout's
+            # a copy: methods get the layout's tensor, and might write into it
+            tokens = to_device(image.tokens, device).clone()
             reasons = torch.zeros(image.length, dtype=torch.uint8, device=device)
             index = torch.arange(image.length, device=device)
-            images.append(Visual(image, tokens, index, tokens, reasons, {}))
+            images.append(ImageTokens(image, tokens, index, tokens, reasons, {}))
         origin = torch.arange(layout.length, device=device)
         return cls(layout, columns, columns, origin, to_device(layout.text, device), images)
 
@@ -73,50 +74,54 @@ class Row:
         return len(self.columns)
 
     def to(self, device: torch.device) -> None:
-        """Move the bookkeeping to where the next stage's layer hands its input over."""
-        for name in ("first", "columns", "origin", "text"):
+        """Move all indices to the device of the next stage's layer."""
+        for name in ("entry_columns", "columns", "origin", "text"):
             setattr(self, name, getattr(self, name).to(device))
         for image in self.images:
-            for name in ("places", "index", "tokens", "reasons"):
+            for name in ("ranks", "index", "tokens", "reasons"):
                 setattr(image, name, getattr(image, name).to(device))
             image.notes = {name: note.to(device) for name, note in image.notes.items()}
 
-    def chosen(self, selections: Sequence[Selection], names: list[str]) -> Tensor:
-        """(N',) which of the present tokens stay, in their new order; updates the bookkeeping.
+    def apply(self, selections: Sequence[Selection], names: list[str]) -> Tensor:
+        """Keep the selected tokens and all text.
 
-        Text stays. Each image gives its kept tokens and, behind the last of those that were there
-        (or before the first), its merged ones.
+        Merged tokens of an image come behind its last remaining token, or before its first.
 
         Args:
-            selections: One an image.
-            names: Reasons in the order of their numbers; new ones are added.
+            selections: One for each image.
+            names: The list of reasons; new reasons are added to it.
+
+        Returns:
+            (N',) indices of the kept tokens into the remaining tokens, in their new order.
         """
-        # Tokens are sorted by keys: twice the place, with merged tokens at the odd keys between.
-        tokens, keys = [self.text], [2 * self.text]
+        # The new order is a sort by keys. A token's key is twice its index, so the odd keys between
+        # two tokens are free for the merged ones. The sort is stable: merged tokens with the same
+        # key stay in the order of the selection.
+        kept, keys = [self.text], [2 * self.text]
         for image, selection in zip(self.images, selections, strict=True):
             keep, reasons = [selection.keep], [self._reasons(image, selection, names)]
-            tokens.append(image.places[selection.keep])
-            keys.append(2 * tokens[-1])
+            kept.append(image.ranks[selection.keep])
+            keys.append(2 * kept[-1])
             if selection.merged_at is not None and (merged := len(selection.merged_at)):
                 keep.append(selection.merged_at)
                 reasons.append(torch.full_like(image.reasons[:merged], names.index(MERGED)))
-                tokens.append(image.places[selection.merged_at])
+                kept.append(image.ranks[selection.merged_at])
                 before = selection.merged_before
-                first, last = 2 * image.places.amin() - 1, 2 * image.places.amax() + 1
-                keys += [first.expand(before), last.expand(merged - before)]
+                front, back = 2 * image.ranks.amin() - 1, 2 * image.ranks.amax() + 1
+                keys += [front.expand(before), back.expand(merged - before)]
             image.index, image.reasons = image.index[torch.cat(keep)], torch.cat(reasons)
         order = torch.cat(keys).sort(stable=True).indices
-        places = torch.empty_like(order)
-        places[order] = torch.arange(len(order), device=order.device)
-        stay: Tensor = torch.cat(tokens)[order]
+        ranks = torch.empty_like(order)
+        ranks[order] = torch.arange(len(order), device=order.device)
+        remaining: Tensor = torch.cat(kept)[order]
         lengths = [len(self.text), *(len(image.index) for image in self.images)]
-        self.text, *visual = torch.split(places, lengths)
-        for image, there in zip(self.images, visual, strict=True):
-            image.places = there
-        return stay
+        self.text, *of_images = torch.split(ranks, lengths)
+        for image, image_ranks in zip(self.images, of_images, strict=True):
+            image.ranks = image_ranks
+        return remaining
 
-    def _reasons(self, image: Visual, selection: Selection, names: list[str]) -> Tensor:
-        """(K,) numbers of the kept tokens' reasons; without new ones the old ones stand."""
+    def _reasons(self, image: ImageTokens, selection: Selection, names: list[str]) -> Tensor:
+        """(K,) reasons of the kept tokens; a selection without reasons leaves the earlier ones."""
         if selection.reasons is None:
             return image.reasons[selection.keep]
         reasons = torch.zeros_like(selection.keep, dtype=torch.uint8)
@@ -126,18 +131,18 @@ class Row:
             reasons = reasons.masked_fill(mask, names.index(name))
         return reasons
 
-    def queries(self, indices: Tensor) -> Tensor:
-        """Present columns of text tokens, given on the CPU as indices into the prompt.
+    def query_columns(self, queries: Tensor) -> Tensor:
+        """Current columns of text queries, given on the CPU as prompt indices.
 
-        Where none ask, the last token does.
+        Without queries, the column of the last token.
         """
-        if not len(indices):
+        if not len(queries):
             return self.columns[-1:]
-        rank = torch.searchsorted(self.layout.text, indices)
-        return self.columns[self.text[to_device(rank, self.columns.device)]]
+        number = torch.searchsorted(self.layout.text, queries)  # text is never dropped
+        return self.columns[self.text[to_device(number, self.columns.device)]]
 
     def kept(self, names: Sequence[str]) -> tuple[Tensor, list[str]]:
-        """Ascending prompt indices of the surviving visual tokens on the CPU, and why they stay."""
+        """Ascending prompt indices of the kept visual tokens, on the CPU, and their reasons."""
         if not self.images:
             return torch.empty(0, dtype=torch.long), []
         origin = torch.cat([image.tokens[image.index] for image in self.images])
@@ -147,7 +152,7 @@ class Row:
 
 
 def pad_left(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Stack rows (N_b,) of indices into (B, P), padded in front with each row's first index.
+    """Stack rows (N_b,) of indices to (B, P), padded in front with each row's first index.
 
     Returns:
         The stacked rows, and (B, P) False at padding, or None if all rows are equally long.

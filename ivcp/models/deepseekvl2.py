@@ -92,7 +92,7 @@ class DeepSeekVL2(HubFamily):
     def tower(self, model: nn.Module) -> VisionTower:
         return DeepSeekVL2Tower(self.entry(model))
 
-    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    def layout_inputs(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Tiles in width and height, and which lines of each tile show more than padding."""
         crops, pixels = inputs.get("images_spatial_crop"), inputs.get("pixel_values")
         if crops is None or pixels is None:

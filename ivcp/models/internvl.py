@@ -135,7 +135,7 @@ class InternVL(HubFamily):
     def tower(self, model: nn.Module) -> VisionTower:
         return InternVLTower(self.entry(model))
 
-    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    def layout_inputs(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """Tiles in small, by which their arrangement is found."""
         pixels = inputs.get("pixel_values")
         if pixels is None:

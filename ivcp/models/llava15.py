@@ -14,9 +14,9 @@ from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import wording
+from ivcp.models.clip_text import ClipFamily
 from ivcp.models.hub import ProcessedImages, Processor, one_of, pictures
 from ivcp.models.placeholders import deal
-from ivcp.models.text_encoder import ClipFamily
 from ivcp.models.towers import LlavaTower
 
 VICUNA = (

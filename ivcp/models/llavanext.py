@@ -14,10 +14,10 @@ from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.models import wording
+from ivcp.models.clip_text import ClipFamily
 from ivcp.models.hub import ProcessedImages, Processor, one_of, pictures
 from ivcp.models.llava15 import VICUNA
 from ivcp.models.placeholders import deal, structural
-from ivcp.models.text_encoder import ClipFamily
 from ivcp.models.towers import LlavaNextTower
 
 
@@ -73,7 +73,7 @@ class LlavaNext(ClipFamily):
     def tower(self, model: nn.Module) -> VisionTower:
         return LlavaNextTower(self.entry(model))
 
-    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    def layout_inputs(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         sizes = inputs.get("image_sizes")
         return {} if sizes is None else {"image_sizes": torch.as_tensor(sizes)}
 

@@ -115,7 +115,7 @@ class QwenFamily(HubFamily):
     def tower(self, model: nn.Module) -> VisionTower:
         return QwenTower(self.entry(model))
 
-    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    def layout_inputs(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         names = ("image_grid_thw", "video_grid_thw")
         return {name: inputs[name] for name in names if inputs.get(name) is not None}
 

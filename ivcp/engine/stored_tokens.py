@@ -1,4 +1,4 @@
-"""Which tokens of a forward pass the caches of layers that have run hold, and pruning them."""
+"""Which tokens of a forward pass the caches of earlier layers hold, and how they are pruned."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ivcp.engine.sample_tokens import pad_left
 
 
 @dataclass
-class Group:
+class LayerGroup:
     """Layers whose caches hold the same tokens of this forward pass.
 
     Attributes:
         layers: Their indices.
-        slots: For each sample, where each present token stands among the last `width` slots.
-        width: Slots that this forward pass added to each of them.
+        slots: For each sample, the slot of each remaining token among the last `width` slots.
+        width: Slots that this forward pass added to each of these caches.
     """
 
     layers: range
@@ -28,19 +28,25 @@ class Group:
 
 
 class StoredTokens:
-    """All layers that have run, those between two stages in one group."""
+    """All layers that have run; the layers between two stages are one group."""
 
     def __init__(self) -> None:
-        self.groups: list[Group] = []
+        self.groups: list[LayerGroup] = []
 
     def close_group(self, index: int, columns: list[Tensor], width: int) -> None:
-        """The layers since the last stage, up to the one before `index`, hold what is present."""
-        first = self.groups[-1].layers.stop if self.groups else 0
-        if first < index:
-            self.groups.append(Group(range(first, index), columns, width))
+        """Group the layers since the last stage, up to the layer before `index`.
+
+        Args:
+            index: The layer before which the next stage prunes.
+            columns: For each sample, the columns of its tokens in these layers.
+            width: Columns in these layers.
+        """
+        start = self.groups[-1].layers.stop if self.groups else 0
+        if start < index:
+            self.groups.append(LayerGroup(range(start, index), columns, width))
 
     def keep(self, chosen: list[Tensor]) -> None:
-        """Of the present tokens of each sample, some stay; caches are left as they are."""
+        """Follow a stage that keeps the `chosen` tokens of each sample; caches are not changed."""
         for group in self.groups:
             group.slots = [
                 slots.to(tokens.device)[tokens]
@@ -50,15 +56,16 @@ class StoredTokens:
     def prune(
         self, cache: Cache | None, columns: list[Tensor], mask_of: Callable[[int], SlotMask | None]
     ) -> None:
-        """Take tokens that did not stay out of all caches.
+        """Remove dropped tokens from the caches of all layers that have run.
 
         Args:
             cache: The cache, or None.
-            columns: For each sample, the columns of its tokens in the rows that go on.
-            mask_of: Gives, for a layer, which slots of its whole cache hold tokens then.
+            columns: For each sample, the columns of its tokens behind the stage.
+            mask_of: Which slots of a layer's pruned cache hold tokens.
         """
         for group in self.groups:
-            slots, _ = pad_left(group.slots)  # padded like the rows, so the same slots are real
+            # padded like the hidden states, so that one mask serves earlier and later layers
+            slots, _ = pad_left(group.slots)
             for index in group.layers:
                 if cache is not None and stored_slots(cache, index):
                     layer = pruned_layer(cache, index)
