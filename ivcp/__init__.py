@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -81,8 +81,5 @@ def pruned(
     Raises:
         UserError: The model cannot serve the pruner, or is being pruned already.
     """
-    session = attach(model, pruner, family=family)
-    try:
+    with closing(attach(model, pruner, family=family)) as session:
         yield session
-    finally:
-        session.close()

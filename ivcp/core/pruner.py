@@ -124,7 +124,28 @@ class Pruner(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerPruner(Pruner):
+class DecoderPruner(Pruner):
+    """Base of methods that prune before decoder layers: `LayerPruner` and `StagedPruner`."""
+
+    needs: ClassVar[frozenset[Signal]] = frozenset()
+    signals_from: ClassVar[Literal["previous", "next"]] = "previous"
+
+    def stages_before(self, layers: Sequence[int] | Auto, prune_kv: bool) -> tuple[Stage, ...]:
+        """A stage with the method's needs before each of the layers.
+
+        Raises:
+            UserError: The layers are still "auto".
+        """
+        if isinstance(layers, str):
+            raise UserError(
+                f"The layer of {type(self).__name__} is still open: call "
+                "pruner.fitted(model_type, layers) first, or give a number."
+            )
+        return tuple(Stage(layer, self.needs, prune_kv, self.signals_from) for layer in layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPruner(DecoderPruner):
     """Base of methods that prune once, before one decoder layer.
 
     Attributes:
@@ -138,23 +159,9 @@ class LayerPruner(Pruner):
     prune_earlier_kv: bool = True
     renumber: bool = False
 
-    needs: ClassVar[frozenset[Signal]] = frozenset()
-    signals_from: ClassVar[Literal["previous", "next"]] = "previous"
-
     def stages(self) -> tuple[Stage, ...]:
-        if self.layer == "auto":
-            raise UserError(
-                f"The layer of {type(self).__name__} is still open: call "
-                "pruner.fitted(model_type, layers) first, or give a number."
-            )
-        return (
-            Stage(
-                self.layer,
-                self.needs,
-                prune_earlier_kv=self.prune_earlier_kv,
-                signals_from=self.signals_from,
-            ),
-        )
+        layers: Sequence[int] | Auto = "auto" if self.layer == "auto" else (self.layer,)
+        return self.stages_before(layers, self.prune_earlier_kv)
 
     def renumbers(self) -> bool:
         return self.renumber
@@ -182,7 +189,7 @@ class ScorePruner(LayerPruner):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagedPruner(Pruner):
+class StagedPruner(DecoderPruner):
     """Base of methods that prune before several decoder layers, down to `keep_ratio` at the last.
 
     Attributes:
@@ -196,9 +203,6 @@ class StagedPruner(Pruner):
     prune_earlier_kv: bool = False
     renumber: bool = False
 
-    needs: ClassVar[frozenset[Signal]] = frozenset()
-    signals_from: ClassVar[Literal["previous", "next"]] = "previous"
-
     def __post_init__(self) -> None:
         super().__post_init__()
         layers = self.layers
@@ -208,20 +212,7 @@ class StagedPruner(Pruner):
             )
 
     def stages(self) -> tuple[Stage, ...]:
-        if self.layers == "auto":
-            raise UserError(
-                f"The layers of {type(self).__name__} are still open: call "
-                "pruner.fitted(model_type, layers) first, or give numbers."
-            )
-        return tuple(
-            Stage(
-                layer,
-                self.needs,
-                prune_earlier_kv=self.prune_earlier_kv,
-                signals_from=self.signals_from,
-            )
-            for layer in self.layers
-        )
+        return self.stages_before(self.layers, self.prune_earlier_kv)
 
     def renumbers(self) -> bool:
         return self.renumber

@@ -9,14 +9,20 @@ from ivcp.core.devices import to_device
 from ivcp.core.layout import ImageLayout
 from ivcp.core.selection import top
 
+SCORES = 2**21
+"""Most similarities, and most numbers of keys in float32, that are held at once: 8 MB each."""
+
 
 def padding_mask(image: ImageLayout, device: torch.device) -> Tensor | None:
     """(V,) True at tokens that show padding, or None where no token does."""
     return to_device(image.on_padding, device) if image.padded else None
 
 
-def value_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = None) -> Tensor:
-    """Softmax over the visual tokens of `query . visual / sqrt(D)`, mean over heads.
+def summed_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = None) -> Tensor:
+    """Similarity of the visual tokens to all query tokens, a few heads and queries at a time.
+
+    The similarity to one query is the softmax over the visual tokens of `query . visual / sqrt(D)`,
+    mean over heads.
 
     Args:
         queries: (G, R, D) value states of the query tokens.
@@ -24,20 +30,8 @@ def value_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = No
         others: (G, O, D) value states of further tokens in the softmax, or None.
 
     Returns:
-        (R, V) float32; each row sums to 1, or to less if there are others.
+        (V,) float32, the sum over queries.
     """
-    keys = visual if others is None else torch.cat([visual, others], 1)
-    logits = queries.float() @ keys.float().mT / queries.shape[-1] ** 0.5  # (G, R, V + O)
-    similarity: Tensor = logits.softmax(-1).mean(0)[:, : visual.shape[1]]
-    return similarity
-
-
-SCORES = 2**21
-"""Most similarities, and most numbers of keys in float32, that are held at once: 8 MB each."""
-
-
-def summed_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = None) -> Tensor:
-    """(V,) float32 sum of `value_similarity` over its rows, a few heads and rows at a time."""
     heads, count, size = queries.shape
     width = visual.shape[1] + (0 if others is None else others.shape[1])
     total = visual.new_zeros(visual.shape[1], dtype=torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from torch import nn
 
@@ -72,8 +72,5 @@ def attach(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Session:
 @contextmanager
 def open_session(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Iterator[Session]:
     """`attach` for a `with` block."""
-    session = attach(model, adapter, pruner)
-    try:
+    with closing(attach(model, adapter, pruner)) as session:
         yield session
-    finally:
-        session.close()

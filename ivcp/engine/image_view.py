@@ -238,7 +238,7 @@ class ImageView:
         rows = self._encoder_call.cls_rows_of(self.visual.layout)
         if not len(rows) or self._patches.shape[1] > 1:
             return None
-        features = self._encoder_call.signals.features()
+        features = self._encoder_call.signals.states
         return features[to_device(rows, features.device)].to(self.state.hidden.device)
 
     def project(self, features: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class TowerSignals:
         tower: How to read the tower.
         call: Arguments of the image encoder; small tensors are on the CPU.
         captured: For some blocks, the (R, Ct) input and keyword arguments.
-        states: (R, Ct) states from which the projector's features are taken.
+        states: (R, Ct) states from which the projector's features are taken, [CLS] rows included.
     """
 
     def __init__(
@@ -90,10 +90,6 @@ class TowerSignals:
                 raise RuntimeError("the tower ran on no rows")
             self._last_keys = block, keys
         return self._last_keys[1]
-
-    def features(self) -> Tensor:
-        """(R, Ct) states from which the projector's features are taken, [CLS] rows included."""
-        return self.states
 
     @torch.no_grad()
     def token_features(self, patches: Tensor) -> Tensor:
