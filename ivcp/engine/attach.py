@@ -60,7 +60,7 @@ def attach(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Session:
         _pruned.discard(decoder)  # last: another session may start only on a clean model
 
     session.on_close(close)
-    discard_compiled()
+    discard_compiled()  # code that was compiled before would not run the new hooks
     try:
         hooks.attach()
     except BaseException:

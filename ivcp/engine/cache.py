@@ -35,6 +35,7 @@ class SlotMask:
             make: Returns the slots after the change.
         """
         done = self._changed
+        # tensors by identity: a comparison of values would make the host wait
         same = done is not None and (
             done[0] is change or (isinstance(change, int) and done[0] == change)
         )
@@ -84,6 +85,7 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        # `update` is called inside the attention, where wrong masks cannot be corrected any more
         if self.needs_session and not self.expected:
             raise UserError(
                 "This KV cache was pruned so that its layers or rows differ; go on with it inside "
@@ -95,6 +97,7 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
         return keys, values
 
     def get_seq_length(self) -> int:
+        # `dropped` is set before the layer runs; until it has stored keys, it counts as empty
         return self.stored + self.dropped if self.stored else 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -148,7 +151,7 @@ def pruned_layer(cache: Cache, index: int, past: SlotMask | None = None) -> Prun
         index: The layer.
         past: Which slots hold tokens if the layer was never pruned; None for all.
     """
-    while len(cache.layers) <= index:
+    while len(cache.layers) <= index:  # a cache may make its layers only when they run
         cache.layers.append(DynamicLayer())
     layer = cache.layers[index]
     if isinstance(layer, PrunedLayer):
@@ -200,7 +203,7 @@ def keep_slots(layer: PrunedLayer, slots: Tensor, mask: SlotMask | None, width: 
         mask: Which slots of the pruned layer hold tokens, or None if all do.
         width: Number of slots that the last forward pass added.
     """
-    past = layer.stored - width
+    past = layer.stored - width  # slots of earlier turns
     layer.mask = mask
     slots = slots.to(layer.keys.device) + past
     if past:

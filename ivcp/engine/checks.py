@@ -72,7 +72,7 @@ def _check(selection: Any, count: int, hidden: Tensor) -> None:
         raise ValueError(f"it leaves {kept + merged} tokens of {count}.")
     if not kept + merged:
         raise ValueError("it leaves no token of the image; keep at least one.")
-    if not thorough(hidden.device):  # what follows reads values, for which a host would wait
+    if not thorough(hidden.device):  # the checks below read values, so the host would wait
         return
     if kept > 1 and not (selection.keep.diff() > 0).all():
         raise ValueError("keep must be ascending, each index once.")
@@ -147,7 +147,7 @@ def discard_compiled() -> None:
     if dynamo is None:
         return
     frames = dynamo.utils.counters["frames"]["total"]
-    if frames != _compiled["frames"]:
+    if frames != _compiled["frames"]:  # a reset costs seconds of compiling, so only if needed
         _compiled["frames"] = frames
         torch.compiler.reset()
 
@@ -165,7 +165,7 @@ def check_model(model: nn.Module, decoder: nn.Module) -> None:
     config: Any = decoder.config
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
-    if kinds is not None:
+    if kinds is not None:  # newer configurations name the kind of each layer
         windowed = any(kind != "full_attention" for kind in kinds)
     else:
         windowed = window is not None and getattr(config, "use_sliding_window", True)

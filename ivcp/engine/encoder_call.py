@@ -36,7 +36,7 @@ class EncoderCall:
     features: Tensor | None = None
     host_inputs: Mapping[str, Tensor] = field(default_factory=dict)
     tower: VisionTower | None = None
-    _result: weakref.ref[Any] | None = None
+    _result: weakref.ref[Any] | None = None  # weak: the session must not hold features alive
 
     def set_result(self, result: Any) -> None:
         """Remember what the call returned, by which its forward pass is recognised."""

@@ -68,6 +68,7 @@ class Hook:
         return self.call(*args)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        # the copy of a model would have hooks that write into this session
         raise UserError(
             "A model cannot be copied or saved whole inside pruned(): do it outside of the block."
         )
@@ -145,7 +146,7 @@ class Hooks:
         if vocabulary_head(self.model):
             self._before(self.model, self._before_model)
             self._after(self.model, self._after_model)
-        # a model without head is its own entry; hooks of one module run in the order of this list
+        # entry and decoder may be one module; its hooks run in the order of these lines
         self._before(self.entry, self._before_entry)
         self._before(decoder, self._before_language_model)
         for index, layer in enumerate(decoder.layers):  # type: ignore[arg-type]
@@ -306,7 +307,7 @@ class Hooks:
                 "The language model ran without calling its layers' hooks, so nothing was pruned: "
                 "is it compiled? Prune the model as it was before torch.compile."
             )
-        prefill.finish()
+        prefill.finish()  # before anything that may raise: the cache must refuse wrong use
         state = self.state
         kept_logits, state.kept_logits = state.kept_logits, 0
         check_kept_logits(kept_logits, prefill)

@@ -152,6 +152,7 @@ class ImageView:
 
     def values(self) -> tuple[Tensor, Tensor]:
         """(G, T, D) and (G, V, D)."""
+        # one read for both: a latent cache (DeepSeek-V2) expands what is read
         columns = torch.cat([self.queries, self.slots])
         _, values = self._layer("values").states(self.batch, columns)
         text, visual = torch.split(values, [len(self.queries), len(self.slots)], 1)
@@ -217,6 +218,7 @@ class ImageView:
     def _block(self, layer: int) -> int:
         """Index of a tower block that the stage declared."""
         signals = self._encoder_call.signals
+        # a stage may declare -2 and the method read 22: both are compared as indices from 0
         count = len(signals.tower.blocks)
         declared = {number % count for number in self.state.stage.tower_layers}
         if not -count <= layer < count or layer % count not in declared:
@@ -236,7 +238,7 @@ class ImageView:
         """(N, F), or None."""
         self._require("tower_features")
         rows = self._encoder_call.cls_rows_of(self.visual.layout)
-        if not len(rows) or self._patches.shape[1] > 1:
+        if not len(rows) or self._patches.shape[1] > 1:  # [CLS] is a single row
             return None
         features = self._encoder_call.signals.states
         return features[to_device(rows, features.device)].to(self.state.hidden.device)

@@ -37,6 +37,7 @@ class LayerInputs:
     ) -> None:
         self.decoder, self.axes, self.backend = decoder, axes, backend
         self.real, self.past = real, past
+        # by `SlotMask` object: layers that store the same tokens share it, and so these
         self._grown: dict[tuple[SlotMask | None, int], SlotMask | None] = {}
         self._masks: dict[tuple[SlotMask | None, int, torch.device], Tensor | None] = {}
         self._rotary: dict[tuple[SlotMask | None, int, torch.device], Any] = {}
@@ -54,7 +55,7 @@ class LayerInputs:
             hidden: (B, N, C) states of the tokens that enter.
         """
         layer = pruned_layer(cache, index, self.past)
-        layer.expected = True
+        layer.expected = True  # `update` of this pass may store
         before, layer.mask = layer.mask, self.grown(layer.mask, layer.stored)
         changed = self._changed(before, layer.stored, hidden)
         if layer.renumbered:
@@ -86,7 +87,7 @@ class LayerInputs:
             if self.real is not None:
                 ids = (self.real.to(hidden.device).cumsum(1) - 1).clamp_min(0)
             ids = ids + stored
-            if mask is not None:
+            if mask is not None:  # padding slots have no position
                 ids = ids - mask.pads(stored).to(hidden.device)
             if self.axes > 1:
                 ids = ids.expand(self.axes, -1, -1)

@@ -68,6 +68,7 @@ class Session:
 
     @property
     def _results(self) -> Results:
+        # two threads may use one model: each reads what its own forward pass has done
         results: Results = getattr(self._of_thread, "results", self._latest)
         return results
 
@@ -157,4 +158,4 @@ def _of_row(texts: list[str], name: str, row: int, rows: int) -> str:
             f"{name} must name each sample of the batch; got {len(texts)} {name.split('_')[-1]} "
             f"for {rows} rows."
         )
-    return texts[row * len(texts) // rows]
+    return texts[row * len(texts) // rows]  # `generate` repeats each row for its beams in sequence

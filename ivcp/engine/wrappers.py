@@ -47,7 +47,7 @@ def guarded_generate(method: Callable[..., Any], *, state: ThreadState) -> Calla
         default = getattr(getattr(method, "__self__", None), "generation_config", None)
         config = kwargs.get("generation_config")
         check_generation({**_settings(default), **_settings(config), **kwargs})
-        state.encoder_calls.clear()
+        state.encoder_calls.clear()  # `generate` encodes its images itself
         return method(*args, **kwargs)
 
     return generate

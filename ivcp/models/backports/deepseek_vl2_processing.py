@@ -44,8 +44,8 @@ def best_resolution(
 
     def merit(candidate: tuple[int, int]) -> tuple[int, int]:
         scale = min(candidate[0] / size[0], candidate[1] / size[1])
-        shown = int(size[0] * scale) * int(size[1] * scale)
-        return min(shown, size[0] * size[1]), -candidate[0] * candidate[1]
+        pixels = int(size[0] * scale) * int(size[1] * scale)
+        return min(pixels, size[0] * size[1]), -candidate[0] * candidate[1]
 
     return max(candidates, key=merit)
 
