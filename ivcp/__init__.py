@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """A method by the name of its class (`from ivcp import FastV`), or what needs pandas."""
+    """Find a method by the name of its class (`from ivcp import FastV`), or what needs pandas."""
     from importlib import import_module
     from pkgutil import iter_modules
 
@@ -27,22 +27,22 @@ def __getattr__(name: str) -> Any:
     if name[:1].isupper():
         folder = import_module("ivcp.pruners").__path__
         for module in iter_modules(folder, "ivcp.pruners."):
-            found = vars(import_module(module.name)).get(name)
-            if getattr(found, "__module__", None) == module.name:
-                return found
+            method = vars(import_module(module.name)).get(name)
+            if getattr(method, "__module__", None) == module.name:  # defined, not imported there
+                return method
     raise AttributeError(f"module 'ivcp' has no attribute {name!r}")
 
 
 def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = None) -> Session:
     """Prune visual tokens in every forward pass of `model` until `session.close()`.
 
-    For notebooks, where a block cannot span cells; elsewhere `pruned` closes by itself.
+    Meant for notebooks, where a `with` block cannot span cells; elsewhere use `pruned`.
 
     Args:
-        model: A Hugging Face model of a supported family, unmodified; with or without its head,
-            alone or inside another module (PEFT, DistributedDataParallel, one of your own).
+        model: An unmodified Hugging Face model of a supported family; with or without its head,
+            alone or inside another module (PEFT, DistributedDataParallel, a module of yours).
         pruner: A method, such as `ivcp.pruners.ivcp.IVCPrune(keep_ratio=0.5)`.
-        family: How to look inside the model; found by `model.config.model_type` if not given.
+        family: How to look inside the model; by default found by `model.config.model_type`.
 
     Returns:
         The session, with the results of the last prefill.
@@ -59,7 +59,7 @@ def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = No
 
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a Hugging Face model; got a {type(model).__name__}.")
-    check_compiled(model)  # as given: the model inside of a compiled one may not be
+    check_compiled(model)  # before `find_model`: it looks inside, where nothing may be compiled
     if family is None:
         model = find_model(model)
         family = find_family(model)
@@ -83,8 +83,5 @@ def pruned(
     Raises:
         UserError: The model cannot serve the pruner, or is being pruned already.
     """
-    session = attach(model, pruner, family=family)
-    try:
+    with closing(attach(model, pruner, family=family)) as session:
         yield session
-    finally:
-        session.close()

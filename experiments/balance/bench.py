@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ivcp.evaluation.plan import cut, share
+from ivcp.evaluation.data import assign, cut
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -66,7 +66,7 @@ def main() -> None:
         pixels = write_set(folder, given.samples)
         repeats = [measure(folder, given.samples) for _ in range(given.repeats)]
     costs = [float(sum(pixels[n] for n in batch)) for batch in cut(len(pixels), 1)]
-    expected = [sum(costs[place] for place in own) for own in share(costs, 2)]
+    expected = [sum(costs[place] for place in own) for own in assign(costs, 2)]
     half = len(costs) // 2
     result = {
         "samples": given.samples,

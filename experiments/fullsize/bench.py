@@ -31,8 +31,8 @@ from ivcp import pruned
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner
 from ivcp.evaluation.flops import DecoderSizes, prefill_flops
-from ivcp.evaluation.phases import Phases, timed_phases
 from ivcp.evaluation.provenance import git_state, versions
+from ivcp.evaluation.timing import Phases, timed_phases
 from ivcp.models import find_family
 from ivcp.pruners.none import NoPruning
 

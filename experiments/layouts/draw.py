@@ -23,7 +23,7 @@ from ivcp.datasets.scenes import make_scene
 from ivcp.models.backports.deepseek_vl2_processing import PUBLISHED_TILES
 from ivcp.models.deepseekvl import DeepSeekVL
 from ivcp.models.deepseekvl2 import DeepSeekVL2
-from ivcp.models.hub import WHOLE, HubFamily, Processor
+from ivcp.models.hub import FULL_AREA, HubFamily, Processor
 from ivcp.models.internvl import InternVL
 from ivcp.models.llava15 import Llava15
 from ivcp.models.llavanext import LlavaNext
@@ -197,7 +197,7 @@ def keep(geometry: Geometry, image: Image.Image) -> tuple[ImageLayout, Tensor, l
     with torch.no_grad(), pruned(model, IVCPrune(keep_ratio=KEEP, layer=1), family=family) as run:
         model.generate(**inputs, max_new_tokens=1, do_sample=False)
     (layout,) = run.layouts[0].images
-    shown = seen.visible_areas[0] if seen.visible_areas else WHOLE
+    shown = seen.visible_areas[0] if seen.visible_areas else FULL_AREA
     return on_original(layout, shown), run.kept[0], run.reasons[0]
 
 

@@ -62,7 +62,7 @@ def corpus() -> Iterator[str]:
         rng = np.random.default_rng(index)
         for task in ("grounding", "yes_no", "multiple_choice"):
             question = draw_question(scene, task, rng)
-            yield Qwen25VL().ask(
+            yield Qwen25VL().format_question(
                 Sample(id="", task=task, images=(), question=question.text, answer="",
                        options=question.options)
             )  # fmt: skip

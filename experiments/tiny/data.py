@@ -98,7 +98,7 @@ class PackedScenes(Dataset[Packed]):
                 options=question.options,
             )  # fmt: skip
             label = scene.objects[question.targets[0]].shape if question.targets else ""
-            text = f"{Qwen25VL().ask(sample)}<|im_end|>\n<|im_start|>assistant\n"
+            text = f"{Qwen25VL().format_question(sample)}<|im_end|>\n<|im_start|>assistant\n"
             prompt = self.tokenizer(text)["input_ids"]
             answer = self.tokenizer(answer_text(question.answer, label) + "<|im_end|>")["input_ids"]
             piece = [*prompt, *answer[:-1]]

@@ -121,7 +121,7 @@ class TinyTraining(lightning.LightningModule):
             image = "<|vision_start|>" + "<|image_pad|>" * VISUAL + "<|vision_end|>"
             inputs = tokenizer(
                 [
-                    f"<|im_start|>user\n{image}{Qwen25VL().ask(sample)}<|im_end|>\n"
+                    f"<|im_start|>user\n{image}{Qwen25VL().format_question(sample)}<|im_end|>\n"
                     "<|im_start|>assistant\n"
                     for sample in chunk
                 ],

@@ -1,4 +1,4 @@
-"""At which decoder layer methods prune, where a publication says so, and where none does."""
+"""The decoder layer before which methods prune: published layers, and a rule for other models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 Auto: TypeAlias = Literal["auto"]
 
-IVC_PRUNE: dict[tuple[str, int], int] = {
+PUBLISHED_LAYERS: dict[tuple[str, int], int] = {
     ("qwen2_vl", 28): 2,  # 7B
     ("qwen2_5_vl", 28): 16,  # 7B
     ("qwen2_5_vl", 36): 22,  # 3B
@@ -16,31 +16,31 @@ IVC_PRUNE: dict[tuple[str, int], int] = {
 }
 """Layer of IVC-Prune by (model type, number of decoder layers). Source: the IVC-Prune release."""
 
-HALF = 0.5
-"""Share of the depth where none was published: that of LLaVA-1.5 and InternVL2.5."""
+DEFAULT_DEPTH = 0.5
+"""Fraction of the depth for models without a published layer, as LLaVA-1.5 and InternVL2.5 have."""
 
 
 def ivc_prune_layer(model_type: str, layers: int) -> int:
-    """Layer before which IVC-Prune, and the controls that follow it, prune.
+    """Layer before which IVC-Prune prunes; its controls prune before the same layer.
 
     >>> ivc_prune_layer("qwen2_5_vl", 28), ivc_prune_layer("qwen2_5_vl", 8)
     (16, 4)
     """
-    return IVC_PRUNE.get((model_type, layers), max(1, round(HALF * layers)))
+    return PUBLISHED_LAYERS.get((model_type, layers), max(1, round(DEFAULT_DEPTH * layers)))
 
 
-def scaled(published: tuple[int, ...], depth: int, layers: int) -> tuple[int, ...]:
-    """Layers at the same shares of another depth, ascending, each at least 1 and inside the model.
+def scaled_layers(published: tuple[int, ...], depth: int, layers: int) -> tuple[int, ...]:
+    """Layers at the same fractions of another depth: ascending, none below 1.
 
     Args:
         published: Ascending layers of a model with `depth` decoder layers.
-        depth: Its depth.
-        layers: The depth asked for; at least one more than there are layers to place.
+        depth: The depth of that model.
+        layers: The depth of the model at hand; it must exceed the number of published layers.
 
-    >>> scaled((8, 16, 24), 32, 28), scaled((3, 7, 16), 32, 6)
+    >>> scaled_layers((8, 16, 24), 32, 28), scaled_layers((3, 7, 16), 32, 6)
     ((7, 14, 21), (1, 2, 3))
     """
-    found: list[int] = []
+    scaled = [0]
     for layer in published:
-        found.append(max(round(layer * layers / depth), found[-1] + 1 if found else 1))
-    return tuple(found)
+        scaled.append(max(round(layer * layers / depth), scaled[-1] + 1))
+    return tuple(scaled[1:])

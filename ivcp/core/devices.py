@@ -1,4 +1,4 @@
-"""Moving small host tensors to where the model runs."""
+"""Copies of small host tensors to the device that the model runs on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A host tensor on `device`, without waiting for what the device still has to do.
+    """A host tensor on `device`; the host does not wait for the device.
 
-    A tensor that is there already is returned as it is.
+    A tensor that is on `device` already is returned as it is.
     """
     return tensor.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The exception for mistakes that the user can correct."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A mistake in configuration, data or missing files, told in one clear sentence.
+    """A mistake in configuration, data or missing files, described in one sentence.
 
     The command line prints the sentence and exits with code 2; every other exception is a defect of
     this package and keeps its traceback.
@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 def exit_code(command: Callable[[], object]) -> int:
-    """Run a command: 0, or 2 with one sentence on standard error if the user can mend it."""
+    """Run a command; 0, or 2 after a `UserError`, whose sentence goes to standard error."""
     try:
         command()
     except UserError as error:

@@ -1,11 +1,11 @@
-"""The contract of a model family: how to load it, ask it, read its answers, and look inside."""
+"""The contract of a model family: how to load a model, prompt it, decode it, and look inside."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor, nn
 
@@ -16,8 +16,13 @@ from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.core.view import Signal
 
+Rows: TypeAlias = Sequence[Tensor]
+"""One tensor for each sample of a batch."""
+Inputs: TypeAlias = Mapping[str, Any]
+"""Model inputs by name."""
+
 TOKEN_PIXELS = 28 * 28
-"""Pixels of a visual token where a family says nothing of its own."""
+"""Pixels that one visual token shows, for families without an estimate of their own."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,9 @@ class BoxFrame:
         height: Height of the image in the model's units.
         image_width: Width of the original image in pixels.
         image_height: Height of the original image in pixels.
-        left: Where the image's left edge lies in the model's units; other than 0 where the image is
-            padded or cropped.
-        top: Where its upper edge lies.
+        left: x of the image's left edge in the model's units; not 0 where the image is padded or
+            cropped.
+        top: y of its upper edge, likewise.
     """
 
     width: float
@@ -57,8 +62,8 @@ class Encoded:
         prompts: Prompt text of each sample.
         box_frames: Coordinate frame in which the model writes boxes, from the processor's real
             grid of each sample's last image.
-        visible_areas: For each image of each sample, what the model sees of it, as fractions of
-            width and height; beyond 0 .. 1 where it is padded.
+        visible_areas: For each image of each sample, the area that the model is shown, as fractions
+            of width and height; beyond 0 .. 1 where it is padded.
     """
 
     inputs: dict[str, Tensor]
@@ -68,7 +73,7 @@ class Encoded:
 
 
 class ModelAdapter(ABC):
-    """What the engine must know about a Hugging Face model; it never loads or prompts anything.
+    """What the engine must know about a Hugging Face model; an adapter neither loads nor prompts.
 
     Attributes:
         model_types: Values of `model.config.model_type` that this family serves.
@@ -82,7 +87,7 @@ class ModelAdapter(ABC):
 
     @abstractmethod
     def provides(self, config: Any) -> frozenset[Signal]:
-        """Signals that a model of this configuration can show a pruner."""
+        """Signals that a pruner can read from a model of this configuration."""
 
     @abstractmethod
     def entry(self, model: nn.Module) -> nn.Module:
@@ -90,22 +95,22 @@ class ModelAdapter(ABC):
 
     @abstractmethod
     def decoder(self, model: nn.Module) -> nn.Module:
-        """The language model: has `layers` and `rotary_emb`, is given `position_ids`."""
+        """The language model; it has `layers` and `rotary_emb`, and takes `position_ids`."""
 
     @abstractmethod
     def vision(self, model: nn.Module) -> nn.Module:
-        """The vision tower, timed as the vision phase; a projector beside it is not."""
+        """The vision tower, whose time is the vision phase; a projector beside it is left out."""
 
     def tower(self, model: nn.Module) -> VisionTower:
         """How to read the vision tower's blocks; only for families that provide its signals."""
-        raise NotImplementedError(f"{type(self).__name__} does not show its vision tower")
+        raise NotImplementedError(f"{type(self).__name__} provides no signals of its vision tower")
 
     def text_encoder(self, model: nn.Module) -> Callable[[], TextEncoder] | None:
-        """Gives the text encoder that was trained with the vision tower; None without one."""
+        """Loader of the text encoder that was trained with the vision tower; None without one."""
         return None
 
-    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Small tensors, on any device, that `layouts` reads in place of the inputs' own.
+    def layout_inputs(self, model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+        """Small tensors, on any device, that `layouts` gets on the CPU instead of the inputs.
 
         The engine fetches them together with the token ids, so that the host waits once.
 
@@ -117,20 +122,16 @@ class ModelAdapter(ABC):
 
     @abstractmethod
     def layouts(
-        self,
-        model: nn.Module,
-        rows: Sequence[Tensor],
-        positions: Sequence[Tensor] | None,
-        inputs: Mapping[str, Any],
+        self, model: nn.Module, rows: Rows, positions: Rows | None, inputs: Inputs
     ) -> list[PromptLayout]:
         """Layout of each sample.
 
         Args:
             model: The Hugging Face model.
             rows: (S,) token ids of each sample on the CPU, padding removed.
-            positions: (A, S) position ids likewise, where the caller gave some with several axes.
-            inputs: Keyword arguments of the forward pass and of the image encoder, those of
-                `layout_facts` in their place.
+            positions: (A, S) position ids likewise, if the caller passed some with several axes.
+            inputs: Keyword arguments of the forward pass and of the image encoder, replaced by
+                `layout_inputs` where the names agree.
 
         Raises:
             UserError: An image is only partly in this forward pass.
@@ -148,7 +149,7 @@ class ModelAdapter(ABC):
     def cached_states(
         self, layer: nn.Module, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(B, G, N, D) key states after the rotation and value states, from what a cache stores.
+        """(B, G, N, D) rotated key states and value states, from what a cache stores.
 
         Args:
             layer: The decoder layer.
@@ -161,18 +162,18 @@ class ModelAdapter(ABC):
     def stored_states(
         self, layer: nn.Module, hidden: Tensor, rotary: Any, *, values: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """What a layer would store in its cache as keys and values.
+        """The keys and values that a layer would store in its cache.
 
         Args:
             layer: A decoder layer.
             hidden: (B, R, C) rows of its input.
             rotary: Its position embeddings for these rows.
-            values: Whether values are needed; else the keys may stand in for them.
+            values: Whether values are needed; if not, the keys may be returned in their place.
         """
 
     @abstractmethod
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
-        """(B, H, R, D) query states after the rotation, of rows of a layer's input.
+        """(B, H, R, D) rotated query states of rows of a layer's input.
 
         Args:
             layer: A decoder layer.
@@ -185,12 +186,12 @@ class ModelAdapter(ABC):
         return int(layer.self_attn.config.num_attention_heads)  # type: ignore[union-attr,arg-type]
 
     def attention_scale(self, layer: nn.Module) -> float:
-        """What a layer multiplies the products of queries and keys by."""
+        """Factor on a layer's products of queries and keys."""
         return float(layer.self_attn.scaling)  # type: ignore[union-attr,arg-type]
 
 
 def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
-    """The pruner with layers that fit the family's model, before any weights are read.
+    """The pruner with its layers filled in for the family's model; no weights are read.
 
     Args:
         pruner: The method.
@@ -215,7 +216,7 @@ class ModelFamily(ModelAdapter):
         """The model in evaluation mode and its processor.
 
         Args:
-            gpus: Those over which a model larger than one may be spread; None for all.
+            gpus: The GPUs over which a model may be spread; None for all.
 
         Raises:
             UserError: Weights are absent or a backend is not installed.
@@ -223,36 +224,36 @@ class ModelFamily(ModelAdapter):
 
     @abstractmethod
     def depth(self) -> int:
-        """Number of decoder layers, from the configuration alone (no weights are read)."""
+        """Number of decoder layers, from the configuration alone; no weights are read."""
 
     @abstractmethod
     def signals(self) -> frozenset[Signal]:
-        """Signals that the model can show a pruner, likewise."""
+        """Signals that a pruner can read from the model, likewise."""
 
     @abstractmethod
     def encode(self, processor: Any, samples: Sequence[Sample]) -> Encoded:
         """Prompts, model inputs and box frames of a batch.
 
         Args:
-            processor: What `load` returned beside the model.
+            processor: The processor that `load` returned.
             samples: One or more samples.
         """
 
     @abstractmethod
     def decode(self, processor: Any, tokens: Tensor) -> list[str]:
-        """Answer texts of (B, N) generated token ids, the prompt left out."""
+        """Answer texts of (B, N) generated token ids, without the prompt."""
 
     def expected_tokens(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> float:
-        """Visual tokens of a sample's images; balances work between processes.
+        """Visual tokens of a sample's images, to balance work between processes.
 
         Args:
-            processor: What `load` returned beside the model.
+            processor: The processor that `load` returned.
             sizes: Width and height of each image.
         """
         return sum(width * height for width, height in sizes) / TOKEN_PIXELS
 
     def identity(self) -> str:
-        """A text that changes with the weights, without reading all of them."""
+        """A string that changes with the weights, found without reading all of them."""
         return ""
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Checks a dataclass's values against its annotations: a mistake is named where it is made."""
+"""Checks of a dataclass's values against its annotations, so that a mistake is named early."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ivcp.core.errors import UserError
 
-NOT_MINE = object()
-"""What `_fitted` gives for a value that its annotation does not allow."""
+MISFIT = object()
+"""What `_converted` returns for a value that its annotation does not allow."""
 
 
-def check_fields(record: Any) -> None:
+def check_fields(record: Any, prefix: str = "") -> None:
     """Check the fields of a frozen dataclass; numpy numbers become Python's, lists become tuples.
 
     Annotations other than numbers, texts, truth values, `Literal`, tuples of them and `None` are
     left to the class.
+
+    Args:
+        record: The dataclass instance.
+        prefix: Put before the field's name in messages, such as "model.".
 
     Raises:
         UserError: A value has another type than its field.
@@ -27,11 +31,11 @@ def check_fields(record: Any) -> None:
     hints = _hints(record.__class__)
     for field in dataclasses.fields(record):
         value, hint = getattr(record, field.name), hints.get(field.name, Any)
-        fitted = _fitted(value, hint)
-        if fitted is NOT_MINE:
-            raise UserError(f"{field.name} must be {_described(hint)}; got {value!r}.")
-        if fitted is not value:
-            object.__setattr__(record, field.name, fitted)
+        converted = _converted(value, hint)
+        if converted is MISFIT:
+            raise UserError(f"{prefix}{field.name} must be {_described(hint)}; got {value!r}.")
+        if converted is not value:
+            object.__setattr__(record, field.name, converted)
 
 
 @functools.cache
@@ -42,45 +46,34 @@ def _hints(kind: Any) -> dict[str, Any]:
         return {}
 
 
-def _fitted(value: Any, hint: Any) -> Any:
-    """The value as Python's own type, or `NOT_MINE`."""
-    if hint is Any:
-        return value
+def _converted(value: Any, hint: Any) -> Any:
+    """The value as Python's own type, or `MISFIT`."""
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        found = (_fitted(value, option) for option in options)
-        return next((one for one in found if one is not NOT_MINE), NOT_MINE)
+        candidates = (_converted(value, option) for option in options)
+        return next((item for item in candidates if item is not MISFIT), MISFIT)
     if origin is Literal:
-        return value if value in options and not isinstance(value, bool) else NOT_MINE
+        return value if value in options and not isinstance(value, bool) else MISFIT
     if origin is tuple and len(options) == 2 and options[1] is Ellipsis:
         if isinstance(value, str) or not isinstance(value, Sequence):
-            return NOT_MINE
-        items = tuple(_fitted(item, options[0]) for item in value)
-        if NOT_MINE in items:
-            return NOT_MINE
+            return MISFIT
+        items = tuple(_converted(item, options[0]) for item in value)
+        if MISFIT in items:
+            return MISFIT
         return value if isinstance(value, tuple) and items == value else items
     if origin is frozenset:  # of words
-        if isinstance(value, str) or not isinstance(value, Collection):
-            return NOT_MINE
-        if not all(isinstance(item, str) for item in value):
-            return NOT_MINE
+        words = not isinstance(value, str) and isinstance(value, Collection)
+        if not words or not all(isinstance(item, str) for item in value):
+            return MISFIT
         return value if isinstance(value, frozenset) else frozenset(value)
-    if hint is bool:
-        return value if isinstance(value, bool) else NOT_MINE
-    if hint in (int, float) and isinstance(value, bool):
-        return NOT_MINE
-    if hint is int:
-        return int(value) if isinstance(value, numbers.Integral) else NOT_MINE
-    if hint is float:
-        if type(value) in (int, float):
-            return value
-        return float(value) if isinstance(value, numbers.Real) else NOT_MINE
-    if hint is str:
-        return value if isinstance(value, str) else NOT_MINE
-    if hint is type(None):
-        return value if value is None else NOT_MINE
-    if isinstance(hint, type):
-        return value if isinstance(value, hint) else NOT_MINE
+    if hint in (int, float):
+        # bool is a subclass of int, yet `layer=True` is a mistake
+        wanted: Any = numbers.Integral if hint is int else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            return MISFIT
+        return value if type(value) in (int, float) else hint(value)
+    if hint is not Any and origin is None and isinstance(hint, type):
+        return value if isinstance(value, hint) else MISFIT
     return value
 
 

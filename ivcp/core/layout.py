@@ -1,4 +1,4 @@
-"""Where the visual tokens of a prompt stand, what they show, and which text asks about them."""
+"""Where the visual tokens of a prompt stand, what they show, and which text queries them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ivcp.core.types import Box
 
 Kind = Literal["image", "thumbnail", "tile", "frame"]
-"""What a grid shows: a whole image, a whole image beside its tiles, a part, a moment of a video."""
+"""What a grid shows: an image, an image beside its tiles, one of its tiles, a moment of a video."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class Grid:
     """A rectangle of visual tokens, row by row.
 
     Attributes:
-        start: Index into the prompt of the first token.
+        start: Index of its first token in the prompt.
         rows: Rows of tokens.
         columns: Columns of tokens.
         kind: What the grid shows.
-        step: Prompt tokens from one row to the next; 0 for `columns`, which leaves no room for a
-            structural token (a newline) behind each row.
+        step: Prompt tokens from one row to the next; 0 stands for `columns`, that is for rows
+            without a structural token (a newline) behind them.
         area: What it shows of its image, as fractions of width and height; beyond 0 .. 1 where it
             shows padding.
-        by_row: Whether each row, instead of the whole grid, has its own reference points.
+        by_row: Whether each row has its own IVC tokens, instead of the grid as one.
     """
 
     start: int
@@ -47,8 +47,8 @@ class Grid:
     @cached_property
     def tokens(self) -> Tensor:
         """(rows * columns,) ascending prompt indices, on the CPU."""
-        first = self.start + torch.arange(self.rows) * (self.step or self.columns)
-        return (first[:, None] + torch.arange(self.columns)).flatten()
+        starts = self.start + torch.arange(self.rows) * (self.step or self.columns)
+        return (starts[:, None] + torch.arange(self.columns)).flatten()
 
     @cached_property
     def centers(self) -> Tensor:
@@ -61,12 +61,14 @@ class Grid:
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """The visual tokens of one image or video; a budget holds for all its grids together.
+    """The visual tokens of one image or video; its grids share one budget.
+
+    The image's visual tokens are numbered 0 .. V-1 in prompt order: "index into the image".
 
     Attributes:
         grids: Its grids, in prompt order; at most one is a thumbnail.
-        number: Which of the images (or videos) in the model's inputs it is; where the vision tower
-            takes tiles for images, its first tile.
+        number: Number of the image (or video) among those in the model's inputs; where the vision
+            tower counts tiles as images, the number of its first tile.
     """
 
     grids: tuple[Grid, ...]
@@ -79,57 +81,57 @@ class ImageLayout:
 
     @cached_property
     def tokens(self) -> Tensor:
-        """(V,) ascending prompt indices, on the CPU; structural tokens are not among them."""
+        """(V,) ascending prompt indices, on the CPU, without structural tokens."""
         return torch.cat([grid.tokens for grid in self.grids])
 
     @property
     def start(self) -> int:
-        """Index into the prompt of the first visual token."""
+        """Index of the first visual token in the prompt."""
         return self.grids[0].start
 
     @property
     def stop(self) -> int:
-        """Index into the prompt of the token behind the last visual token."""
+        """Prompt index of the token behind the last visual token."""
         return int(self.grids[-1].tokens[-1]) + 1
 
     @cached_property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """First own index and number of tokens of each grid."""
-        spans, first = [], 0
+        """For each grid, the index of its first token in the image, and its number of tokens."""
+        spans, start = [], 0
         for grid in self.grids:
-            spans.append((first, grid.length))
-            first += grid.length
+            spans.append((start, grid.length))
+            start += grid.length
         return tuple(spans)
 
     @cached_property
     def reference_groups(self) -> tuple[tuple[int, int], ...]:
-        """First own index and number of tokens of what has its own reference points."""
+        """(start, count) in the image of each group of tokens that has its own IVC tokens."""
         groups = []
-        for grid, (first, count) in zip(self.grids, self.spans, strict=True):
-            width = grid.columns if grid.by_row else count
-            groups += [(start, width) for start in range(first, first + count, width)]
+        for grid, (start, count) in zip(self.grids, self.spans, strict=True):
+            size = grid.columns if grid.by_row else count
+            groups += [(index, size) for index in range(start, start + count, size)]
         return tuple(groups)
 
     @cached_property
     def global_view(self) -> tuple[int, int]:
-        """First own index and number of the tokens that show everything once: the thumbnail's."""
+        """(start, count) in the image of the tokens that show all of it once: the thumbnail's."""
         kinds = [grid.kind for grid in self.grids]
         return self.spans[kinds.index("thumbnail")] if "thumbnail" in kinds else (0, self.length)
 
     @cached_property
     def thumbnail_index(self) -> Tensor:
         """(V,) for each token, which token of the global view shows its centre; on the CPU."""
-        first, count = self.global_view
+        start, count = self.global_view
         if count == self.length:
             return torch.arange(count)
-        whole = self.grids[self.spans.index(self.global_view)]
-        corner, far = torch.tensor(whole.area[:2]), torch.tensor(whole.area[2:])
-        size = torch.tensor([whole.columns, whole.rows])
-        places = torch.cat([grid.centers for grid in self.grids])
-        cell = ((places - corner) / (far - corner) * size).floor().long()
+        thumbnail = self.grids[self.spans.index(self.global_view)]
+        corner, far = torch.tensor(thumbnail.area[:2]), torch.tensor(thumbnail.area[2:])
+        size = torch.tensor([thumbnail.columns, thumbnail.rows])
+        cell = ((self._centers - corner) / (far - corner) * size).floor().long()
         cell = cell.clamp(torch.zeros_like(size), size - 1)
-        index = cell[:, 1] * whole.columns + cell[:, 0]
-        index[first : first + count] = torch.arange(count)
+        index = cell[:, 1] * thumbnail.columns + cell[:, 0]
+        # rounding may put a thumbnail token's own centre into a neighbouring cell
+        index[start : start + count] = torch.arange(count)
         return index
 
     @property
@@ -140,8 +142,11 @@ class ImageLayout:
     @cached_property
     def on_padding(self) -> Tensor:
         """(V,) whether the centre of a token lies outside the image; on the CPU."""
-        places = torch.cat([grid.centers for grid in self.grids])
-        return ((places < 0) | (places > 1)).any(1)
+        return ((self._centers < 0) | (self._centers > 1)).any(1)
+
+    @property
+    def _centers(self) -> Tensor:
+        return torch.cat([grid.centers for grid in self.grids])
 
 
 @dataclass(frozen=True)
@@ -151,11 +156,11 @@ class PromptLayout:
     Attributes:
         length: Number of tokens, `S`.
         images: The images, in prompt order.
-        markers: Indices into the prompt, on the CPU, of structural tokens: what frames images
-            (such as `<|vision_start|>`) and what separates rows and views. They are neither visual
-            tokens nor text queries, and never leave.
-        query_offset: Tokens behind an image that do not ask about it: the reference leaves out the
-            closing vision token and the token after it (2 for Qwen).
+        markers: Prompt indices, on the CPU, of structural tokens: those around images (such as
+            `<|vision_start|>`) and those between rows and views. They are neither visual tokens
+            nor text queries, and are always kept.
+        query_offset: Tokens right behind an image that are no text queries: the reference leaves
+            out the closing vision token and the token after it (2 for Qwen).
     """
 
     length: int
@@ -165,22 +170,22 @@ class PromptLayout:
 
     @cached_property
     def text(self) -> Tensor:
-        """Ascending prompt indices, on the CPU, of all that is no visual token."""
-        rest = torch.ones(self.length, dtype=torch.bool)
+        """Ascending prompt indices, on the CPU, of all tokens that are not visual."""
+        is_text = torch.ones(self.length, dtype=torch.bool)
         for image in self.images:
-            rest[image.tokens] = False
-        return rest.nonzero()[:, 0]
+            is_text[image.tokens] = False
+        return is_text.nonzero()[:, 0]
 
     def text_queries(self, image: ImageLayout) -> Tensor:
-        """(T,) ascending prompt indices, on the CPU, of the text tokens that ask about `image`.
+        """(T,) ascending prompt indices, on the CPU, of the text queries of `image`.
 
-        All text behind the image but its first `query_offset` tokens; other images and markers are
-        no text. In a prompt that ends sooner, its last token that is no visual token asks; a
+        These are all text tokens behind the image, without its next `query_offset` tokens and
+        without markers. A prompt that ends sooner has one: its last token that is not visual. A
         prompt of visual tokens alone has none.
         """
-        asks = torch.zeros(self.length, dtype=torch.bool)
-        asks[self.text] = True
-        asks[: image.stop + self.query_offset] = False
-        asks[self.markers] = False
-        queries = asks.nonzero()[:, 0]
+        is_query = torch.zeros(self.length, dtype=torch.bool)
+        is_query[self.text] = True
+        is_query[: image.stop + self.query_offset] = False
+        is_query[self.markers] = False
+        queries = is_query.nonzero()[:, 0]
         return queries if len(queries) else self.text[-1:]

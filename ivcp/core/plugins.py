@@ -18,31 +18,31 @@ def plugged(group: str, base: Any) -> dict[str, Any]:
 
     Args:
         group: `PRUNERS` or `FAMILIES`.
-        base: What they must be.
+        base: The class that they must derive from.
 
     Raises:
-        UserError: An entry point gives something else.
+        UserError: An entry point cannot be loaded, or names something else.
     """
-    found: dict[str, Any] = {}
+    classes: dict[str, Any] = {}
     for point in entry_points(group=group):
         try:
             kind: Any = point.load()
         except Exception as error:
             raise UserError(
-                f"The entry point {point.name!r} of {group} cannot be loaded ({error}): mend or "
-                "remove the package that brings it."
+                f"The entry point {point.name!r} of {group} cannot be loaded ({error}): repair or "
+                "remove its package."
             ) from error
         if not (inspect.isclass(kind) and issubclass(kind, base)) or inspect.isabstract(kind):
             raise UserError(
                 f"The entry point {point.name!r} of {group} must give a {base.__name__} class; got "
                 f"{kind!r}."
             )
-        found[point.name] = kind
-    return found
+        classes[point.name] = kind
+    return classes
 
 
 def default_config(kind: type, **fixed: str) -> dict[str, Any]:
-    """A dataclass's configuration: its fields with their defaults, but for those that are fixed."""
+    """A dataclass's configuration: its fields with their defaults, or with the fixed values."""
     config = {
         field.name: field.default
         for field in dataclasses.fields(kind)

@@ -1,11 +1,11 @@
-"""The contract of a pruning method: where it acts, what it looks at, what it keeps.
+"""The contract of a pruning method: where it acts, which signals it reads, what it keeps.
 
 A method is a frozen record of hyperparameters. It names its stages; at each of them the engine
-shows it every image and applies what it selects:
+hands it a view of every image and applies its selection:
 
     pixels -> vision tower -> projector -> layer 0 -> ... -> layer k-1 | layer k -> ...
                  tower_*      embeddings                     previous  ^ next
-                                                              select() is asked here
+                                                              select() decides here
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """One point at which visual tokens leave.
+    """A decoder layer before which visual tokens are pruned.
 
     Attributes:
-        layer: Index of the decoder layer before which they leave; 0 is before the language model.
-        needs: What the method looks at there.
-        prune_earlier_kv: Whether tokens also leave the KV cache of the layers that have run.
-        signals_from: Which decoder layer shows its values, keys and attention: the "previous" one,
+        layer: Index of that decoder layer; 0 is before the language model.
+        needs: Signals that the method reads there.
+        prune_earlier_kv: Whether to prune the KV cache of the layers before it, too.
+        signals_from: Decoder layer whose values, keys and attention are read: the "previous" one,
             which has run, or the "next" one, which is about to run.
-        tower_layers: Layers of the vision tower whose attention and keys are looked at; 0 is the
-            first, -1 the last.
+        tower_layers: Layers of the vision tower whose attention and keys are read; 0 is the first,
+            -1 the last.
     """
 
     layer: int
@@ -57,14 +57,13 @@ class Pruner(ABC):
     """Base of all methods: a frozen record of hyperparameters and one decision.
 
     Attributes:
-        keep_ratio: Fraction of an image's visual tokens that survive the last stage, in (0, 1].
+        keep_ratio: Fraction of an image's visual tokens that the last stage leaves, in (0, 1].
     """
 
     keep_ratio: float = 0.5
 
     whole_images: ClassVar[bool] = False
-    """Whether `select` takes the view's tokens for all tokens of the image, so that nothing may
-    prune before it."""
+    """Whether `select` works on complete images only, so that no other method may prune before."""
 
     def __post_init__(self) -> None:
         """Check types and ranges.
@@ -81,37 +80,37 @@ class Pruner(ABC):
 
     @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
-        """Where tokens leave, in ascending order of layers; empty for no pruning."""
+        """Where tokens are pruned, in ascending order of layers; empty for no pruning."""
 
     @abstractmethod
     def select(self, view: View, stage: int) -> Selection:
-        """Decide for one image at `stages()[stage]`."""
+        """Which tokens of one image to keep at `stages()[stage]`."""
 
     def select_sample(self, views: Sequence[View], stage: int) -> list[Selection]:
-        """Decide for all images of a sample at once; one selection an image, in order.
+        """One selection for each image of a sample, in order.
 
-        A method whose budget is shared by images or frames overrides this instead of `select`.
+        A method with one budget for all images or frames overrides this instead of `select`.
         """
         return [self.select(view, stage) for view in views]
 
     def renumbers(self) -> bool:
-        """Whether surviving tokens get new, gapless positions instead of keeping their own."""
+        """Whether kept tokens get new, gapless positions instead of their original ones."""
         return False
 
     def fills_ratio(self) -> bool:
-        """Whether exactly `keep_ratio` of the tokens survive, whatever ratio is set."""
+        """Whether exactly `keep_ratio` of the tokens are kept, whatever ratio is set."""
         return True
 
     def takes_whole_images(self) -> bool:
-        """Whether nothing may prune before the method (`whole_images`, or that of an inner one)."""
+        """`whole_images` of the method, or of the method that it wraps."""
         return self.whole_images
 
     def decides_by_image(self) -> bool:
-        """Whether `select` decides for each image alone, so that other methods can wrap it."""
+        """Whether `select` decides for each image alone; only then can another method wrap it."""
         return type(self).select_sample is Pruner.select_sample
 
     def fitted(self, model_type: str, layers: int) -> Self:
-        """The method with layers in place of "auto".
+        """The method with layers instead of "auto".
 
         Args:
             model_type: `model.config.model_type`.
@@ -120,42 +119,49 @@ class Pruner(ABC):
         return self
 
     def target(self, view: View) -> int:
-        """Tokens of the view's image that survive the last stage."""
+        """Number of the image's tokens that the last stage leaves."""
         return budget(self.keep_ratio, view.image.length)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerPruner(Pruner):
+class DecoderPruner(Pruner):
+    """Base of methods that prune before decoder layers: `LayerPruner` and `StagedPruner`."""
+
+    needs: ClassVar[frozenset[Signal]] = frozenset()
+    signals_from: ClassVar[Literal["previous", "next"]] = "previous"
+
+    def stages_before(self, layers: Sequence[int] | Auto, prune_kv: bool) -> tuple[Stage, ...]:
+        """A stage with the method's needs before each of the layers.
+
+        Raises:
+            UserError: The layers are still "auto".
+        """
+        if isinstance(layers, str):
+            raise UserError(
+                f"The layer of {type(self).__name__} is still open: call "
+                "pruner.fitted(model_type, layers) first, or give a number."
+            )
+        return tuple(Stage(layer, self.needs, prune_kv, self.signals_from) for layer in layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPruner(DecoderPruner):
     """Base of methods that prune once, before one decoder layer.
 
     Attributes:
-        layer: Decoder layer before which tokens leave, 0 .. L-1 (1 .. L-1 for methods that look at
-            the layer before); "auto" takes the published layer of the model, else half its depth.
-        prune_earlier_kv: Whether they also leave the KV cache of the layers before.
-        renumber: Whether surviving tokens get gapless positions instead of keeping their own.
+        layer: Decoder layer before which to prune, 0 .. L-1 (1 .. L-1 for methods that read the
+            layer before); "auto" takes the published layer of the model, else half its depth.
+        prune_earlier_kv: Whether to prune the KV cache of the layers before it, too.
+        renumber: Whether kept tokens get gapless positions instead of their original ones.
     """
 
     layer: int | Auto = "auto"
     prune_earlier_kv: bool = True
     renumber: bool = False
 
-    needs: ClassVar[frozenset[Signal]] = frozenset()
-    signals_from: ClassVar[Literal["previous", "next"]] = "previous"
-
     def stages(self) -> tuple[Stage, ...]:
-        if self.layer == "auto":
-            raise UserError(
-                f"The layer of {type(self).__name__} is still open: call "
-                "pruner.fitted(model_type, layers) first, or give a number."
-            )
-        return (
-            Stage(
-                self.layer,
-                self.needs,
-                prune_earlier_kv=self.prune_earlier_kv,
-                signals_from=self.signals_from,
-            ),
-        )
+        layers: Sequence[int] | Auto = "auto" if self.layer == "auto" else (self.layer,)
+        return self.stages_before(layers, self.prune_earlier_kv)
 
     def renumbers(self) -> bool:
         return self.renumber
@@ -172,33 +178,30 @@ class LayerPruner(Pruner):
 
 @dataclass(frozen=True, kw_only=True)
 class ScorePruner(LayerPruner):
-    """Base of methods that rank tokens: the best `keep_ratio` of an image's tokens stay."""
+    """Base of methods that rank tokens and keep the best `keep_ratio` of an image's tokens."""
 
     @abstractmethod
     def score(self, view: View) -> Tensor:
-        """(V,) scores; the largest stay, ties go to the lower index."""
+        """(V,) scores; the largest are kept, ties go to the lower index."""
 
     def select(self, view: View, stage: int) -> Selection:
         return Selection(top(self.score(view), self.target(view)).sort().values)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagedPruner(Pruner):
+class StagedPruner(DecoderPruner):
     """Base of methods that prune before several decoder layers, down to `keep_ratio` at the last.
 
     Attributes:
-        layers: Decoder layers before which tokens leave, ascending; "auto" takes those of
+        layers: Decoder layers before which to prune, ascending; "auto" takes those of
             `auto_layers`.
-        prune_earlier_kv: Whether they also leave the KV caches of the layers before.
-        renumber: Whether surviving tokens get gapless positions instead of keeping their own.
+        prune_earlier_kv: Whether to prune the KV cache of earlier layers, too.
+        renumber: Whether kept tokens get gapless positions instead of their original ones.
     """
 
     layers: tuple[int, ...] | Auto = "auto"
     prune_earlier_kv: bool = False
     renumber: bool = False
-
-    needs: ClassVar[frozenset[Signal]] = frozenset()
-    signals_from: ClassVar[Literal["previous", "next"]] = "previous"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -209,20 +212,7 @@ class StagedPruner(Pruner):
             )
 
     def stages(self) -> tuple[Stage, ...]:
-        if self.layers == "auto":
-            raise UserError(
-                f"The layers of {type(self).__name__} are still open: call "
-                "pruner.fitted(model_type, layers) first, or give numbers."
-            )
-        return tuple(
-            Stage(
-                layer,
-                self.needs,
-                prune_earlier_kv=self.prune_earlier_kv,
-                signals_from=self.signals_from,
-            )
-            for layer in self.layers
-        )
+        return self.stages_before(self.layers, self.prune_earlier_kv)
 
     def renumbers(self) -> bool:
         return self.renumber
@@ -234,7 +224,7 @@ class StagedPruner(Pruner):
 
     @abstractmethod
     def auto_layers(self, layers: int) -> tuple[int, ...]:
-        """The layers that "auto" stands for in a model of so many decoder layers."""
+        """The layers that "auto" stands for in a model with `layers` decoder layers."""
 
     def check_length(self, name: str, values: Sequence[float]) -> None:
         """Check that a setting names one number for each layer.
@@ -248,21 +238,21 @@ class StagedPruner(Pruner):
                 f"{list(values)}."
             )
 
-    def room(self, view: View, stage: int) -> int:
-        """Tokens that are left after a stage, where stages shrink geometrically to the ratio."""
-        count, whole = len(self.layers), view.image.length
+    def stage_target(self, view: View, stage: int) -> int:
+        """Number of the image's tokens after a stage; stages shrink geometrically to the ratio."""
+        count, total = len(self.layers), view.image.length
         if stage + 1 == count:
             return self.target(view)
-        share: float = (self.target(view) / whole) ** ((stage + 1) / count)
-        return round(whole * share)
+        ratio: float = (self.target(view) / total) ** ((stage + 1) / count)
+        return round(total * ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TowerPruner(Pruner):
-    """Base of methods that prune before the language model, by what the vision tower shows.
+    """Base of methods that prune before the language model, by signals of the vision tower.
 
     Attributes:
-        renumber: Whether surviving tokens get gapless positions instead of keeping their own.
+        renumber: Whether kept tokens get gapless positions instead of their original ones.
     """
 
     renumber: bool = False
@@ -271,7 +261,7 @@ class TowerPruner(Pruner):
 
     @abstractmethod
     def tower_layers(self) -> tuple[int, ...]:
-        """Layers of the vision tower that are looked at; 0 is the first, -1 the last."""
+        """Layers of the vision tower that are read; 0 is the first, -1 the last."""
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage(0, self.needs, tower_layers=self.tower_layers()),)
@@ -284,14 +274,14 @@ def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: 
     """Refuse a pruner that the model cannot serve, before anything runs.
 
     Args:
-        pruner: The method, its layers fitted.
+        pruner: The method, with its layers filled in.
         provides: Signals of the model.
         model: Name of the model, for the message.
         layers: Number of decoder layers.
 
     Raises:
-        UserError: It is no pruner, a signal is missing, or a stage lies outside the model or twice
-            at one layer.
+        UserError: It is no pruner, a signal is missing, a stage lies outside the model, or two
+            stages share a layer.
     """
     if isinstance(pruner, type) or not isinstance(pruner, Pruner):
         got = f"the class {pruner.__name__}" if isinstance(pruner, type) else repr(pruner)
@@ -309,17 +299,16 @@ def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: 
                 f"{name} needs the signal {', '.join(missing)}, but {model} provides only "
                 f"{', '.join(sorted(provides))}; use another pruner or model."
             )
-        looks_back = stage.signals_from == "previous" and bool(stage.needs & LAYER_SIGNALS)
-        first = 1 if looks_back else 0
-        if not first <= stage.layer < layers:
-            reason = f" ({name} looks at the layer before)" if first else ""
+        lowest = int(stage.signals_from == "previous" and bool(stage.needs & LAYER_SIGNALS))
+        if not lowest <= stage.layer < layers:
+            reason = f" ({name} looks at the layer before)" if lowest else ""
             raise UserError(
-                f"layer must lie in {first} .. {layers - 1} for {model} with its {layers} decoder "
+                f"layer must lie in {lowest} .. {layers - 1} for {model} with its {layers} decoder "
                 f"layers{reason}; got {stage.layer}."
             )
         if stage.layer <= before:
             raise UserError(
-                f"{name} has stages at the layers {[one.layer for one in pruner.stages()]}; they "
-                "must ascend, one stage a layer."
+                f"{name} has stages at the layers {[each.layer for each in stages]}; they must "
+                "ascend, one stage a layer."
             )
         before = stage.layer

@@ -1,4 +1,4 @@
-"""How near the rotation at a position is to the identity, and how near to 90 degrees."""
+"""How close the rotary rotation at a position is to the identity, and how close to 90 degrees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ivcp.core.view import View
 def rotation_scores(positions: Tensor, inverse_frequencies: Tensor) -> tuple[Tensor, Tensor]:
     """Mean cosine `V(m)` and mean sine `U(m)` of the rotary angles at each position.
 
-    With several position axes (M-RoPE) the mean runs over every axis with all frequencies, not over
+    With several position axes (M-RoPE) the mean runs over all frequencies of every axis, not over
     the sections that attention applies. Source: IVC-Prune (arXiv 2602.03060), Algorithm 1.
 
     Args:
@@ -33,10 +33,11 @@ def rotation_scores(positions: Tensor, inverse_frequencies: Tensor) -> tuple[Ten
 
 
 def ivc_rank(view: View) -> Tensor:
-    """(V,) float32 rank of each token of a whole image among its IVC tokens, best lowest.
+    """(V,) float32 rank of each token of a complete image as an IVC token; the best rank is 0.
 
-    The largest mean cosines and the largest mean sines in turn. Each group of tokens that has its
-    own reference points (`ImageLayout.reference_groups`) gives the same part of its tokens.
+    The largest mean cosine and the largest mean sine share rank 0, the second largest rank 1, and
+    so on. Each reference group (`ImageLayout.reference_groups`) is ranked by itself; with several
+    groups, ranks are fractions of the group's size, so that all give the same fraction of tokens.
     """
     cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())
     groups = view.image.reference_groups

@@ -1,4 +1,4 @@
-"""What a pruner answers, and how to rank tokens without ties going astray."""
+"""A pruner's answer, and ways to rank tokens in which ties always go to the lower index."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ivcp.core.devices import to_device
 
 @dataclass(frozen=True)
 class Selection:
-    """The visual tokens of one image that stay.
+    """The visual tokens of one image that are kept, and those that are merged.
 
     Attributes:
         keep: (K,) ascending indices into the view's current visual tokens.
-        reasons: Why tokens are kept: (K,) truth values under a word of the method's own, such as
-            "ivc". A token under none of them is "kept", one under several has the last.
-        states: (K, C) hidden states that take the place of the kept tokens' own, or None.
-        merged_at: (M,) indices into the view's current visual tokens, disjoint from `keep`: the
-            tokens whose place and position the merged tokens take, behind the kept ones.
+        reasons: Why tokens are kept: the method's words, such as "ivc", with (K,) truth values. A
+            token to which no word applies is "kept"; of several words, the last counts.
+        states: (K, C) new hidden states for the kept tokens, or None.
+        merged_at: (M,) indices into the view's current visual tokens, disjoint from `keep`; a
+            merged token takes the position of the token here. They stand behind the kept ones.
         merged_states: (M, C) hidden states of the merged tokens, in the model's dtype.
-        merged_before: How many of the merged tokens, the first ones, stand before the kept ones
-            instead of behind them.
+        merged_before: Number of merged tokens, from the front of `merged_at`, that stand before the
+            kept tokens instead of behind them.
     """
 
     keep: Tensor
@@ -36,7 +36,7 @@ class Selection:
     merged_before: int = 0
 
     def __len__(self) -> int:
-        """Tokens that are left, merged ones included."""
+        """Number of remaining tokens, merged ones included."""
         return len(self.keep) + (0 if self.merged_at is None else len(self.merged_at))
 
 
@@ -60,17 +60,17 @@ def top(scores: Tensor, count: int) -> Tensor:
 
 
 def random_order(name: str, count: int) -> Tensor:
-    """(count,) numbers from 0 on in random order, on the CPU; another name gives another order."""
+    """(count,) the numbers 0 .. count - 1 in random order, on the CPU; `name` is the seed."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     return torch.randperm(count, generator=generator)
 
 
 def ranks(scores: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
-    """(V,) rank of each token in the order of `top`, counted in its own group.
+    """(V,) rank of each token within its group, in the order of `top`.
 
     Args:
         scores: (V,) scores.
-        groups: First index and number of tokens of each group; together they cover all tokens.
+        groups: (start, count) of each group, in order; together they cover all tokens.
 
     >>> ranks(torch.tensor([1.0, 3.0, 2.0, 0.0, 5.0]), [(0, 3), (3, 2)]).tolist()
     [2, 0, 1, 1, 0]
@@ -80,7 +80,8 @@ def ranks(scores: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
     if len(groups) > 1:
         sizes = torch.tensor([count for _, count in groups])
         group = torch.arange(len(groups)).repeat_interleave(sizes)
-        first = torch.tensor([start for start, _ in groups])[group]
+        starts = torch.tensor([start for start, _ in groups])[group]
+        # a stable sort by group keeps the order of scores within each group
         order = order[to_device(group, scores.device)[order].sort(stable=True).indices]
-        rank = rank - to_device(first, scores.device)
+        rank = rank - to_device(starts, scores.device)
     return torch.empty_like(order).scatter_(0, order, rank)

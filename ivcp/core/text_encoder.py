@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class TextEncoder(Protocol):
-    """Says how much each patch of a vision tower has to do with a text."""
+    """Measures how relevant each patch of a vision tower is to a text."""
 
     def relevance(self, features: Tensor, text: str) -> Tensor:
         """(V,) float32 cosine of each token with the text, mean over a long text's segments.

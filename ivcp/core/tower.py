@@ -10,20 +10,19 @@ from torch import Tensor, nn
 
 
 class VisionTower(ABC):
-    """How to read one model's vision tower; never loads or runs it as a whole.
+    """How to read one model's vision tower; it neither loads nor runs the tower.
 
-    A call of the tower sees `R` rows: the patches of all images, tiles or frames one after the
-    other, each with its [CLS] row where the tower has one, in the order in which the tower's blocks
-    see them. `P` patches make up one visual token of the language model (1, or 4 where 2 x 2
-    patches are merged).
+    A call of the tower processes `R` rows: the patches of all images, tiles or frames in the order
+    of the tower's blocks, each image, tile or frame with its [CLS] row where the tower has one. `P`
+    patches make up one visual token of the language model (1, or 4 where 2 x 2 patches are merged).
 
     Attributes:
-        per_tile: Whether a call does not say which tiles make up an image, so that `patches` and
-            `cls_rows` have an entry for each tile.
+        per_tile: Whether `patches` and `cls_rows` have an entry for each tile instead of each
+            image, because a call does not contain which tiles make up an image (InternVL).
         has_cls: Whether each image, tile or frame begins with a [CLS] row.
         blocks: The tower's transformer blocks, in order.
-        feature_site: The module, and whether its input or its output, that holds the (R, Ct) or
-            (T, N, Ct) states from which the projector's features are taken, [CLS] rows included.
+        feature_site: The module whose input or output holds the (R, Ct) or (T, N, Ct) states that
+            the projector's features are taken from, [CLS] rows included; and which of both.
     """
 
     per_tile: ClassVar[bool] = False
@@ -38,16 +37,14 @@ class VisionTower(ABC):
 
         Args:
             block: Index of the block, 0 .. len(blocks) - 1.
-            call: Arguments with which the images were encoded; small ones are on the CPU.
+            call: Arguments of the image encoder; small tensors are on the CPU.
         """
 
     @abstractmethod
     def patches(self, call: Mapping[str, Any]) -> list[Tensor]:
         """For each image or video of a call, (V, P) rows of its visual tokens' patches, on the CPU.
 
-        Tokens are in the order of `ImageLayout.tokens`; -1 where a token reaches over the edge.
-        A call of InternVL does not tell which tiles make up an image, so there each tile counts as
-        an image here and in `cls_rows`.
+        Tokens are in the order of `ImageLayout.tokens`; -1 stands for a patch beyond the edge.
         """
 
     @abstractmethod
@@ -63,7 +60,7 @@ class VisionTower(ABC):
         Args:
             block: The block.
             hidden: (R, Ct) its input.
-            rows: Which rows, a slice or (R',) indices on the device of `hidden`.
+            rows: A slice of the rows, or (R',) indices on the device of `hidden`.
             context: The block's keyword arguments in this call.
         """
 
@@ -75,7 +72,7 @@ class VisionTower(ABC):
 
     @abstractmethod
     def scale(self, block: nn.Module) -> float:
-        """What a block multiplies the products of queries and keys by."""
+        """Factor on a block's products of queries and keys."""
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 """`(x1, y1, x2, y2)` with `x1 <= x2`, `y1 <= y2`; the docstring at hand names the frame."""
 
 Answer: TypeAlias = str | Box | tuple[str, ...]
-"""A ground truth (several texts: any of them is right), or what was read from a model's text."""
+"""A ground truth (several texts: any of them is right), or an answer parsed from a model's text."""
 
 IMAGE_ID = "image_id"
 """Label with the same text for all questions about one image."""
@@ -26,7 +26,7 @@ BOX_BEYOND_IMAGE = "box_beyond_image"
 """Label of a sample whose true box reaches beyond its image."""
 
 Task = Literal["grounding", "yes_no", "multiple_choice", "open_ended"]
-"""What an answer is: a box, the word yes or no, the letter of an option, or free text."""
+"""The kind of answer: a box, the word yes or no, the letter of an option, or free text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +34,22 @@ class Sample:
     """One question about one or more images.
 
     Attributes:
-        id: Unique in its dataset and stable over runs, machines and dataset order.
-        task: What an answer is; decides prompt, parser and metric.
-        images: RGB images, in the order in which the prompt shows them.
-        question: The referring expression for grounding, the bare question otherwise.
+        id: Unique in its dataset; the same in all runs, on all machines and in any dataset order.
+        task: The kind of answer; it decides prompt, parser and metric.
+        images: RGB images, in the order of the prompt.
+        question: The referring expression for grounding, otherwise the question alone.
         answer: Ground truth: a `Box` in pixels of the original image, "Yes" / "No", the letter of
             the right option, or one or more accepted texts.
-        options: Texts of the options A, B, C, ... of a multiple-choice question; an empty one is no
-            option.
-        hint: The hint before a multiple-choice question.
-        prompt: The benchmark's own wording of the complete question, for model families without
-            their own; empty if it has none.
-        benchmark: Published name of the benchmark ("MMBench_DEV_EN_V11"); model families word some
-            in their own way. Empty for a dataset of no such name.
-        labels: What results are broken down by ("category", "split", ...), `IMAGE_ID` and
+        options: Texts of the options A, B, C, ... of a multiple-choice question; an empty text is
+            no option.
+        hint: Text before a multiple-choice question.
+        prompt: The dataset's wording of the complete question, used by model families without a
+            wording for this task; empty if the dataset has none.
+        benchmark: Published name of the dataset ("MMBench_DEV_EN_V11"), by which model families
+            choose a wording; empty if it has none.
+        labels: Labels by which results are broken down ("category", "split", ...), `IMAGE_ID` and
             `BOX_BEYOND_IMAGE`.
-        verbatim: Whether the prompt is the question as it stands, without the family's wording.
+        verbatim: Whether the prompt holds the question as it is, without the family's wording.
     """
 
     id: str
@@ -66,12 +66,12 @@ class Sample:
 
 
 class BrokenSample(Exception):  # noqa: N818 (it carries a sample, not a mistake of ours)
-    """A sample that no model can be asked about, with what is known of it; it counts as wrong.
+    """A sample that cannot be read; it counts as wrong.
 
-    A dataset raises it `from` the error that says why.
+    A dataset raises it `from` the error that is the reason.
 
     Attributes:
-        sample: The sample without its images.
+        sample: The sample as far as it could be read, without its images.
     """
 
     def __init__(self, sample: Sample) -> None:

@@ -1,4 +1,4 @@
-"""What a pruning method can look at, from the vision tower to the layer about to run."""
+"""The signals that a pruning method can read, from the vision tower to the next decoder layer."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ Signal = Literal[
     "positions", "embeddings", "hidden", "values", "keys", "attention",
     "tower_attention", "tower_keys", "tower_features", "question", "text_encoder",
 ]  # fmt: skip
-"""What a model can show a pruner. `values`, `keys` and `attention` are a decoder layer's, the
-`tower_` signals the vision tower's; `question` is the user's text, and `text_encoder` the text
-tower that was trained with the vision tower."""
+"""What a pruner can read. `values`, `keys` and `attention` belong to a decoder layer, the `tower_`
+signals to the vision tower; `question` is the user's text, and `text_encoder` the text tower that
+was trained with the vision tower."""
 
 LAYER_SIGNALS: frozenset[Signal] = frozenset({"values", "keys", "attention"})
 TOWER_SIGNALS: frozenset[Signal] = frozenset({"tower_attention", "tower_keys", "tower_features"})
 
 
 class View(Protocol):
-    """One image of one sample, as it stands before the stage's layer.
+    """One image of one sample, right before the stage's layer.
 
-    The `V` current visual tokens are those that earlier stages left; before the first stage all are
-    there, and `image.spans` says where each grid begins among them. Tensors are on the model's
-    device; `values`, `keys`, `embeddings`, `hidden` and tower states have the model's dtype. A
-    signal that the stage did not declare in its `needs` is refused. All of them are copies.
+    The `V` current visual tokens are those that earlier stages kept or merged. At the first stage
+    they are all of the image's tokens, and `image.spans` gives the tokens of each grid. Tensors are
+    copies on the model's device; `values`, `keys`, `embeddings`, `hidden` and tower states have the
+    model's dtype. Reading a signal that the stage's `needs` do not name is refused.
 
     Attributes:
-        image: The image's grids and their places in the prompt.
-        index: (V,) indices of the current visual tokens into the image's own tokens; ascending but
-            for merged tokens, which stand last at the index of the token whose place they took.
-        sample_id: Stable id of the sample (given by the caller, else a digest of its prompt).
+        image: The image's grids and their position in the prompt.
+        index: (V,) index into the image of each current visual token; ascending, except that merged
+            tokens come last, with the index of the token whose position they took.
+        sample_id: Stable id of the sample: the caller's, else a digest of its prompt.
         layers: Number of decoder layers, `L`.
-        notes: What earlier stages of this forward pass left for later ones.
+        notes: Tensors that earlier stages of this forward pass stored for later ones.
     """
 
     @property
@@ -53,7 +53,7 @@ class View(Protocol):
     def layers(self) -> int: ...
 
     def positions(self) -> Tensor:
-        """(A, V) position ids of the visual tokens, one row an axis; padding is not counted."""
+        """(A, V) position ids of the visual tokens, a row for each axis; padding is not counted."""
 
     def inverse_frequencies(self) -> Tensor:
         """(D / 2,) float32 rotary frequencies of the language model, from its configuration."""
@@ -62,10 +62,10 @@ class View(Protocol):
         """Value states of the stage's signal layer: (G, T, D) of the text queries, (G, V, D)."""
 
     def other_values(self) -> Tensor:
-        """(G, O, D) value states of that layer, of the sample's tokens but this image's."""
+        """(G, O, D) value states of that layer: all tokens of the sample outside this image."""
 
     def keys(self) -> Tensor:
-        """(G, V, D) key states of that layer, after the rotation."""
+        """(G, V, D) rotated key states of that layer."""
 
     def last_attention(self) -> Tensor:
         """(V,) attention that the last prompt token pays in that layer, mean over heads, float32.
@@ -81,17 +81,17 @@ class View(Protocol):
         """
 
     def mean_attention(self, weights: Tensor) -> Tensor:
-        """(V,) mean of the text queries' attention, weighted; rows are never held all at once.
+        """(V,) weighted mean of the text queries' attention, computed a few rows at a time.
 
         Args:
-            weights: (T,) a weight for each text query; zeros leave a query out.
+            weights: (T,) a weight for each text query; 0 leaves a query out.
         """
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Inputs of layer 0: (T, C) of the text queries, (V0, C) of all the image's tokens."""
+        """Inputs of layer 0: (T, C) of the text queries, (V0, C) of all tokens of the image."""
 
     def hidden(self) -> Tensor:
-        """(V, C) hidden states that enter the stage's layer."""
+        """(V, C) hidden states at the input of the stage's layer."""
 
     def tower_attention(
         self, layer: int = -2, queries: Literal["auto", "cls", "all"] = "auto"
@@ -101,24 +101,24 @@ class View(Protocol):
         Mean over heads, and over the patches that make up a token.
 
         Args:
-            layer: Index of the tower's layer, 0 for the first or -1 for the last; declared by the
-                stage. The attention is that inside the layer.
-            queries: Who pays it. "all": every patch of the token's own tile, frame or window, and
-                [CLS], in the mean, so that tokens of runs of other lengths do not compare as they
-                are; "cls": [CLS] alone, refused where the tower has none; "auto": "cls" where there
-                is one, else "all".
+            layer: Index of a layer of the tower that the stage declares, 0 for the first or -1 for
+                the last.
+            queries: Who pays the attention. "all": the mean over every patch of the token's tile,
+                frame or window, and [CLS]; tokens of tiles or windows of different sizes are then
+                not comparable. "cls": [CLS] alone, refused where the tower has none. "auto": "cls"
+                where there is one, else "all".
         """
 
     def tower_keys(self, layer: int = -2) -> Tensor:
         """(H, V, D) key states of a layer of the vision tower, mean over a token's patches."""
 
     def tower_features(self) -> Tensor:
-        """(V, F) what the projector makes embeddings of, a token's patches side by side."""
+        """(V, F) inputs of the projector, the features of a token's patches side by side."""
 
     def tower_cls(self) -> Tensor | None:
         """(N, F) features of the [CLS] tokens of the image's `N` tiles.
 
-        None where the tower has none, or where the projector could not take them.
+        None where the tower has no [CLS], or where the projector takes several patches at once.
         """
 
     def project(self, features: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class View(Protocol):
         """The user's question."""
 
     def text_relevance(self) -> Tensor:
-        """(V,) cosine between token and question in the space of the tower's own text encoder.
+        """(V,) float32 cosine between token and question in the space of the tower's text encoder.
 
-        The mean over the segments of a long question, float32.
+        A long question is cut into segments; the cosine is the mean over them.
         """

@@ -1,20 +1,20 @@
-"""`attach(model, pruner)`: hooks go on, and stay until the session is closed."""
+"""`attach(model, pruner)`: puts hooks on a model; closing the session removes them."""
 
 from __future__ import annotations
 
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from torch import nn
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelAdapter
 from ivcp.core.pruner import Pruner, check_pair
-from ivcp.engine.checks import backend_of, check_model, forget_compiled
+from ivcp.engine.checks import backend_of, check_model, discard_compiled
+from ivcp.engine.context import SessionContext
 from ivcp.engine.hooks import Hooks
-from ivcp.engine.parts import ModelParts
 from ivcp.engine.session import Session
 
 _pruned: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -26,7 +26,7 @@ def attach(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Session:
 
     Args:
         model: An unmodified Hugging Face model that `adapter` knows.
-        adapter: How to look inside it.
+        adapter: How to look inside the model.
         pruner: The method.
 
     Raises:
@@ -40,12 +40,12 @@ def attach(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Session:
     check_pair(pruner, adapter.provides(model.config), type(model).__name__, len(layers))
     check_model(model, decoder)
     backend_of(decoder)
-    parts = ModelParts(
+    context = SessionContext(
         adapter, pruner, decoder, len(layers), adapter.position_axes(model),
         adapter.inverse_frequencies(model), adapter.text_encoder(model),
     )  # fmt: skip
     session = Session()
-    hooks = Hooks(model, parts, session)
+    hooks = Hooks(model, context, session)
     with _lock:
         if decoder in _pruned:
             raise UserError(
@@ -56,11 +56,11 @@ def attach(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Session:
 
     def close() -> None:
         hooks.detach()
-        forget_compiled()
-        _pruned.discard(decoder)
+        discard_compiled()
+        _pruned.discard(decoder)  # last: another session may start only on a clean model
 
     session.on_close(close)
-    forget_compiled()
+    discard_compiled()  # code that was compiled before would not run the new hooks
     try:
         hooks.attach()
     except BaseException:
@@ -71,9 +71,6 @@ def attach(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Session:
 
 @contextmanager
 def open_session(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Iterator[Session]:
-    """`attach` for the length of a block."""
-    session = attach(model, adapter, pruner)
-    try:
+    """`attach` for a `with` block."""
+    with closing(attach(model, adapter, pruner)) as session:
         yield session
-    finally:
-        session.close()

@@ -1,4 +1,4 @@
-"""A KV-cache layer that knows two lengths: what the text counts and what is really stored."""
+"""A KV-cache layer with two lengths: the tokens of the text, and the tokens that it stores."""
 
 from __future__ import annotations
 
@@ -13,59 +13,63 @@ from ivcp.core.errors import UserError
 
 
 class SlotMask:
-    """Which of the first slots of a cache hold tokens; layers that hold the same tokens share one.
+    """Which slots of a cache hold tokens; layers that hold the same tokens share one object.
 
     Attributes:
-        real: (B, w) False at the slots among the first `w` that only pad shorter rows; later slots
-            all hold tokens.
+        real: (B, w) False at those of the first `w` slots that only pad shorter rows; all later
+            slots hold tokens.
     """
 
     def __init__(self, real: Tensor) -> None:
         self.real = real
-        self._last: tuple[Any, SlotMask] | None = None
+        self._changed: tuple[Any, SlotMask] | None = None
 
     def after(self, change: Any, make: Callable[[], Tensor]) -> SlotMask:
-        """The mask after a change of the cache, made once for all layers that share it.
+        """The mask after a change of the cache, made once for all layers that share this mask.
+
+        The library changes a cache layer by layer, with the same tensor or number for each, so this
+        object remembers the last change and its result.
 
         Args:
-            change: The tensor of row indices, the very same for all layers, or a number.
-            make: Makes the slots after the change.
+            change: The row indices, the same tensor object for all layers, or a number.
+            make: Returns the slots after the change.
         """
-        last = self._last
-        same = last is not None and (
-            last[0] is change or (isinstance(change, int) and last[0] == change)
+        done = self._changed
+        # tensors by identity: a comparison of values would make the host wait
+        same = done is not None and (
+            done[0] is change or (isinstance(change, int) and done[0] == change)
         )
-        if last is None or not same:
-            self._last = last = change, SlotMask(make())
-        return last[1]
+        if done is None or not same:
+            self._changed = done = change, SlotMask(make())
+        return done[1]
 
     def pads(self, width: int) -> Tensor:
-        """(B, 1) padding among the first `width` slots."""
+        """(B, 1) number of padding slots among the first `width`."""
         return (~self.real[:, :width]).sum(1, keepdim=True)
 
 
 class PrunedLayer(DynamicLayer):  # type: ignore[misc]
     """A `DynamicLayer` from which tokens were dropped.
 
-    `get_seq_length` is the logical length, so that positions go on from the original numbering;
-    `get_mask_sizes` describes what is stored, shifted so that a causal mask built by the library
-    falls on the right tokens.
+    `get_seq_length` is the logical length, so that decoding continues the original positions.
+    `get_mask_sizes` is the stored length with an offset, so that a causal mask built by the library
+    applies to the right tokens.
 
     Attributes:
         dropped: Logical minus stored length.
         mask: Which slots hold tokens; None if all do.
-        renumbered: Whether its tokens have gapless positions instead of their own.
-        tail: How many of the last slots follow each other without a gap, in every row.
-        needs_session: Whether the library's own masks or positions would be wrong for it, so that
-            it may only grow inside a session.
+        renumbered: Whether its tokens have gapless positions instead of their original ones.
+        tail: Number of slots at the end, in every row, between which no token was dropped.
+        needs_session: Whether the library's masks or positions would be wrong for it, so that it
+            may only grow inside a session.
         expected: Whether a session has prepared the running forward pass for it.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self.dropped = 0
         self.mask: SlotMask | None = None
         self.renumbered = False
@@ -75,12 +79,13 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
 
     @property
     def stored(self) -> int:
-        """Number of slots that are really stored, pads included."""
+        """Number of stored slots, padding included."""
         return 0 if not self.is_initialized else int(self.keys.shape[-2])
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        # `update` is called inside the attention, where wrong masks cannot be corrected any more
         if self.needs_session and not self.expected:
             raise UserError(
                 "This KV cache was pruned so that its layers or rows differ; go on with it inside "
@@ -92,6 +97,7 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
         return keys, values
 
     def get_seq_length(self) -> int:
+        # `dropped` is set before the layer runs; until it has stored keys, it counts as empty
         return self.stored + self.dropped if self.stored else 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -99,13 +105,13 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
 
     def reset(self) -> None:
         super().reset()
-        self._forget()
+        self._clear()
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last tokens.
 
         Raises:
-            UserError: Tokens were dropped among them.
+            UserError: Tokens were dropped between them.
         """
         count = abs(tokens_to_remove)
         if count > self.tail:
@@ -121,7 +127,7 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)
-        self._rows(beam_idx)
+        self._select_rows(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
@@ -130,22 +136,22 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
-        self._rows(indices)
+        self._select_rows(indices)
 
-    def _rows(self, indices: Tensor) -> None:
+    def _select_rows(self, indices: Tensor) -> None:
         if (mask := self.mask) is not None:
             self.mask = mask.after(indices, lambda: mask.real[indices.to(mask.real.device)])
 
 
 def pruned_layer(cache: Cache, index: int, past: SlotMask | None = None) -> PrunedLayer:
-    """Make layer `index` of a cache a `PrunedLayer` (with what it holds) and return it.
+    """Layer `index` of a cache as a `PrunedLayer`, which replaces it and takes over its slots.
 
     Args:
         cache: The cache.
         index: The layer.
-        past: Which slots of a layer that was never pruned hold tokens; None for all.
+        past: Which slots hold tokens if the layer was never pruned; None for all.
     """
-    while len(cache.layers) <= index:
+    while len(cache.layers) <= index:  # a cache may make its layers only when they run
         cache.layers.append(DynamicLayer())
     layer = cache.layers[index]
     if isinstance(layer, PrunedLayer):
@@ -189,15 +195,15 @@ def check_cache(cache: Any) -> None:
 
 
 def keep_slots(layer: PrunedLayer, slots: Tensor, mask: SlotMask | None, width: int) -> None:
-    """Keep, of the last `width` stored tokens of a layer, only the given ones.
+    """Prune the last `width` slots of a layer, in place; earlier slots are kept.
 
     Args:
-        layer: The layer to cut, in place.
-        slots: (B, P) which of the last `width` slots stay, in their new order.
-        mask: Which slots of the whole layer hold tokens once it is cut, or None if all do.
+        layer: The layer.
+        slots: (B, P) indices into the last `width` slots: those to keep, in their new order.
+        mask: Which slots of the pruned layer hold tokens, or None if all do.
         width: Number of slots that the last forward pass added.
     """
-    past = layer.stored - width
+    past = layer.stored - width  # slots of earlier turns
     layer.mask = mask
     slots = slots.to(layer.keys.device) + past
     if past:
@@ -208,8 +214,8 @@ def keep_slots(layer: PrunedLayer, slots: Tensor, mask: SlotMask | None, width: 
 
 
 def take_slots(states: Tensor, slots: Tensor) -> Tensor:
-    """(B, G, P, D) of (B, G, S, D), the slots (B, P) of each row; one row needs no expansion."""
-    if slots.shape[0] == 1:
+    """(B, G, P, D) states at the slots (B, P) of (B, G, S, D)."""
+    if slots.shape[0] == 1:  # saves an index of the size of the states
         return states.index_select(2, slots[0])
     index = slots[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
     return states.gather(2, index)

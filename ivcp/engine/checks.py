@@ -1,4 +1,4 @@
-"""What is refused: selections that make no sense, and models that hooks cannot prune."""
+"""Checks of selections, and of models and settings with which hooks cannot prune."""
 
 from __future__ import annotations
 
@@ -17,70 +17,70 @@ BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 
 
 def thorough(device: torch.device) -> bool:
-    """Whether values are checked too: where that waits for no device, or IVCP_CHECK=1 asks."""
+    """Whether to check values of tensors, too: on the CPU, or with IVCP_CHECK=1."""
     return device.type == "cpu" or os.environ.get("IVCP_CHECK") == "1"
 
 
 def check_selections(
-    found: Any, counts: Sequence[int], hidden: Tensor, pruner: str
+    selections: Any, counts: Sequence[int], hidden: Tensor, pruner: str
 ) -> list[Selection]:
-    """The selections of a sample, one for each image, if they make sense.
+    """The selections of a sample, one for each image, after a check.
 
     Args:
-        found: What the pruner gave.
+        selections: The pruner's answer.
         counts: Current visual tokens of each image.
         hidden: (B, P, C) states that enter the stage's layer.
         pruner: Name of the method, for messages.
 
     Raises:
-        UserError: They do not.
+        UserError: They cannot be applied.
     """
-    if not isinstance(found, list | tuple) or len(found) != len(counts):
+    if not isinstance(selections, list | tuple) or len(selections) != len(counts):
         raise UserError(
             f"{pruner}.select_sample must give a list of {len(counts)} selections, one an image; "
-            f"got {_described(found)}."
+            f"got {_described(selections)}."
         )
-    for one, count in zip(found, counts, strict=True):
+    for selection, count in zip(selections, counts, strict=True):
         try:
-            _check(one, count, hidden)
+            _check(selection, count, hidden)
         except ValueError as error:
             raise UserError(f"{pruner} made a selection that cannot be used: {error}") from None
-    return list(found)
+    return list(selections)
 
 
-def _check(found: Any, count: int, hidden: Tensor) -> None:
-    if not isinstance(found, Selection):
-        raise ValueError(f"select must give a Selection; got {_described(found)}.")
-    _check_index("keep", found.keep, count)
-    kept = len(found.keep)
-    for name, mask in (found.reasons or {}).items():
+def _check(selection: Any, count: int, hidden: Tensor) -> None:
+    if not isinstance(selection, Selection):
+        raise ValueError(f"select must give a Selection; got {_described(selection)}.")
+    _check_index("keep", selection.keep, count)
+    kept = len(selection.keep)
+    for name, mask in (selection.reasons or {}).items():
         if not isinstance(name, str) or not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             raise ValueError(f"reasons must map words to truth values; got {name!r}.")
         if mask.shape != (kept,):
             raise ValueError(f"reason {name!r} must have the shape ({kept},) of keep.")
-    _check_states("states", found.states, kept, hidden)
+    _check_states("states", selection.states, kept, hidden)
     merged = 0
-    if (found.merged_at is None) != (found.merged_states is None):
+    if (selection.merged_at is None) != (selection.merged_states is None):
         raise ValueError("merged_at and merged_states must come together.")
-    if found.merged_at is not None:
-        _check_index("merged_at", found.merged_at, count)
-        merged = len(found.merged_at)
-        _check_states("merged_states", found.merged_states, merged, hidden)
-    if not 0 <= found.merged_before <= merged:
-        raise ValueError(f"merged_before must lie in 0 .. {merged}; got {found.merged_before}.")
+    if selection.merged_at is not None:
+        _check_index("merged_at", selection.merged_at, count)
+        merged = len(selection.merged_at)
+        _check_states("merged_states", selection.merged_states, merged, hidden)
+    if not 0 <= selection.merged_before <= merged:
+        raise ValueError(f"merged_before must lie in 0 .. {merged}; got {selection.merged_before}.")
     if kept + merged > count:
         raise ValueError(f"it leaves {kept + merged} tokens of {count}.")
     if not kept + merged:
         raise ValueError("it leaves no token of the image; keep at least one.")
-    if not thorough(hidden.device):
+    if not thorough(hidden.device):  # the checks below read values, so the host would wait
         return
-    if kept > 1 and not (found.keep.diff() > 0).all():
+    if kept > 1 and not (selection.keep.diff() > 0).all():
         raise ValueError("keep must be ascending, each index once.")
-    merged_at = found.keep[:0] if found.merged_at is None else found.merged_at
-    outer = torch.cat([found.keep[:1], found.keep[-1:], merged_at])
-    if outer.amin() < 0 or outer.amax() >= count:
+    merged_at = selection.keep[:0] if selection.merged_at is None else selection.merged_at
+    extremes = torch.cat([selection.keep[:1], selection.keep[-1:], merged_at])
+    if extremes.amin() < 0 or extremes.amax() >= count:
         raise ValueError(f"indices must lie in 0 .. {count - 1}, the current tokens of the image.")
-    if merged and len(torch.unique(torch.cat([found.keep, merged_at]))) < len(found):
+    if merged and len(torch.unique(torch.cat([selection.keep, merged_at]))) < len(selection):
         raise ValueError("merged_at must hold each index once, and none that is kept.")
 
 
@@ -113,7 +113,7 @@ def backend_of(decoder: nn.Module) -> str:
     """The attention backend that the language model uses now.
 
     Raises:
-        UserError: Pruning does not know it.
+        UserError: Pruning does not support it.
     """
     backend = str(decoder.config._attn_implementation)  # type: ignore[union-attr]
     if backend not in BACKENDS:
@@ -125,10 +125,10 @@ def backend_of(decoder: nn.Module) -> str:
 
 
 def check_compiled(model: nn.Module) -> None:
-    """Refuse a model that is compiled, or holds compiled parts.
+    """Refuse a model that is compiled, or that holds compiled modules.
 
     Raises:
-        UserError: It is.
+        UserError: It is compiled.
     """
     for module in model.modules():
         if getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod"):
@@ -138,16 +138,16 @@ def check_compiled(model: nn.Module) -> None:
             )
 
 
-def forget_compiled() -> None:
-    """Have code compiled anew that was compiled since the last call.
+def discard_compiled() -> None:
+    """Discard code that was compiled since the last call, so that it is compiled again.
 
-    It runs the hooks that were there when it was compiled, and no others.
+    Compiled code runs the hooks that existed when it was compiled, and no others.
     """
     dynamo: Any = sys.modules.get("torch._dynamo")
     if dynamo is None:
         return
     frames = dynamo.utils.counters["frames"]["total"]
-    if frames != _compiled["frames"]:
+    if frames != _compiled["frames"]:  # a reset costs seconds of compiling, so only if needed
         _compiled["frames"] = frames
         torch.compiler.reset()
 
@@ -165,7 +165,7 @@ def check_model(model: nn.Module, decoder: nn.Module) -> None:
     config: Any = decoder.config
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
-    if kinds is not None:
+    if kinds is not None:  # newer configurations name the kind of each layer
         windowed = any(kind != "full_attention" for kind in kinds)
     else:
         windowed = window is not None and getattr(config, "use_sliding_window", True)
@@ -177,19 +177,20 @@ def check_model(model: nn.Module, decoder: nn.Module) -> None:
 
 
 def check_generation(settings: dict[str, Any]) -> None:
-    """Refuse ways to generate that would prune something else than the prompt.
+    """Refuse settings of `generate` with which something else than the prompt would be pruned.
 
     Args:
-        settings: What `generate` will follow.
+        settings: The settings of a call, defaults included.
 
     Raises:
         UserError: One of them is set.
     """
+    guessed = "guessed tokens would be taken for the question"
     refused = {
-        "prompt_lookup_num_tokens": "guessed tokens would be taken for the question",
-        "assistant_model": "guessed tokens would be taken for the question",
-        "assistant_early_exit": "guessed tokens would be taken for the question",
-        "use_mtp": "guessed tokens would be taken for the question",
+        "prompt_lookup_num_tokens": guessed,
+        "assistant_model": guessed,
+        "assistant_early_exit": guessed,
+        "use_mtp": guessed,
         "prefill_chunk_size": "a part of the prompt would be taken for the whole",
     }
     for name, reason in refused.items():

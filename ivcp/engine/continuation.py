@@ -11,7 +11,7 @@ from ivcp.engine.layer_inputs import LayerInputs
 
 
 class Continuation:
-    """One forward pass in which only text enters; layers with a pruned cache get their own inputs.
+    """One forward pass in which only text enters; layers with a pruned cache get their own masks.
 
     Args:
         inputs: Masks and positions for such layers.
@@ -23,7 +23,7 @@ class Continuation:
     def before_layer(
         self, index: int, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Hidden states and keyword arguments with which the layer is to run."""
+        """Hidden states and keyword arguments for the layer."""
         cache = kwargs.get("past_key_values")
         if cache is None or index >= len(cache.layers):
             return hidden, kwargs

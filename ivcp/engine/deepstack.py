@@ -1,4 +1,4 @@
-"""Visual features that enter behind early layers (DeepStack), kept aligned with what is left."""
+"""Visual features that are added behind early layers (DeepStack), for the remaining tokens."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class DeepStack:
-    """Adds the features of layer `i` to the visual tokens that are still there behind it.
+    """Adds the features of layer `i` to the visual tokens that remain behind it.
 
-    Source: DeepStack (arXiv 2406.04334), as Qwen3-VL applies it. A merged token, which stands at
-    the position of its cluster's centre, takes the centre's features.
+    Source: DeepStack (arXiv 2406.04334), as Qwen3-VL applies it. A merged token takes the features
+    of its cluster's centre, whose position it has.
 
     Args:
         mask: (B, S) True at visual tokens of the rows that enter layer 0.
@@ -22,15 +22,15 @@ class DeepStack:
     def __init__(self, mask: Tensor, features: Sequence[Tensor]) -> None:
         self.mask, self.features = mask, features
         count = mask.flatten().cumsum(0).view_as(mask)
-        self.number = (count - 1).clamp_min(0)  # (B, S) which feature a visual token has
+        self.number = (count - 1).clamp_min(0)  # (B, S) row of a visual token in the features
 
     def added(self, layer: int, hidden: Tensor, source: Tensor | None) -> Tensor:
-        """(B, P, C) states behind a layer with its features added.
+        """(B, P, C) output of a layer with its features added.
 
         Args:
             layer: Index of the layer that has run.
             hidden: (B, P, C) its output.
-            source: (B, P) columns at which the tokens entered layer 0; None if all are there.
+            source: (B, P) columns at which the tokens entered layer 0; None if none was dropped.
         """
         if layer >= len(self.features):
             return hidden

@@ -1,15 +1,22 @@
 """The hooks of a session: they follow each forward pass from pixels to the last decoder layer.
 
-    model.generate        refused settings are named             check_generation
-    get_image_features    arguments, tower blocks, features      -> Encoding
-    entry                 ids, masks, grids, fetched once        -> Prompt, or Chunk of text
-    language model        cache, positions, embeddings           -> Prefill, or Continuation
-      layer 0 ..          tokens leave, masks and rotary follow     before_layer
-    language model ends   results go to the session              Session.record
-    model                 labels follow the tokens that are left with_loss
+    generate             refuse settings that cannot be pruned
+       |
+    vision tower         record arguments, inputs of blocks, features  -> EncoderCall
+       |                   (`generate` encodes images first, a plain forward inside the entry)
+    model, its entry     take labels out; find images and padding      -> Prompt | Chunk
+       |                   (the only point at which the host waits for the device)
+    language model       images begin a prefill, text continues        -> Prefill | Continuation
+       |- layers 0..k-1    run on all tokens, which their caches hold
+       |- before layer k   views -> select -> drop: from the hidden states and, with
+       |                     prune_earlier_kv, from the caches of layers 0..k-1
+       |- layers k..L-1    rotary rows and masks of the kept tokens, which their caches hold
+    after it             mark what the cache may be used for; results  -> Session
+    after the model      loss of the remaining tokens
+    decoding             only masks: each layer attends to the tokens that its cache holds
 
-What runs is known by thread until the language model is called, and travels as an argument from
-there on; so passes of several threads do not meet.
+A thread's state is in `ThreadState` until the language model is called. From there on, the pass
+travels through the layers as a keyword argument, so passes of several threads do not meet.
 """
 
 from __future__ import annotations
@@ -27,32 +34,32 @@ from ivcp.core.layout import PromptLayout
 from ivcp.core.view import TOWER_SIGNALS
 from ivcp.engine.cache import PrunedLayer, SlotMask
 from ivcp.engine.checks import backend_of
+from ivcp.engine.context import SessionContext
 from ivcp.engine.continuation import Continuation
 from ivcp.engine.deepstack import DeepStack
 from ivcp.engine.layer_inputs import LayerInputs
 from ivcp.engine.loss import check_kept_logits, vocabulary_head, with_loss
-from ivcp.engine.parts import ModelParts
 from ivcp.engine.prefill import Prefill
 from ivcp.engine.prompt import Chunk, Prompt, check_prompt, check_text, read_prompt
 from ivcp.engine.session import Session
 from ivcp.engine.wrappers import (
-    Running,
+    ThreadState,
     guarded_generate,
     guarded_numbering,
     guarded_settings,
-    noted_encoder,
+    recorded_encoder,
 )
 
 Args: TypeAlias = tuple[Any, ...]
 Kwargs: TypeAlias = dict[str, Any]
 
 ENCODERS = {"get_image_features": "image", "get_video_features": "video"}
-RUNNING = "ivcp_running"
+PASS = "ivcp_pass"
 """Keyword argument by which a forward pass travels through the language model's layers."""
 
 
 class Hook:
-    """One hook: it runs as it is between the parts of a compiled model, and is not copied."""
+    """One hook; it runs uncompiled between compiled modules, and refuses to be copied."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]
@@ -61,6 +68,7 @@ class Hook:
         return self.call(*args)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        # the copy of a model would have hooks that write into this session
         raise UserError(
             "A model cannot be copied or saved whole inside pruned(): do it outside of the block."
         )
@@ -71,44 +79,47 @@ class Hooks:
 
     Args:
         model: The model.
-        parts: What stays the same in all its forward passes.
-        session: Takes the results.
+        context: What all its forward passes have in common.
+        session: Receives the results.
     """
 
-    def __init__(self, model: nn.Module, parts: ModelParts, session: Session) -> None:
-        self.model, self.parts, self.session = model, parts, session
-        self.entry = parts.adapter.entry(model)
-        self.running = Running()
+    def __init__(self, model: nn.Module, context: SessionContext, session: Session) -> None:
+        self.model, self.context, self.session = model, context, session
+        self.entry = context.adapter.entry(model)
+        self.state = ThreadState()
         self.signatures = {
             module: inspect.signature(module.forward) for module in {model, self.entry}
         }
         self.removers: list[Callable[[], None]] = []
         self.tower, self.blocks = None, frozenset[int]()
-        stages = [s for s in parts.pruner.stages() if s.needs & (TOWER_SIGNALS | {"text_encoder"})]
+        of_tower = TOWER_SIGNALS | {"text_encoder"}
+        stages = [stage for stage in context.pruner.stages() if stage.needs & of_tower]
         if stages:
-            self.tower = parts.adapter.tower(model)
-            read = [s for s in stages if s.needs & {"tower_attention", "tower_keys"}]
+            self.tower = context.adapter.tower(model)
             self.blocks = frozenset(
-                self._tower_block(layer) for stage in read for layer in stage.tower_layers
+                self._tower_block(layer)
+                for stage in stages
+                if stage.needs & {"tower_attention", "tower_keys"}
+                for layer in stage.tower_layers
             )
 
     def _tower_block(self, layer: int) -> int:
         """Index of a block of the vision tower.
 
         Raises:
-            UserError: The tower has none of that number.
+            UserError: The tower has no such layer.
         """
         count = 0 if self.tower is None else len(self.tower.blocks)
         if not -count <= layer < count:
             raise UserError(
-                f"{type(self.parts.pruner).__name__} looks at layer {layer} of the vision tower, "
+                f"{type(self.context.pruner).__name__} looks at layer {layer} of the vision tower, "
                 f"but that of {type(self.model).__name__} has {count} layers: give a number in "
                 f"{-count} .. {count - 1}."
             )
         return layer % count
 
     def attach(self) -> None:
-        """Put all hooks on."""
+        """Put all hooks on the model."""
         try:
             self._attach()
         except BaseException:
@@ -116,38 +127,39 @@ class Hooks:
             raise
 
     def detach(self) -> None:
-        """Take all hooks off, and give back what they replaced."""
-        while self.removers:
+        """Remove all hooks, and restore the methods that were wrapped."""
+        while self.removers:  # in reverse order, as wrappers may be nested
             self.removers.pop()()
 
     def _attach(self) -> None:
-        decoder = self.parts.decoder
-        if self.parts.pruner.stages() and callable(getattr(self.model, "generate", None)):
-            self._replace(self.model, "generate", partial(guarded_generate, running=self.running))
-        if self.parts.pruner.stages() and hasattr(self.model, "_prepare_generation_config"):
-            self._replace(self.model, "_prepare_generation_config", guarded_settings)
+        decoder, prunes = self.context.decoder, bool(self.context.pruner.stages())
+        if prunes and callable(getattr(self.model, "generate", None)):
+            self._wrap(self.model, "generate", partial(guarded_generate, state=self.state))
+        if prunes and hasattr(self.model, "_prepare_generation_config"):
+            self._wrap(self.model, "_prepare_generation_config", guarded_settings)
         for name, kind in ENCODERS.items():
             if hasattr(self.entry, name):
-                wrap = partial(noted_encoder, kind=kind, tower=self.tower, running=self.running)
-                self._replace(self.entry, name, wrap)
+                wrap = partial(recorded_encoder, kind=kind, tower=self.tower, state=self.state)
+                self._wrap(self.entry, name, wrap)
         if hasattr(self.entry, "get_rope_index"):
-            self._replace(self.entry, "get_rope_index", guarded_numbering)
+            self._wrap(self.entry, "get_rope_index", guarded_numbering)
         if vocabulary_head(self.model):
-            self._before(self.model, self._called)
-            self._after(self.model, self._ended)
-        self._before(self.entry, self._entered)
-        self._before(decoder, self._language_model)
+            self._before(self.model, self._before_model)
+            self._after(self.model, self._after_model)
+        # entry and decoder may be one module; its hooks run in the order of these lines
+        self._before(self.entry, self._before_entry)
+        self._before(decoder, self._before_language_model)
         for index, layer in enumerate(decoder.layers):  # type: ignore[arg-type]
             self._before(layer, partial(self._before_layer, index))
-        self._after(decoder, self._finished)
+        self._after(decoder, self._after_language_model)
         if self.tower is not None:
             for index in sorted(self.blocks):
-                self._before(self.tower.blocks[index], partial(self._block, index))
+                self._before(self.tower.blocks[index], partial(self._before_block, index))
             module, site = self.tower.feature_site
             if site == "input":
-                self._before(module, self._features_in)
+                self._before(module, self._before_features)
             else:
-                self._after(module, self._features_out)
+                self._after(module, self._after_features)
 
     def _before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         self.removers.append(module.register_forward_pre_hook(Hook(hook), with_kwargs=True).remove)
@@ -155,8 +167,9 @@ class Hooks:
     def _after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         self.removers.append(module.register_forward_hook(Hook(hook), with_kwargs=True).remove)
 
-    def _replace(self, module: nn.Module, name: str, wrap: Callable[..., Any]) -> None:
-        """Put a wrapper before a method, and later what was there."""
+    def _wrap(self, module: nn.Module, name: str, wrap: Callable[..., Any]) -> None:
+        """Put a wrapper before a method until `detach`."""
+        # only what stood on the instance itself is put back; a method of the class reappears
         instance_attribute = vars(module).get(name)
         setattr(module, name, wrap(getattr(module, name)))
 
@@ -175,123 +188,129 @@ class Hooks:
         bound = dict(self.signatures[module].bind_partial(*args, **kwargs).arguments)
         return {**bound.pop("kwargs", {}), **bound}
 
-    def _block(self, index: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        """Note what enters a block of the vision tower."""
-        if (encoding := self.running.encoding) is not None:
+    def _before_block(self, index: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        """Record the input of a block of the vision tower."""
+        if (call := self.state.encoder_call) is not None:
             hidden = args[0] if args else kwargs["hidden_states"]
-            encoding.blocks[index] = hidden.flatten(0, -2), kwargs
+            call.blocks[index] = hidden.flatten(0, -2), kwargs
 
-    def _features_in(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        if (encoding := self.running.encoding) is not None:
+    def _before_features(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        if (call := self.state.encoder_call) is not None:
             states = args[0] if args else next(iter(kwargs.values()))
-            encoding.features = states.flatten(0, -2)
+            call.features = states.flatten(0, -2)
 
-    def _features_out(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:
-        if (encoding := self.running.encoding) is not None:
-            encoding.features = output.flatten(0, -2)
+    def _after_features(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:
+        if (call := self.state.encoder_call) is not None:
+            call.features = output.flatten(0, -2)
 
-    def _called(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
-        """Take labels over: they are scored once it is known which tokens are left."""
+    def _before_model(
+        self, module: nn.Module, args: Args, kwargs: Kwargs
+    ) -> tuple[Args, Kwargs] | None:
+        """Take the labels out: they have a loss only when the remaining tokens are known."""
         named = self._named(module, args, kwargs)
-        running = self.running
-        running.kept_logits = named.get("logits_to_keep", 0)
-        running.labels, running.prefill = None, None
-        if named.get("labels") is None or not self.parts.pruner.stages():
+        state = self.state
+        state.kept_logits = named.get("logits_to_keep", 0)
+        state.labels, state.prefill = None, None
+        if named.get("labels") is None or not self.context.pruner.stages():
             return None
         if named.get("shift_labels") is not None:
             raise UserError("shift_labels cannot be used inside pruned(): pass labels alone.")
-        running.labels = named["labels"]
+        state.labels = named["labels"]
         return (), {**named, "labels": None}
 
-    def _ended(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
-        """Add the loss, where labels were given."""
-        running = self.running
-        labels, prefill = running.labels, running.prefill
-        running.labels = running.prefill = None
-        running.kept_logits = 0
+    def _after_model(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
+        """Add the loss, if labels were passed."""
+        state = self.state
+        labels, prefill = state.labels, state.prefill
+        state.labels = state.prefill = None
+        state.kept_logits = 0
         if labels is None:
             return None
         return with_loss(module, output, labels, self._named(module, args, kwargs), prefill)
 
-    def _entered(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+    def _before_entry(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         """Find the visual tokens of this forward pass."""
-        running = self.running
-        running.entered = running.prefill = None
+        state = self.state
+        state.chunk = state.prefill = None  # an earlier pass may have ended in an error
         named = self._named(module, args, kwargs)
-        running.entered = read_prompt(
-            self.parts.adapter,
+        state.chunk = read_prompt(
+            self.context.adapter,
             self.model,
             named,
-            running.encodings,
+            state.encoder_calls,
             self.session.id_of,
             self.session.questions_of,
         )
-        running.encodings = []
+        state.encoder_calls = []
         layers = getattr(named.get("past_key_values"), "layers", ())
         pruned = any(isinstance(layer, PrunedLayer) and layer.stored for layer in layers)
-        if pruned or (isinstance(running.entered, Prompt) and self.parts.pruner.stages()):
+        if pruned or (isinstance(state.chunk, Prompt) and self.context.pruner.stages()):
             check_prompt(named)
 
-    def _language_model(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        """Begin to follow a pass through the layers."""
-        running = self.running
-        entered, running.entered = running.entered, None
+    def _before_language_model(
+        self, module: nn.Module, args: Args, kwargs: Kwargs
+    ) -> tuple[Args, Kwargs]:
+        """Begin to follow a forward pass through the layers."""
+        state = self.state
+        chunk, state.chunk = state.chunk, None
         backend = backend_of(module)
         cache = kwargs.get("past_key_values")
-        if entered is None and self.parts.adapter.needs_ids:  # nothing else has called it
-            given = kwargs.get("inputs_embeds")
-            if given is not None and given.shape[1] > 1:
-                check_text(self.model, given, False)
         embeds = kwargs.get("inputs_embeds")
+        # without a chunk, the caller has called the language model itself, past the entry
+        unread = chunk is None and self.context.adapter.needs_ids
+        if unread and embeds is not None and embeds.shape[1] > 1:
+            check_text(self.model, embeds, False)
         if embeds is None:
             embeds = args[0] if args else module.get_input_embeddings()(kwargs["input_ids"])  # type: ignore[operator]
-        if not isinstance(entered, Prompt):
-            chunk = entered or Chunk(0)
+        if not isinstance(chunk, Prompt):
+            chunk = chunk or Chunk(0)
             past = None if chunk.past is None else SlotMask(chunk.past)
-            inputs = LayerInputs(module, self.parts.axes, backend, chunk.real, past)
+            inputs = LayerInputs(module, self.context.axes, backend, chunk.real, past)
             if cache is None or not cache.get_seq_length():
                 text = [PromptLayout(embeds.shape[1], ())] * len(embeds)
                 self.session.clear(list(chunk.layouts) or text)
-            return args, {**kwargs, RUNNING: Continuation(inputs)}
+            return args, {**kwargs, PASS: Continuation(inputs)}
         deepstack = None
         if kwargs.get("deepstack_visual_embeds") is not None:
-            # the language model would look for its visual tokens where they stood before the cut
+            # the library adds these features at the original columns, which pruning changes
             deepstack = DeepStack(kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"])
             kwargs = {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
-        for encoding in running.encodings:
-            entered.take(encoding)
-        running.encodings = []
+        for call in state.encoder_calls:  # images that the entry encoded by itself
+            chunk.add(call)
+        state.encoder_calls = []
         prefill = Prefill(
-            self.parts, entered, backend, embeds, kwargs.get("position_ids"), cache, deepstack
+            self.context, chunk, backend, embeds, kwargs.get("position_ids"), cache, deepstack
         )
-        return args, {**kwargs, RUNNING: prefill}
+        return args, {**kwargs, PASS: prefill}
 
     def _before_layer(
         self, index: int, layer: nn.Module, args: Args, kwargs: Kwargs
     ) -> tuple[Args, Kwargs] | None:
-        running = kwargs.pop(RUNNING, None)
-        if running is None:
+        forward_pass = kwargs.pop(PASS, None)
+        if forward_pass is None:
             return None
         hidden = args[0] if args else kwargs["hidden_states"]
-        hidden, kwargs = running.before_layer(index, layer, hidden, kwargs)
+        hidden, kwargs = forward_pass.before_layer(index, layer, hidden, kwargs)
         if args:
             return (hidden, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": hidden}
 
-    def _finished(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:
-        """Hand the results to the session."""
-        prefill = kwargs.get(RUNNING)
+    def _after_language_model(
+        self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any
+    ) -> None:
+        """Check the forward pass, and hand its results to the session."""
+        prefill = kwargs.get(PASS)
         if not isinstance(prefill, Prefill):
             return
-        if len(prefill.lengths.layer_tokens) < self.parts.depth:
+        if len(prefill.counts.layer_tokens) < self.context.depth:
             raise UserError(
                 "The language model ran without calling its layers' hooks, so nothing was pruned: "
                 "is it compiled? Prune the model as it was before torch.compile."
             )
-        prefill.finish()
-        running = self.running
-        kept_logits, running.kept_logits = running.kept_logits, 0
+        prefill.finish()  # before anything that may raise: the cache must refuse wrong use
+        state = self.state
+        kept_logits, state.kept_logits = state.kept_logits, 0
         check_kept_logits(kept_logits, prefill)
         self.session.record(prefill)
-        if running.labels is not None:
-            running.prefill = prefill
+        if state.labels is not None:
+            state.prefill = prefill

@@ -1,4 +1,4 @@
-"""Masks and position embeddings for decoder layers whose cache the library does not understand."""
+"""Masks and position embeddings for decoder layers whose cache was pruned."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ivcp.engine.masks import attention_mask
 
 
 class LayerInputs:
-    """What layers are called with while the same tokens enter them.
+    """Inputs of the layers that the same tokens enter.
 
-    The library derives masks from the cache of the first layer. A pruned layer stores fewer tokens
-    than the text counts, possibly fewer than other layers and with gaps between rows, so its mask
-    is made here, once for all layers that store the same tokens.
+    The library derives one mask from the cache of layer 0. A pruned layer stores fewer tokens than
+    the text has, perhaps fewer than other layers, and its rows may be padded. So its mask is made
+    here, once for all layers that store the same tokens.
 
     Args:
-        decoder: The language model; gives rotary embeddings for renumbered caches.
+        decoder: The language model, which makes rotary embeddings for renumbered caches.
         axes: Axes of its position ids.
-        backend: Attention backend, decides the form of masks.
+        backend: Attention backend, on which the form of masks depends.
         real: (B, N) False at padding among the tokens that enter, or None.
-        past: Which slots of caches that were never pruned hold tokens, or None for all.
+        past: Which slots of a cache that was never pruned hold tokens, or None for all.
     """
 
     def __init__(
@@ -37,16 +37,17 @@ class LayerInputs:
     ) -> None:
         self.decoder, self.axes, self.backend = decoder, axes, backend
         self.real, self.past = real, past
+        # by `SlotMask` object: layers that store the same tokens share it, and so these
         self._grown: dict[tuple[SlotMask | None, int], SlotMask | None] = {}
         self._masks: dict[tuple[SlotMask | None, int, torch.device], Tensor | None] = {}
         self._rotary: dict[tuple[SlotMask | None, int, torch.device], Any] = {}
 
     def without_cache(self, hidden: Tensor) -> dict[str, Any]:
-        """Changed keyword arguments of a layer that stores nothing."""
+        """Keyword arguments to change for a layer that stores nothing."""
         return self._changed(None, 0, hidden)
 
     def with_cache(self, cache: Cache, index: int, hidden: Tensor) -> dict[str, Any]:
-        """Changed keyword arguments of layer `index`, whose cache becomes a pruned one.
+        """Keyword arguments to change for layer `index`, whose cache becomes a `PrunedLayer`.
 
         Args:
             cache: The cache.
@@ -54,7 +55,7 @@ class LayerInputs:
             hidden: (B, N, C) states of the tokens that enter.
         """
         layer = pruned_layer(cache, index, self.past)
-        layer.expected = True
+        layer.expected = True  # `update` of this pass may store
         before, layer.mask = layer.mask, self.grown(layer.mask, layer.stored)
         changed = self._changed(before, layer.stored, hidden)
         if layer.renumbered:
@@ -62,9 +63,9 @@ class LayerInputs:
         return changed
 
     def grown(self, mask: SlotMask | None, stored: int) -> SlotMask | None:
-        """The mask of a cache once the new tokens stand behind its `stored` slots."""
+        """The mask of a cache after the new tokens have been added behind its `stored` slots."""
         if self.real is None:
-            return mask  # later slots hold tokens by definition
+            return mask  # by its definition, slots beyond a mask hold tokens
         key = (mask, stored)
         if key not in self._grown:
             real = self.real
@@ -78,7 +79,7 @@ class LayerInputs:
         return self._grown[key]
 
     def gapless(self, mask: SlotMask | None, stored: int, hidden: Tensor) -> Any:
-        """Position embeddings that count the tokens a cache really stores, then the new ones."""
+        """Position embeddings of the new tokens, numbered right behind the tokens of the cache."""
         key = (mask, stored, hidden.device)
         if key not in self._rotary:
             rows, width = hidden.shape[:2]
@@ -86,7 +87,7 @@ class LayerInputs:
             if self.real is not None:
                 ids = (self.real.to(hidden.device).cumsum(1) - 1).clamp_min(0)
             ids = ids + stored
-            if mask is not None:
+            if mask is not None:  # padding slots have no position
                 ids = ids - mask.pads(stored).to(hidden.device)
             if self.axes > 1:
                 ids = ids.expand(self.axes, -1, -1)
@@ -103,5 +104,5 @@ class LayerInputs:
             )
         return {
             "attention_mask": self._masks[key],
-            "position_ids": None,  # flash attention would take gaps for packed sequences
+            "position_ids": None,  # flash attention would take gaps for borders of packed texts
         }

@@ -1,4 +1,4 @@
-"""`labels` and `logits_to_keep`, which count the tokens of a prompt that is no longer whole."""
+"""`labels` and `logits_to_keep`, which count prompt tokens, adapted to the remaining tokens."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ IGNORED = -100
 
 
 def remaining_labels(labels: Tensor, prefill: Prefill | None) -> Tensor:
-    """The labels of the tokens that are left, -100 at padding.
+    """The labels of the remaining tokens, -100 at padding.
 
     Args:
-        labels: (B, S) of the tokens that entered.
-        prefill: The pass, or None if nothing was pruned.
+        labels: (B, S) labels of the tokens that entered.
+        prefill: The forward pass, or None if nothing was pruned.
     """
     if prefill is None or prefill.source is None:
         return labels
     source = prefill.source.to(labels.device)
-    left = labels.gather(1, source)
+    remaining = labels.gather(1, source)
     real = prefill.inputs.real
     if real is None:
-        return left
+        return remaining
     real = real.to(labels.device)
     predicted = real.clone()
-    predicted[:, 1:] &= real[:, :-1]  # the padding in front of a row predicts nothing
-    return left.masked_fill(~predicted, IGNORED)
+    predicted[:, 1:] &= real[:, :-1]  # padding predicts no token, so a row's first has no loss
+    return remaining.masked_fill(~predicted, IGNORED)
 
 
 def with_loss(
     model: Any, output: Any, labels: Tensor, kwargs: dict[str, Any], prefill: Prefill | None
 ) -> Any:
-    """The model's output with the loss that its own loss function gives for what is left."""
+    """The model's output with the loss of the remaining tokens, by the model's loss function."""
     logits = output[0] if isinstance(output, tuple) else output.logits
     extra = {name: kwargs[name] for name in ("num_items_in_batch",) if name in kwargs}
     loss = model.loss_function(
@@ -51,12 +51,12 @@ def with_loss(
 
 
 def check_kept_logits(kept: int | Tensor, prefill: Prefill) -> None:
-    """Refuse `logits_to_keep` that would count tokens that are no longer there.
+    """Refuse `logits_to_keep` where it would count dropped tokens.
 
-    The last one is always there: behind an image that ends the prompt, it is the last that is left.
+    1 is always allowed: where an image ends the prompt, it means the last remaining token.
 
     Raises:
-        UserError: It does.
+        UserError: It counts further back than the last visual token, or holds indices.
     """
     if prefill.source is None:
         return
@@ -69,5 +69,5 @@ def check_kept_logits(kept: int | Tensor, prefill: Prefill) -> None:
 
 
 def vocabulary_head(model: nn.Module) -> bool:
-    """Whether a model computes logits and a loss itself."""
+    """Whether a model computes logits and a loss."""
     return hasattr(model, "lm_head") and hasattr(model, "loss_function")

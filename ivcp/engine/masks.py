@@ -13,15 +13,14 @@ def attention_mask(
 
     Args:
         backend: "sdpa", "eager" or "flash_attention_2".
-        queries: Number of new tokens; they are the last of the stored ones.
-        valid: (B, w) False at padding among the first `w` slots, None if every slot counts.
-        stored: Slots after the new tokens were added.
-        like: Hidden states; give dtype and device.
+        queries: Number of new tokens, which are in the last slots.
+        valid: (B, w) False at padding among the first `w` slots, None if all slots hold tokens.
+        stored: Number of slots, new tokens included.
+        like: Hidden states with the dtype and device of the mask.
 
     Returns:
-        None where the backend's own causal rule is right; (B, stored) for flash attention; else
-        (B or 1, 1, queries, stored), boolean for SDPA and additive for eager attention. A row that
-        would see nothing sees itself, so that no padding row turns into NaN.
+        None where the backend's causal rule is right; (B, stored) for flash attention; otherwise
+        (B or 1, 1, queries, stored), boolean for SDPA and additive for eager attention.
     """
     valid = None if valid is None else valid.to(like.device)
     if valid is not None and valid.shape[1] < stored:
@@ -29,15 +28,17 @@ def attention_mask(
         valid = torch.cat([valid, later], 1)  # (B, stored)
     if backend.startswith("flash_attention"):
         return valid
-    fresh = queries == stored or queries == 1
-    if backend == "sdpa" and valid is None and fresh:
+    # the library's causal rule assumes either no earlier tokens or a single new one
+    default_rule = queries == stored or queries == 1
+    if backend == "sdpa" and valid is None and default_rule:
         return None
     rows = torch.arange(stored - queries, stored, device=like.device)[:, None]
     columns = torch.arange(stored, device=like.device)
-    seen = (columns <= rows)[None, None]  # (1, 1, queries, stored)
+    visible = (columns <= rows)[None, None]  # (1, 1, queries, stored)
     if valid is not None:
-        seen = (seen & valid[:, None, None, :]) | (columns == rows)
+        # padding attends to itself: a softmax over no token at all would be NaN
+        visible = (visible & valid[:, None, None, :]) | (columns == rows)
     if backend == "sdpa":
-        return seen
+        return visible
     lowest = torch.finfo(like.dtype).min
-    return torch.zeros_like(seen, dtype=like.dtype).masked_fill(~seen, lowest)
+    return torch.zeros_like(visible, dtype=like.dtype).masked_fill(~visible, lowest)

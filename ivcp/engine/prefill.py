@@ -1,8 +1,8 @@
-"""One forward pass in which visual tokens enter: select, drop, and keep the bookkeeping."""
+"""One forward pass in which visual tokens enter: it selects tokens and prunes the others."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,15 +14,16 @@ from ivcp.core.selection import Selection
 from ivcp.core.view import LAYER_SIGNALS
 from ivcp.engine.cache import PrunedLayer, SlotMask, pruned_layer, stored_slots
 from ivcp.engine.checks import check_selections
+from ivcp.engine.context import SessionContext
 from ivcp.engine.deepstack import DeepStack
+from ivcp.engine.image_view import ImageView, StageState
 from ivcp.engine.layer_inputs import LayerInputs
-from ivcp.engine.parts import ModelParts
-from ivcp.engine.prompt import Prompt
-from ivcp.engine.rows import KEPT, MERGED, Row, pad_left
-from ivcp.engine.signals import LayerSignals, rotary_rows
+from ivcp.engine.layer_signals import LayerSignals, rotary_rows
+from ivcp.engine.prompt import Prompt, prompt_positions
+from ivcp.engine.sample_tokens import KEPT, MERGED, SampleTokens, pad_left
 from ivcp.engine.stopwatch import Stopwatch
-from ivcp.engine.stored import StoredTokens
-from ivcp.engine.view import Forward, ImageView
+from ivcp.engine.stored_tokens import StoredTokens
+from ivcp.engine.token_counts import TokenCounts
 
 
 @dataclass
@@ -40,37 +41,22 @@ class LayerRun:
     rotary: Any
 
 
-@dataclass
-class Lengths:
-    """What is counted for the session's results, on the host.
-
-    Attributes:
-        layer_tokens: [layer][sample] tokens that each layer processed.
-        before: [layer] slots of earlier turns.
-        cached: [layer][sample] tokens in the cache.
-    """
-
-    layer_tokens: list[list[int]] = field(default_factory=list)
-    before: list[int] = field(default_factory=list)
-    cached: list[list[int]] = field(default_factory=list)
-
-
 class Prefill:
-    """State of one prefill; it begins when the language model is called with the whole prompt.
+    """State of one prefill; it begins when the language model is called.
 
     Args:
-        parts: What stays the same in all passes.
+        context: What all forward passes of the session have in common.
         prompt: What enters.
-        backend: Attention backend, decides the form of masks.
-        embeds: (B, S, C) what enters layer 0.
+        backend: Attention backend, on which the form of masks depends.
+        embeds: (B, S, C) input of layer 0.
         positions: The language model's position ids, or None if it counts by itself.
         cache: The cache, or None.
-        deepstack: Features that enter behind early layers, if any.
+        deepstack: Features that are added behind early layers, if any.
     """
 
     def __init__(
         self,
-        parts: ModelParts,
+        context: SessionContext,
         prompt: Prompt,
         backend: str,
         embeds: Tensor,
@@ -80,267 +66,272 @@ class Prefill:
     ) -> None:
         rows, width = embeds.shape[:2]
         device = embeds.device
-        self.parts, self.prompt, self.backend = parts, prompt, backend
+        self.context, self.prompt, self.backend = context, prompt, backend
         self.cache, self.width, self.deepstack = cache, width, deepstack
-        self.stages = {stage.layer: n for n, stage in enumerate(parts.pruner.stages())}
-        self.clock, self.lengths = Stopwatch(), Lengths()
-        self.stored = StoredTokens()
+        self.stages = {stage.layer: n for n, stage in enumerate(context.pruner.stages())}
+        self.clock, self.counts, self.stored = Stopwatch(), TokenCounts(), StoredTokens()
         self.reasons = [KEPT, MERGED]
-        self.source: Tensor | None = None  # (B, P) columns at which what is left entered layer 0
+        self.source: Tensor | None = None  # (B, P) columns of the remaining tokens in layer 0
         self.last_run: LayerRun | None = None
         real = prompt.real
         columns = [torch.arange(width, device=device)] * rows
-        if real is not None and prompt.host is not None:
-            host = prompt.host[:, -width:]
-            columns = [to_device(row.nonzero()[:, 0], device) for row in host]
-        self.rows = [Row.begin(*pair) for pair in zip(prompt.layouts, columns, strict=True)]
+        if real is not None and prompt.host_mask is not None:
+            host_mask = prompt.host_mask[:, -width:]
+            columns = [to_device(row.nonzero()[:, 0], device) for row in host_mask]
+        self.samples = [
+            SampleTokens.begin(*pair) for pair in zip(prompt.layouts, columns, strict=True)
+        ]
         self.past = None if prompt.past is None else SlotMask(prompt.past)
-        self.bases: list[SlotMask | None] = []  # of each layer that has run, before it ran
-        self.narrowed: Any = None
+        self.earlier_masks: list[SlotMask | None] = []  # of each layer's cache, before it ran
+        self.remaining_rotary: Any = None
         self.inputs = self._inputs(real)
-        needs = frozenset().union(*(stage.needs for stage in parts.pruner.stages()))
+        needs = frozenset().union(*(stage.needs for stage in context.pruner.stages()))
         self.embeddings = embeds if "embeddings" in needs else None
-        self.positions = self._positions(positions, rows, device)
-        self.inverse_frequencies = to_device(parts.inverse_frequencies, device)
+        self.positions = prompt_positions(positions, prompt, cache, embeds)
+        self.inverse_frequencies = to_device(context.inverse_frequencies, device)
 
     def _inputs(self, real: Tensor | None) -> LayerInputs:
-        return LayerInputs(self.parts.decoder, self.parts.axes, self.backend, real, self.past)
-
-    def _positions(self, given: Tensor | None, rows: int, device: torch.device) -> Tensor:
-        """(A, B, S) positions of the prompt; where the model counts padding too, it is left out."""
-        if given is not None:
-            given = given if given.ndim == 3 else given.reshape(1, -1, self.width)
-            return given[-3:].expand(-1, rows, -1)  # a fourth row counts text
-        if self.prompt.mask is not None:
-            counted = self.prompt.mask.to(device).cumsum(1) - 1
-            return counted[None, :, -self.width :].clamp_min(0)
-        past = 0 if self.cache is None else self.cache.get_seq_length()
-        return torch.arange(past, past + self.width, device=device).expand(1, rows, -1)
+        context = self.context
+        return LayerInputs(context.decoder, context.axes, self.backend, real, self.past)
 
     def before_layer(
         self, index: int, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Hidden states and keyword arguments with which the layer is to run."""
-        if index == 0:  # the language model may have made one itself
+        """Hidden states and keyword arguments for the layer.
+
+        The order matters: DeepStack adds to the output of the layer before, which the stage then
+        prunes; only then is it known how many tokens enter, for which masks and rotary are made.
+        """
+        if index == 0:  # the language model may have made a cache by itself
             self.cache = kwargs.get("past_key_values")
         if index and self.deepstack is not None:
             hidden = self.deepstack.added(index - 1, hidden, self.source)
         if (number := self.stages.get(index)) is not None:
             with self.clock.running(hidden.device):
                 hidden = self._stage(number, LayerRun(layer, hidden, kwargs["position_embeddings"]))
-            if number + 1 == len(self.stages):  # nothing looks at these again
+            if number + 1 == len(self.stages):  # no later stage reads these
                 self.embeddings = None
-                self.prompt.encodings.clear()
-        counts, before = self.lengths, stored_slots(self.cache, index)
-        self.bases.append(self._base(index))
-        counts.layer_tokens.append([len(row) for row in self.rows])
-        counts.before.append(before)
-        counts.cached.append([before + len(row) for row in self.rows])
+                self.prompt.encoder_calls.clear()
+        self.earlier_masks.append(self._earlier_mask(index))
+        self.counts.add_layer(self.samples, stored_slots(self.cache, index))
         kwargs = {**kwargs, **self._changed(index, hidden, kwargs["position_embeddings"])}
         self.last_run = None
-        if index + 1 in self.stages:  # the only layers of which anything may be asked
+        if index + 1 in self.stages:  # a view reads only the layer right before a stage
             self.last_run = LayerRun(layer, hidden, kwargs["position_embeddings"])
         return hidden, kwargs
 
     def _changed(self, index: int, hidden: Tensor, rotary: Any) -> dict[str, Any]:
-        """Keyword arguments that no longer fit what enters the layer, or what it has stored."""
-        if self.source is None and self._pruned_before(index) is None:
+        """Keyword arguments to change, as tokens were dropped from the input or from the cache."""
+        if self.source is None and self._pruned_cache(index) is None:
             return {}
         changed = {"position_embeddings": self._rotary(index, hidden, rotary)}
         if self.cache is None:
             return changed | self.inputs.without_cache(hidden)
-        renumbered = self.source is not None and self.parts.pruner.renumbers()
+        renumbered = self.source is not None and self.context.pruner.renumbers()
         layer = pruned_layer(self.cache, index, self.past)
         changed |= self.inputs.with_cache(self.cache, index, hidden)
         layer.renumbered |= renumbered
         layer.dropped += self.width - hidden.shape[1]
         return changed
 
-    def _pruned_before(self, index: int) -> PrunedLayer | None:
-        """The layer's cache, where an earlier pass has pruned it."""
+    def _pruned_cache(self, index: int) -> PrunedLayer | None:
+        """The layer's cache, if a forward pass has pruned it."""
         if self.cache is None or index >= len(self.cache.layers):
             return None
         layer = self.cache.layers[index]
         return layer if isinstance(layer, PrunedLayer) else None
 
-    def _base(self, index: int) -> SlotMask | None:
-        """Which slots of earlier turns hold tokens in a layer that has not run yet."""
-        pruned = self._pruned_before(index)
+    def _earlier_mask(self, index: int) -> SlotMask | None:
+        """Which slots of earlier turns hold tokens in the cache of a layer that has not run."""
+        pruned = self._pruned_cache(index)
         if pruned is not None:
             return pruned.mask
         return self.past if stored_slots(self.cache, index) else None
 
-    def _rotary(self, index: int, hidden: Tensor, given: Any) -> Any:
-        """Position embeddings of what enters a layer now."""
-        pruned, dropped = self._pruned_before(index), self.source is not None
-        if (dropped and self.parts.pruner.renumbers()) or (pruned and pruned.renumbered):
-            return self.inputs.gapless(self._base(index), stored_slots(self.cache, index), hidden)
-        return self._narrowed(given) if dropped else given
+    def _rotary(self, index: int, hidden: Tensor, rotary: Any) -> Any:
+        """Position embeddings of the tokens that enter a layer."""
+        pruned, dropped = self._pruned_cache(index), self.source is not None
+        if (dropped and self.context.pruner.renumbers()) or (pruned and pruned.renumbered):
+            slots = stored_slots(self.cache, index)
+            return self.inputs.gapless(self._earlier_mask(index), slots, hidden)
+        return self._of_remaining(rotary) if dropped else rotary
 
-    def _narrowed(self, rotary: Any) -> Any:
-        """Position embeddings of the tokens that are left, in their own positions."""
-        if self.narrowed is None and (source := self.source) is not None:
+    def _of_remaining(self, rotary: Any) -> Any:
+        """Position embeddings of the remaining tokens, in their original positions."""
+        if self.remaining_rotary is None and (source := self.source) is not None:
 
-            def choose(part: Tensor) -> Tensor:
-                part = part.expand(len(source), *part.shape[1:])
-                index = source.to(part.device)[..., None].expand(-1, -1, part.shape[-1])
-                return part.gather(1, index)
+            def choose(angles: Tensor) -> Tensor:
+                angles = angles.expand(len(source), *angles.shape[1:])
+                index = source.to(angles.device)[..., None].expand(-1, -1, angles.shape[-1])
+                return angles.gather(1, index)
 
-            self.narrowed = rotary_rows(rotary, choose)
-        return self.narrowed
+            self.remaining_rotary = rotary_rows(rotary, choose)
+        return self.remaining_rotary
 
     def _stage(self, number: int, run: LayerRun) -> Tensor:
-        """Select and drop tokens before a layer; gives what is to enter it."""
-        hidden, pruner = run.entering, self.parts.pruner
+        """Select and drop tokens before a layer; returns the layer's input."""
+        hidden, pruner = run.entering, self.context.pruner
         stage = pruner.stages()[number]
-        for row in self.rows:  # layers may be spread over several devices
-            row.to(hidden.device)
-        forward = self._forward(number, run)
+        for sample in self.samples:  # layers may be spread over several devices
+            sample.to(hidden.device)
+        state = self._state(number, run)
         selections = []
-        for batch, row in enumerate(self.rows):
-            views = [
-                ImageView(forward, batch, row, image, self.prompt.names[batch])
-                for image in row.images
-            ]
-            found = pruner.select_sample(views, number) if views else []
-            counts = [len(image.index) for image in row.images]
-            selections.append(check_selections(found, counts, hidden, type(pruner).__name__))
-        lengths = [len(row) for row in self.rows]
+        for batch, sample in enumerate(self.samples):
+            make_id = self.prompt.make_ids[batch]
+            views = [ImageView(state, batch, sample, image, make_id) for image in sample.images]
+            answer = pruner.select_sample(views, number) if views else []
+            counts = [len(image.index) for image in sample.images]
+            selections.append(check_selections(answer, counts, hidden, type(pruner).__name__))
+        lengths = [len(sample) for sample in self.samples]
         chosen = [
-            row.chosen(found, self.reasons)
-            for row, found in zip(self.rows, selections, strict=True)
+            sample.apply(answer, self.reasons)
+            for sample, answer in zip(self.samples, selections, strict=True)
         ]
-        self.stored.close_group(stage.layer, [row.columns for row in self.rows], hidden.shape[1])
-        changed = any(
-            one.merged_states is not None or one.states is not None
-            for found in selections
-            for one in found
+        columns = [sample.columns for sample in self.samples]
+        self.stored.close_group(stage.layer, columns, hidden.shape[1])
+        new_states = any(
+            selection.merged_states is not None or selection.states is not None
+            for answer in selections
+            for selection in answer
         )
-        if changed or [len(tokens) for tokens in chosen] != lengths:
+        if new_states or [len(tokens) for tokens in chosen] != lengths:
             hidden = self._drop(chosen, hidden, earlier=stage.prune_earlier_kv)
-            self._place_states(selections, hidden)
+            self._write_states(selections, hidden)
         return hidden
 
-    def _forward(self, number: int, run: LayerRun) -> Forward:
-        """What the stage shows to pruners."""
-        parts, device = self.parts, run.entering.device
-        stage = parts.pruner.stages()[number]
+    def _state(self, number: int, run: LayerRun) -> StageState:
+        """What the views of a stage read from."""
+        context, device = self.context, run.entering.device
+        stage = context.pruner.stages()[number]
         self.positions = self.positions.to(device)
         self.inverse_frequencies = self.inverse_frequencies.to(device)
-        return Forward(
-            pruner=type(parts.pruner).__name__,
-            layers=parts.depth,
+        return StageState(
+            pruner=type(context.pruner).__name__,
+            layers=context.depth,
             positions=self.positions,
             inverse_frequencies=self.inverse_frequencies,
             embeddings=self.embeddings,
-            encodings=self.prompt.encodings,
+            encoder_calls=self.prompt.encoder_calls,
             questions=self.prompt.questions,
-            text_encoder=parts.text_encoder,
+            text_encoder=context.text_encoder,
             stage=stage,
             hidden=run.entering,
             signals=self._signals(number, run) if stage.needs & LAYER_SIGNALS else None,
         )
 
     def _signals(self, number: int, run: LayerRun) -> LayerSignals:
-        """What the layer before the stage has shown, or the layer behind it is going to show."""
-        stage = self.parts.pruner.stages()[number]
+        """The signals of the layer before the stage, or of the layer behind it."""
+        stage = self.context.pruner.stages()[number]
         if stage.signals_from == "next":
-            index, base = stage.layer, self._base(stage.layer)
+            index, mask = stage.layer, self._earlier_mask(stage.layer)
             rotary = self._rotary(index, run.entering, run.rotary)
-            shown = LayerRun(run.layer, run.entering, rotary)
-            before = stored_slots(self.cache, index)
+            source = LayerRun(run.layer, run.entering, rotary)
+            earlier = stored_slots(self.cache, index)
         else:
             if self.last_run is None:
                 raise RuntimeError("no layer has run before this stage")
-            index, shown = stage.layer - 1, self.last_run
-            base, before = self.bases[index], self.lengths.before[index]
-        total = before + shown.entering.shape[1]
-        mask, real = self.inputs.grown(base, before), None
+            index, source = stage.layer - 1, self.last_run
+            mask, earlier = self.earlier_masks[index], self.counts.earlier_slots[index]
+        total = earlier + source.entering.shape[1]
+        mask, real = self.inputs.grown(mask, earlier), None
         if mask is not None:
             real = torch.ones(len(mask.real), total, dtype=torch.bool, device=run.entering.device)
             real[:, : mask.real.shape[1]] = mask.real[:, :total]
         stored = None
-        if held := stored_slots(self.cache, index):
+        if slots := stored_slots(self.cache, index):
             layer = self.cache.layers[index]  # type: ignore[union-attr]
             stored = layer.keys, layer.values
         return LayerSignals(
-            self.parts.adapter, shown.layer, shown.entering, shown.rotary, stored,
-            has_run=held == total, real=real, device=run.entering.device,
+            self.context.adapter, source.layer, source.entering, source.rotary, stored,
+            has_run=slots == total, real=real, device=run.entering.device,
         )  # fmt: skip
 
     def _drop(self, chosen: list[Tensor], hidden: Tensor, *, earlier: bool) -> Tensor:
-        """Keep the chosen tokens of each row in the hidden states and, if asked, in the caches."""
-        columns = [row.columns[tokens] for row, tokens in zip(self.rows, chosen, strict=True)]
+        """Keep the chosen tokens of each sample.
+
+        Args:
+            chosen: For each sample, (N',) indices into its remaining tokens.
+            hidden: (B, P, C) states that enter the stage's layer.
+            earlier: Whether to prune the caches of the layers that have run, too.
+
+        Returns:
+            (B, P', C) states of the chosen tokens, rows padded on the left.
+        """
+        columns = [
+            sample.columns[tokens] for sample, tokens in zip(self.samples, chosen, strict=True)
+        ]
         slots, real = pad_left(columns)
         width = slots.shape[1]
-        for row, tokens in zip(self.rows, chosen, strict=True):
-            row.origin = row.origin[tokens]
-            row.columns = torch.arange(width - len(tokens), width, device=hidden.device)
-        self.inputs, self.narrowed = self._inputs(real), None
+        for sample, tokens in zip(self.samples, chosen, strict=True):
+            sample.origin = sample.origin[tokens]
+            sample.columns = torch.arange(width - len(tokens), width, device=hidden.device)
+        self.inputs, self.remaining_rotary = self._inputs(real), None
         self.stored.keep(chosen)
         if earlier:
             self._prune_earlier()
-        self.source, _ = pad_left([row.first[row.origin] for row in self.rows])
+        self.source, _ = pad_left([sample.entry_columns[sample.origin] for sample in self.samples])
         if len(slots) == 1:
             return hidden.index_select(1, slots[0])
         return hidden.gather(1, slots[..., None].expand(-1, -1, hidden.shape[-1]))
 
     def _prune_earlier(self) -> None:
-        """Take dropped tokens out of the caches of layers that have run."""
-        lengths = self.lengths
+        """Remove dropped tokens from the caches of layers that have run."""
 
         def mask_of(index: int) -> SlotMask | None:
-            return self.inputs.grown(self.bases[index], lengths.before[index])
+            earlier_slots = self.counts.earlier_slots[index]
+            return self.inputs.grown(self.earlier_masks[index], earlier_slots)
 
-        self.stored.prune(self.cache, [row.columns for row in self.rows], mask_of)
-        for index, before in enumerate(lengths.before):
-            lengths.cached[index] = [before + len(row) for row in self.rows]
+        self.stored.prune(self.cache, [sample.columns for sample in self.samples], mask_of)
+        self.counts.prune_cache(self.samples)
 
-    def _place_states(self, selections: list[list[Selection]], hidden: Tensor) -> None:
-        """Overwrite the states of kept tokens that get others, and of merged ones."""
-        for batch, (row, found) in enumerate(zip(self.rows, selections, strict=True)):
-            for image, one in zip(row.images, found, strict=True):
-                columns, kept = row.columns[image.places], len(one.keep)
-                if one.states is not None:
-                    hidden[batch, columns[:kept]] = one.states.to(hidden)
-                if one.merged_states is not None:
-                    hidden[batch, columns[kept:]] = one.merged_states.to(hidden)
+    def _write_states(self, selections: list[list[Selection]], hidden: Tensor) -> None:
+        """Write the new states of kept tokens, and the states of merged ones."""
+        for batch, (sample, answer) in enumerate(zip(self.samples, selections, strict=True)):
+            for image, selection in zip(sample.images, answer, strict=True):
+                columns, kept = sample.columns[image.ranks], len(selection.keep)
+                if selection.states is not None:
+                    hidden[batch, columns[:kept]] = selection.states.to(hidden)
+                if selection.merged_states is not None:
+                    hidden[batch, columns[kept:]] = selection.merged_states.to(hidden)
 
     @property
     def tail(self) -> int:
-        """Tokens behind the last visual one in the row that has fewest; none if padding follows."""
-        if self.prompt.host is not None and not self.prompt.host[:, -1].all():
+        """Fewest tokens behind a row's last visual token; 0 if rows are padded on the right."""
+        if self.prompt.host_mask is not None and not self.prompt.host_mask[:, -1].all():
             return 0
-        shown = [layout for layout in self.prompt.layouts if layout.images]
-        return min(layout.length - layout.images[-1].stop for layout in shown)
+        with_images = [layout for layout in self.prompt.layouts if layout.images]
+        return min(layout.length - layout.images[-1].stop for layout in with_images)
 
     def finish(self) -> None:
-        """Note in the cache what may be done with it from now on, and let go of what is done."""
-        for row in self.rows:
-            for image in row.images:
+        """Note in the cache how it may be used from now on, and free what stages have stored."""
+        for sample in self.samples:
+            for image in sample.images:
                 image.notes.clear()
         if self.cache is None:
             return
         pruned = [layer for layer in self.cache.layers if isinstance(layer, PrunedLayer)]
         alike = len({layer.get_mask_sizes(0)[0] for layer in self.cache.layers}) == 1
-        plain = alike and all(one.mask is None and not one.renumbered for one in pruned)
-        if not plain:  # layers that were left whole refuse as well, before any has stored more
-            whole = self._inputs(self.prompt.real)
+        plain = alike and all(layer.mask is None and not layer.renumbered for layer in pruned)
+        if not plain:
+            # Outside a session the library must not use this cache. Layer 0 has to refuse it, even
+            # if it was not pruned itself, or it would store tokens before a later layer refuses.
+            inputs = self._inputs(self.prompt.real)
             for index, layer in enumerate(self.cache.layers):
                 if not isinstance(layer, PrunedLayer) and layer.is_initialized:
-                    mask = whole.grown(self.bases[index], self.lengths.before[index])
+                    earlier = self.counts.earlier_slots[index]
+                    mask = inputs.grown(self.earlier_masks[index], earlier)
                     pruned.append(pruned_layer(self.cache, index, mask))
         for layer in pruned:
             layer.needs_session = not plain
-            if self.source is not None:  # what one layer refuses to lose, none may lose
+            if self.source is not None:  # `crop` must refuse in all layers, or in none
                 layer.tail = min(layer.tail, self.tail)
 
     def cache_lengths(self) -> list[list[int]]:
         """[layer][sample] tokens in the cache, the slots of earlier turns included."""
-        return self.lengths.cached if self.cache_bytes() else []
+        return self.counts.cached if self.cache_bytes() else []
 
     def cache_bytes(self) -> int:
-        """Bytes that the whole cache takes."""
+        """Bytes of the complete cache."""
         if self.cache is None:
             return 0
         layers = [layer for layer in self.cache.layers if layer.is_initialized]

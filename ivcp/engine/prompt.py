@@ -1,21 +1,22 @@
-"""What enters with one forward pass: which rows, which visual tokens, which padding."""
+"""What enters with one forward pass: rows, visual tokens and padding."""
 
 from __future__ import annotations
 
-import functools
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelAdapter
 from ivcp.core.layout import PromptLayout
 from ivcp.engine.cache import check_cache
-from ivcp.engine.encoding import Encoding, matching
+from ivcp.engine.encoder_call import EncoderCall, matching_calls
 from ivcp.engine.host import to_host
 
 PIXELS = ("pixel_values", "pixel_values_videos")
@@ -26,28 +27,28 @@ class Chunk:
     """Text that enters without visual tokens.
 
     Attributes:
-        mask: (B, past + S) the caller's padding mask, or None where nothing is padded.
-        host: The same on the CPU.
         width: `S`.
-        layouts: Layout of each row; empty for a decoding step, which nobody looks at.
+        mask: (B, past + S) the caller's padding mask, or None where nothing is padded.
+        host_mask: The same on the CPU.
+        layouts: Layout of each row; empty for a decoding step, where nothing needs it.
     """
 
     width: int
     mask: Tensor | None = None
-    host: Tensor | None = None
+    host_mask: Tensor | None = None
     layouts: Sequence[PromptLayout] = ()
 
     @property
     def real(self) -> Tensor | None:
-        """(B, S) False at padding among the new tokens, or None where none is."""
-        if self.mask is None or self.host is None or self.host[:, -self.width :].all():
+        """(B, S) False at padding among the new tokens, or None where no token is padding."""
+        if self.mask is None or self.host_mask is None or self.host_mask[:, -self.width :].all():
             return None
         return self.mask[:, -self.width :]
 
     @property
     def past(self) -> Tensor | None:
-        """(B, past) False at padding among earlier tokens, or None where none is."""
-        if self.mask is None or self.host is None or self.host[:, : -self.width].all():
+        """(B, past) False at padding among earlier tokens, or None where no token is padding."""
+        if self.mask is None or self.host_mask is None or self.host_mask[:, : -self.width].all():
             return None
         return self.mask[:, : -self.width]
 
@@ -57,46 +58,46 @@ class Prompt(Chunk):
     """Text and images that enter together: the start of a prefill.
 
     Attributes, beside those of `Chunk`:
-        names: Give each row's sample id.
-        facts: Small inputs on the CPU, by which the layouts were found.
-        encodings: Calls of the image encoder whose tokens these are, by "image" and "video".
-        questions: The user's question of each row, if the caller said.
+        make_ids: For each row, a function that makes the sample's id.
+        host_inputs: Small inputs on the CPU, from which the layouts were made.
+        encoder_calls: The calls that encoded these images, by "image" and "video".
+        questions: The user's question of each row, if the caller set them.
     """
 
-    names: Sequence[Callable[[], str]] = ()
-    facts: Mapping[str, Tensor] = field(default_factory=dict)
-    encodings: dict[str, Encoding] = field(default_factory=dict)
+    make_ids: Sequence[Callable[[], str]] = ()
+    host_inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    encoder_calls: dict[str, EncoderCall] = field(default_factory=dict)
     questions: Sequence[str] | None = None
 
-    def take(self, encoding: Encoding) -> None:
-        """Take a call of the image encoder for this prompt's."""
-        encoding.facts = self.facts
-        self.encodings[encoding.kind] = encoding
+    def add(self, call: EncoderCall) -> None:
+        """Note a call of the image encoder that encoded images of this prompt."""
+        call.host_inputs = self.host_inputs
+        self.encoder_calls[call.kind] = call
 
 
 def read_prompt(
     adapter: ModelAdapter,
     model: nn.Module,
     kwargs: dict[str, Any],
-    encodings: list[Encoding],
-    identify: Callable[[int, int, Tensor], str],
+    encoder_calls: list[EncoderCall],
+    make_id: Callable[[int, int, Tensor], str],
     questions: Callable[[int], Sequence[str] | None],
 ) -> Chunk:
-    """Find the visual tokens of a forward pass, waiting for the device once.
+    """Find the visual tokens of a forward pass; the host waits for the device once.
 
     Args:
         adapter: How to look inside the model.
         model: The model.
         kwargs: Keyword arguments of the forward pass.
-        encodings: Calls of the image encoder that no forward pass has taken yet.
-        identify: Gives the id of a row, of so many rows, with these tokens.
-        questions: Gives the questions of so many rows.
+        encoder_calls: Calls of the image encoder that belong to no forward pass yet.
+        make_id: Makes a sample id from the row's number, the number of rows and the row's tokens.
+        questions: Returns the questions for a number of rows.
 
     Returns:
-        A `Prompt` where there are visual tokens.
+        A `Prompt` if there are visual tokens, otherwise a `Chunk`.
 
     Raises:
-        UserError: Tokens and images do not belong together.
+        UserError: The image tokens do not match the images.
     """
     ids: Tensor | None = kwargs.get("input_ids")
     embeds: Tensor | None = kwargs.get("inputs_embeds")
@@ -104,105 +105,130 @@ def read_prompt(
     if entering is None:
         raise UserError("A forward pass inside pruned() needs input_ids.")
     width = entering.shape[1]
-    shown = bool(kwargs.get("mm_encoder_outputs")) or any(kwargs.get(n) is not None for n in PIXELS)
-    if width == 1 and not shown:
+    with_images = bool(kwargs.get("mm_encoder_outputs")) or any(
+        kwargs.get(name) is not None for name in PIXELS
+    )
+    if width == 1 and not with_images:  # decoding: nothing is read, so the host never waits
         return Chunk(width)
     if ids is None:
         if adapter.needs_ids:
-            check_text(model, entering, shown)
+            check_text(model, entering, with_images)
             return Chunk(width, *_masks(kwargs, None))
         ids = torch.full(entering.shape[:2], -1)
-    taken = matching(encodings, kwargs)
+    calls = matching_calls(encoder_calls, kwargs)
     inputs = {name: value for name, value in kwargs.items() if value is not None}
-    for encoding in taken.values():
-        inputs = {**encoding.arguments, **inputs}
-    facts = adapter.layout_facts(model, inputs)
-    away: dict[str, Tensor] = {f"fact {name}": fact for name, fact in facts.items()}
-    away["ids"] = ids
-    positions = kwargs.get("position_ids")
+    for call in calls.values():
+        inputs = {**call.arguments, **inputs}
+    small = adapter.layout_inputs(model, inputs)
+    # everything that the host has to read is copied at once, so that it waits once
+    remote: dict[str, Tensor] = {f"input {name}": tensor for name, tensor in small.items()}
+    remote["ids"] = ids
+    positions, mask_input = kwargs.get("position_ids"), kwargs.get("attention_mask")
     if isinstance(positions, Tensor) and positions.ndim == 3:
-        away["positions"] = positions[-3:]
-    given = kwargs.get("attention_mask")
-    if isinstance(given, Tensor) and given.ndim == 2:
-        away["mask"] = given.bool()
-    host = to_host(away)
-    mask, padding = _masks(kwargs, host.get("mask"))
-    tokens, rows = host["ids"], []
-    for number, row in enumerate(tokens):
-        rows.append(row if padding is None else row[padding[number, -width:]])
+        remote["positions"] = positions[-3:]
+    if isinstance(mask_input, Tensor) and mask_input.ndim == 2:
+        remote["mask"] = mask_input.bool()
+    host = to_host(remote)
+    mask, host_mask = _masks(kwargs, host.get("mask"))
+
+    def unpadded(rows: Iterable[Tensor]) -> list[Tensor]:
+        """Rows (..., S) without their padding."""
+        if host_mask is None:
+            return list(rows)
+        return [row[..., host_mask[number, -width:]] for number, row in enumerate(rows)]
+
+    rows = unpadded(host["ids"])
+    axes = unpadded(host["positions"].unbind(1)) if "positions" in host else None
     if kwargs.get("pixel_values_videos") is not None and not adapter.takes_videos:
         raise UserError(
             f"{type(model).__name__} takes images only, but pixel_values_videos were "
             "given: pass single frames as images."
         )
-    inputs |= {name: host[f"fact {name}"] for name in facts}
-    axes = host.get("positions")
-    unpadded = None
-    if axes is not None:
-        unpadded = [
-            row if padding is None else row[:, padding[number, -width:]]
-            for number, row in enumerate(axes.unbind(1))
-        ]
-    layouts = adapter.layouts(model, rows, unpadded, inputs)
+    host_inputs = {name: host[f"input {name}"] for name in small}
+    layouts = adapter.layouts(model, rows, axes, inputs | host_inputs)
     if not any(layout.images for layout in layouts):
-        return Chunk(width, mask, padding, layouts)
-    if embeds is None and not shown:
+        return Chunk(width, mask, host_mask, layouts)
+    if embeds is None and not with_images:
         raise UserError(
             "The prompt holds image tokens, but the inputs hold no image: pass what the "
             "processor made of it, or take the tokens out."
         )
-    names = [functools.partial(identify, number, len(rows), row) for number, row in enumerate(rows)]
-    host_facts = {name: inputs[name] for name in facts}
-    prompt = Prompt(width, mask, padding, layouts, names, host_facts, {}, questions(len(rows)))
-    for encoding in taken.values():
-        prompt.take(encoding)
+    make_ids = [partial(make_id, number, len(rows), row) for number, row in enumerate(rows)]
+    prompt = Prompt(
+        width, mask, host_mask, layouts, make_ids, host_inputs, {}, questions(len(rows))
+    )
+    for call in calls.values():
+        prompt.add(call)
     return prompt
+
+
+def prompt_positions(
+    positions: Tensor | None, chunk: Chunk, cache: Cache | None, embeds: Tensor
+) -> Tensor:
+    """(A, B, S) position ids of the tokens that enter layer 0.
+
+    Args:
+        positions: The language model's position ids, or None if it counts by itself.
+        chunk: The tokens that enter.
+        cache: The cache, or None.
+        embeds: (B, S, C) what enters layer 0.
+    """
+    rows, width = embeds.shape[:2]
+    if positions is not None:
+        positions = positions if positions.ndim == 3 else positions.reshape(1, -1, width)
+        return positions[-3:].expand(-1, rows, -1)  # Qwen's fourth row numbers text alone
+    if chunk.mask is not None:  # the model counts padding, too; IVC tokens must not depend on it
+        counted = chunk.mask.to(embeds.device).cumsum(1) - 1
+        return counted[None, :, -width:].clamp_min(0)
+    past = 0 if cache is None else cache.get_seq_length()
+    return torch.arange(past, past + width, device=embeds.device).expand(1, rows, -1)
 
 
 def check_prompt(kwargs: dict[str, Any]) -> None:
     """Refuse a cache or mask with which visual tokens cannot be pruned.
 
     Raises:
-        UserError: The cache is no plain dynamic one, or the mask more than padding.
+        UserError: The cache is not a plain dynamic one, or the mask is not a padding mask.
     """
     if (cache := kwargs.get("past_key_values")) is not None:
         check_cache(cache)
-    given = kwargs.get("attention_mask")
-    if isinstance(given, Tensor | dict) and (isinstance(given, dict) or given.ndim != 2):
+    mask = kwargs.get("attention_mask")
+    if isinstance(mask, Tensor | dict) and (isinstance(mask, dict) or mask.ndim != 2):
         raise UserError(
             "Pruning supports padding masks of the shape (batch, length) only; got an attention "
-            f"mask {'for each kind of layer' if isinstance(given, dict) else tuple(given.shape)}."
+            f"mask {'for each kind of layer' if isinstance(mask, dict) else tuple(mask.shape)}."
         )
 
 
 def digest(tokens: Tensor) -> str:
-    """An id of a prompt, from its token ids."""
+    """A sample id made of a prompt's token ids."""
     return format(zlib.crc32(tokens.numpy().tobytes()), "08x")
 
 
 def _masks(kwargs: dict[str, Any], host: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """The caller's padding mask, where it is, and on the CPU; None where nothing is padded."""
-    given = kwargs.get("attention_mask")
-    if not isinstance(given, Tensor) or given.ndim != 2:
+    """The caller's padding mask, on its device and on the CPU; None where nothing is padded."""
+    mask = kwargs.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
         return None, None
-    host = given.bool().cpu() if host is None else host
-    return (None, None) if host.all() else (given.bool(), host)
+    host = mask.bool().cpu() if host is None else host
+    return (None, None) if host.all() else (mask.bool(), host)
 
 
-def check_text(model: nn.Module, embeds: Tensor, shown: bool) -> None:
-    """Accept embeddings of text alone, recognised by being rows of the embedding table.
+def check_text(model: nn.Module, embeds: Tensor, with_images: bool) -> None:
+    """Refuse embeddings that are not text; embeddings of text are rows of the embedding table.
 
     Raises:
         UserError: Among them are others, such as those of images.
     """
     table: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
-    words = 8 // table.element_size()  # so many numbers make up one key of 64 bits
-    same = embeds.dtype == table.dtype and not shown
+    # the leading 64 bits of a row identify it, and `isin` compares integers
+    numbers = 8 // table.element_size()
+    comparable = embeds.dtype == table.dtype and not with_images
 
     def keys(rows: Tensor) -> Tensor:
-        return rows.detach()[..., :words].contiguous().view(torch.int64)[..., 0]
+        return rows.detach()[..., :numbers].contiguous().view(torch.int64)[..., 0]
 
-    if not same or not bool(torch.isin(keys(embeds), keys(table.to(embeds.device))).all()):
+    if not comparable or not bool(torch.isin(keys(embeds), keys(table.to(embeds.device))).all()):
         raise UserError(
             "pruned() finds visual tokens by their ids: pass input_ids, not inputs_embeds."
         )

@@ -1,4 +1,4 @@
-"""What a session knows of the last prefill."""
+"""The results of a session's last prefill."""
 
 from __future__ import annotations
 
@@ -17,59 +17,60 @@ from ivcp.engine.prompt import digest
 
 @dataclass
 class Results:
-    """What one prefill left; tensors are fetched when asked for."""
+    """The results of one prefill; tensors are copied to the host when they are read."""
 
     layouts: list[PromptLayout] = field(default_factory=list)
     layer_tokens: list[list[int]] = field(default_factory=list)
     cache_lengths: list[list[int]] = field(default_factory=list)
     cache_bytes: int = 0
-    read: Callable[[], list[tuple[Tensor, list[str]]]] = list
+    read_kept: Callable[[], list[tuple[Tensor, list[str]]]] = list
     read_remaining: Callable[[], list[Tensor]] = list
-    clock: Callable[[], float] = float
+    read_overhead: Callable[[], float] = float
     kept: list[tuple[Tensor, list[str]]] | None = None
 
 
 class Session:
-    """What happened in the last prefill; `sample_ids` may be set before each batch.
+    """The results of the last prefill; `sample_ids` and `questions` may be set before each batch.
 
-    A thread that has run a prefill itself sees its own, others see the last one of all.
+    A thread that has run a prefill reads its own results; other threads read the latest ones.
 
     Attributes:
         sample_ids: Ids of the rows of the next batch; None uses a digest of each prompt.
         questions: The user's question of each row of the next batch, for methods that read it.
         layouts: Layout of each sample's prompt.
-        kept: For each sample, ascending indices into its own prompt (padding not counted; the new
-            text alone, where it follows on a cache) of the visual tokens that survived.
-        reasons: For each sample, why, a word for each of its kept tokens.
-        remaining: For each sample, prompt indices of all tokens that are left behind the last
-            stage, in the order of the rows of the model's output (rows are padded on the left).
+        kept: For each sample, ascending prompt indices of its kept visual tokens (padding is not
+            counted; where the prompt continues a cache, the new text alone is counted).
+        reasons: For each sample, why each token was kept, as a word.
+        remaining: For each sample, prompt indices of all tokens that remain after the last stage,
+            in the order of the rows of the model's output (rows are padded on the left).
         layer_tokens: [layer][sample] tokens that each layer processed.
-        cache_lengths: [layer][sample] tokens in the KV cache after prefill, padding not counted;
-            empty without a cache.
-        cache_bytes: Bytes of the KV cache after prefill, whole batch.
-        overhead_seconds: Time spent choosing tokens and cutting, whole batch.
+        cache_lengths: [layer][sample] tokens in the KV cache after prefill, without padding; empty
+            without a cache.
+        cache_bytes: Bytes of the KV cache after prefill, of the complete batch.
+        overhead_seconds: Time spent on selecting and pruning, of the complete batch.
     """
 
     def __init__(self) -> None:
         self.sample_ids: list[str] | None = None
         self.questions: list[str] | None = None
         self._close: Callable[[], None] = lambda: None
-        self._own = threading.local()
-        self._last = Results()
+        self._of_thread = threading.local()
+        self._latest = Results()
 
     def on_close(self, close: Callable[[], None]) -> None:
-        """Say what ends the session."""
+        """Set the function that ends the session."""
         self._close = close
 
     def close(self) -> None:
-        """Stop pruning; the results stay. A second time does nothing."""
+        """Stop pruning; results remain readable. A second call does nothing."""
         self._close()
         self._close = lambda: None
 
     @property
     def _results(self) -> Results:
-        found: Results = getattr(self._own, "results", self._last)
-        return found
+        # two threads may use one model: each reads what its own forward pass has done
+        results: Results = getattr(self._of_thread, "results", self._latest)
+        return results
 
     @property
     def layouts(self) -> list[PromptLayout]:
@@ -101,59 +102,60 @@ class Session:
 
     @property
     def overhead_seconds(self) -> float:
-        return self._results.clock()
+        return self._results.read_overhead()
 
     def _kept(self) -> list[tuple[Tensor, list[str]]]:
         results = self._results
         if results.kept is None:
-            results.kept = results.read()
+            results.kept = results.read_kept()
         return results.kept
 
     def record(self, prefill: Prefill) -> None:
-        """Take over the results of a finished prefill."""
-        rows, names = prefill.rows, prefill.reasons
+        """Take the results of a finished prefill."""
+        # the functions hold the samples' indices, not the prefill: it holds hidden states
+        samples, names = prefill.samples, prefill.reasons
         self._set(
             Results(
-                layouts=[row.layout for row in rows],
-                layer_tokens=prefill.lengths.layer_tokens,
+                layouts=[sample.layout for sample in samples],
+                layer_tokens=prefill.counts.layer_tokens,
                 cache_lengths=prefill.cache_lengths(),
                 cache_bytes=prefill.cache_bytes(),
-                read=lambda: [row.kept(names) for row in rows],
-                read_remaining=lambda: [row.origin.cpu() for row in rows],
-                clock=prefill.clock.seconds,
+                read_kept=lambda: [sample.kept(names) for sample in samples],
+                read_remaining=lambda: [sample.origin.cpu() for sample in samples],
+                read_overhead=prefill.clock.seconds,
             )
         )
 
     def clear(self, layouts: list[PromptLayout]) -> None:
-        """A prompt without visual tokens has begun."""
+        """Set the results of a prompt without visual tokens."""
         none: list[tuple[Tensor, list[str]]] = [
             (torch.empty(0, dtype=torch.long), []) for _ in layouts
         ]
-        whole = [torch.arange(layout.length) for layout in layouts]
-        self._set(Results(layouts=layouts, kept=none, read_remaining=lambda: whole))
+        remaining = [torch.arange(layout.length) for layout in layouts]
+        self._set(Results(layouts=layouts, kept=none, read_remaining=lambda: remaining))
 
     def _set(self, results: Results) -> None:
-        self._own.results = self._last = results
+        self._of_thread.results = self._latest = results
 
     def id_of(self, row: int, rows: int, tokens: Tensor) -> str:
-        """Id of a batch row; rows that `generate` repeats (beams) share their sample's id."""
+        """Id of a batch row; rows that `generate` repeats (beams) have their sample's id."""
         if self.sample_ids is None:
             return digest(tokens)
         return _of_row(self.sample_ids, "sample_ids", row, rows)
 
     def questions_of(self, rows: int) -> Sequence[str] | None:
-        """The question of each of so many rows."""
+        """The question of each of `rows` rows, or None if none was set."""
         if self.questions is None:
             return None
         return [_of_row(self.questions, "questions", row, rows) for row in range(rows)]
 
 
-def _of_row(given: list[str], name: str, row: int, rows: int) -> str:
-    if isinstance(given, str):
-        raise UserError(f"{name} must be a list, one text a sample; got the text {given!r}.")
-    if not given or rows % len(given):
+def _of_row(texts: list[str], name: str, row: int, rows: int) -> str:
+    if isinstance(texts, str):
+        raise UserError(f"{name} must be a list, one text a sample; got the text {texts!r}.")
+    if not texts or rows % len(texts):
         raise UserError(
-            f"{name} must name each sample of the batch; got {len(given)} {name.split('_')[-1]} "
+            f"{name} must name each sample of the batch; got {len(texts)} {name.split('_')[-1]} "
             f"for {rows} rows."
         )
-    return given[row * len(given) // rows]
+    return texts[row * len(texts) // rows]  # `generate` repeats each row for its beams in sequence

@@ -1,4 +1,4 @@
-"""Time spent in a part of the forward pass, on the device's own clock."""
+"""Time spent in a section of the forward pass, measured by the device's clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class Stopwatch:
-    """Adds up time without waiting for the device."""
+    """Adds up times; measuring does not wait for the device."""
 
     def __init__(self) -> None:
         self.total = 0.0
@@ -21,24 +21,24 @@ class Stopwatch:
         """Time the block.
 
         Args:
-            device: Where its work runs.
+            device: The device that runs the work of the block.
         """
         if device.type != "cuda":
             start = time.perf_counter()
             yield
             self.total += time.perf_counter() - start
             return
-        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         stream = torch.cuda.current_stream(device)
-        first.record(stream)
+        begin.record(stream)
         yield
-        last.record(stream)
-        self.spans.append((first, last))
+        end.record(stream)
+        self.spans.append((begin, end))
 
     def seconds(self) -> float:
         """Time so far; waits for the device."""
-        for first, last in self.spans:
-            last.synchronize()
-            self.total += first.elapsed_time(last) / 1000
+        for begin, end in self.spans:
+            end.synchronize()
+            self.total += begin.elapsed_time(end) / 1000
         self.spans.clear()
         return self.total

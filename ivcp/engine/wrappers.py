@@ -1,4 +1,4 @@
-"""Methods that a session puts wrappers before: `generate` and the image encoder."""
+"""Wrappers that a session puts before methods of the model: `generate` and the image encoder."""
 
 from __future__ import annotations
 
@@ -13,85 +13,93 @@ from torch import Tensor
 from ivcp.core.errors import UserError
 from ivcp.core.tower import VisionTower
 from ivcp.engine.checks import check_generation
-from ivcp.engine.encoding import Encoding
+from ivcp.engine.encoder_call import EncoderCall
 from ivcp.engine.prefill import Prefill
 from ivcp.engine.prompt import Chunk
 
 
-class Running(threading.local):
-    """What the hooks know of the forward pass that a thread is in.
+class ThreadState(threading.local):
+    """The forward pass that a thread is in, from the image encoder to the language model.
 
     Attributes:
-        encodings: Calls of the image encoder that no forward pass has taken yet.
-        encoding: The one that is running.
-        entered: What has entered, between the model's entry and its language model.
-        prefill: The last prefill of the pass, until the model ends.
-        labels: What the model was called with, for after the pass.
-        kept_logits: Likewise.
+        encoder_calls: Calls of the image encoder that belong to no forward pass yet.
+        encoder_call: The call that is running.
+        chunk: What has entered the model, until its language model is called.
+        prefill: The prefill of the running forward pass, until the model ends.
+        labels: Labels that the model was called with, for the loss at its end.
+        kept_logits: `logits_to_keep` of the call.
     """
 
     def __init__(self) -> None:
-        self.encodings: list[Encoding] = []
-        self.encoding: Encoding | None = None
-        self.entered: Chunk | None = None
+        self.encoder_calls: list[EncoderCall] = []
+        self.encoder_call: EncoderCall | None = None
+        self.chunk: Chunk | None = None
         self.prefill: Prefill | None = None
         self.labels: Tensor | None = None
         self.kept_logits: int | Tensor = 0
 
 
-def guarded_generate(method: Callable[..., Any], *, running: Running) -> Callable[..., Any]:
-    """`generate`, which is asked first whether it would prune something else."""
+def guarded_generate(method: Callable[..., Any], *, state: ThreadState) -> Callable[..., Any]:
+    """`generate` that refuses settings under which it would prune something else."""
 
     @functools.wraps(method)
     def generate(*args: Any, **kwargs: Any) -> Any:
         default = getattr(getattr(method, "__self__", None), "generation_config", None)
-        check_generation({**_set(default), **_set(kwargs.get("generation_config")), **kwargs})
-        running.encodings.clear()
+        config = kwargs.get("generation_config")
+        check_generation({**_settings(default), **_settings(config), **kwargs})
+        state.encoder_calls.clear()  # `generate` encodes its images itself
         return method(*args, **kwargs)
 
     return generate
 
 
 def guarded_settings(method: Callable[..., Any]) -> Callable[..., Any]:
-    """What `generate` will follow, also where it was bound before the session."""
+    """`_prepare_generation_config` with the same check.
+
+    A `generate` that was bound before the session passes through here, too.
+    """
 
     @functools.wraps(method)
     def prepare(*args: Any, **kwargs: Any) -> Any:
-        config, rest = found = method(*args, **kwargs)
-        check_generation({**_set(config), **rest})
-        return found
+        config, rest = settings = method(*args, **kwargs)
+        check_generation({**_settings(config), **rest})
+        return settings
 
     return prepare
 
 
-def noted_encoder(
-    method: Callable[..., Any], *, kind: str, tower: VisionTower | None, running: Running
+def recorded_encoder(
+    method: Callable[..., Any], *, kind: str, tower: VisionTower | None, state: ThreadState
 ) -> Callable[..., Any]:
-    """An image encoder, with a note of its call: `generate` hands it to no forward pass."""
+    """An image encoder whose calls are recorded.
+
+    `generate` encodes images before its first forward pass and passes on the features alone, so the
+    arguments (grids, sizes) have to be recorded here.
+    """
     signature = inspect.signature(method)
 
     @functools.wraps(method)
     def encode(*args: Any, **kwargs: Any) -> Any:
-        if running.encoding is not None:  # some encode videos as images
+        if state.encoder_call is not None:  # some families encode videos by the image method
             return method(*args, **kwargs)
         bound = dict(signature.bind_partial(*args, **kwargs).arguments)
         bound = {**bound.pop("kwargs", {}), **bound}
-        running.encoding = Encoding(kind, bound, tower=tower)
+        state.encoder_call = call = EncoderCall(kind, bound, tower=tower)
         try:
             result = method(*args, **kwargs)
-            running.encoding.returned(result)
-            if running.entered is None:  # no forward pass is about to take them
-                running.encodings = [e for e in running.encodings if not e.forgotten]
-            running.encodings.append(running.encoding)
+            call.set_result(result)
+            if state.chunk is None:  # outside of a forward pass: features may never be used
+                state.encoder_calls = [c for c in state.encoder_calls if not c.unreachable]
+            state.encoder_calls.append(call)
             return result
         finally:
-            running.encoding = None
+            state.encoder_call = None
 
     return encode
 
 
 def guarded_numbering(method: Callable[..., Any]) -> Callable[..., Any]:
-    """M-RoPE's numbering, which runs out of images where the inputs hold too few."""
+    """M-RoPE's numbering, whose `StopIteration` means that the inputs hold too few images."""
 
     @functools.wraps(method)
     def number(*args: Any, **kwargs: Any) -> Any:
@@ -105,8 +113,8 @@ def guarded_numbering(method: Callable[..., Any]) -> Callable[..., Any]:
     return number
 
 
-def _set(config: Any) -> Mapping[str, Any]:
-    """What a generation config sets."""
+def _settings(config: Any) -> Mapping[str, Any]:
+    """The settings of a generation config that are not None."""
     if config is None:
         return {}
     return {name: value for name, value in vars(config).items() if value is not None}

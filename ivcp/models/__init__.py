@@ -17,19 +17,19 @@ from ivcp.core.plugins import FAMILIES, plugged
 
 @functools.cache
 def known_families() -> dict[str, type[ModelFamily]]:
-    """Families by model type; those of other packages come after this package's own.
+    """Families by model type; a family of another package replaces this package's.
 
     Raises:
-        UserError: An entry point gives no family.
+        UserError: An entry point names no family.
     """
-    found: dict[str, type[ModelFamily]] = {}
+    families: dict[str, type[ModelFamily]] = {}
     for module in pkgutil.iter_modules(__path__):
         for _, member in inspect.getmembers(importlib.import_module(f"{__name__}.{module.name}")):
             if _is_family(member):
-                found.update(dict.fromkeys(member.model_types, member))
+                families.update(dict.fromkeys(member.model_types, member))
     for member in plugged(FAMILIES, ModelFamily).values():
-        found.update(dict.fromkeys(member.model_types, member))
-    return found
+        families.update(dict.fromkeys(member.model_types, member))
+    return families
 
 
 def _is_family(member: Any) -> bool:
@@ -46,26 +46,26 @@ def model_type(model: Any) -> str:
 
 
 def find_model(module: nn.Module) -> nn.Module:
-    """The Hugging Face model of a known family that a module is, or holds.
+    """The Hugging Face model of a known family: the module itself, or a module inside it.
 
     Raises:
-        UserError: It holds none, or several.
+        UserError: There is none, or there are several.
     """
     from transformers import PreTrainedModel
 
     families = known_families()
-    held = [part for part in module.modules() if isinstance(part, PreTrainedModel)]
-    found: list[nn.Module] = []
-    for part in held:
-        if model_type(part) in families and not any(part in outer.modules() for outer in found):
-            found.append(part)
-    if not found:
+    models: list[nn.Module] = []
+    for inner in module.modules():  # outer modules come before those inside them
+        known = isinstance(inner, PreTrainedModel) and model_type(inner) in families
+        if known and not any(inner in outer.modules() for outer in models):
+            models.append(inner)
+    if not models:
         raise _unknown(module)
-    if len(found) > 1:
+    if len(models) > 1:
         raise UserError(
-            f"{type(module).__name__} holds {len(found)} models that could be pruned: pass one."
+            f"{type(module).__name__} holds {len(models)} models that could be pruned: pass one."
         )
-    return found[0]
+    return models[0]
 
 
 def _unknown(module: Any) -> UserError:
@@ -76,10 +76,10 @@ def _unknown(module: Any) -> UserError:
 
 
 def find_family(model: nn.Module) -> ModelFamily:
-    """The family that serves a model's `config.model_type`.
+    """The family of a model, by its `config.model_type`.
 
     Raises:
-        UserError: No family does.
+        UserError: No family has this type.
     """
     family = known_families().get(model_type(model))
     if family is None:

@@ -1,4 +1,4 @@
-"""Queries, keys and values of decoder layers, as the language models of all families make them."""
+"""Queries, keys and values of decoder layers, computed as the language models compute them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from ivcp.core.view import LAYER_SIGNALS, Signal
 
 PLAIN: frozenset[Signal] = frozenset({"positions", "embeddings", "hidden"})
-KNOWN = (
+READABLE = (
     "llama", "mistral", "qwen2", "qwen3", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text",
     "phi", "stablelm", "olmo2",
 )  # fmt: skip
-"""Types of language models whose layers `projected` reads; the tests hold each against the
-attention weights that the model itself returns."""
+"""Types of language models whose layers `projected` can read; the tests compare each with the
+attention weights that the model returns."""
 
 
 def readable(config: Any) -> frozenset[Signal]:
@@ -25,27 +25,27 @@ def readable(config: Any) -> frozenset[Signal]:
         config: Configuration of the whole model.
     """
     text = getattr(config, "text_config", config)
-    return PLAIN | LAYER_SIGNALS if text.model_type in KNOWN else PLAIN
+    return PLAIN | LAYER_SIGNALS if text.model_type in READABLE else PLAIN
 
 
 def projected(layer: nn.Module, hidden: Tensor, name: str) -> Tensor:
-    """(B, heads, R, D) states of a layer's input behind its norms, not yet rotated.
+    """(B, heads, R, D) projections of a layer's input, norms applied, not yet rotated.
 
     Args:
-        layer: A decoder layer of a type in `KNOWN`.
+        layer: A decoder layer of a type in `READABLE`.
         hidden: (B, R, C) rows of its input.
         name: "q", "k" or "v".
     """
     attention: Any = layer.self_attn
-    norm: Any = getattr(layer, "input_layernorm", None)  # OLMo 2 norms behind its attention
+    norm: Any = getattr(layer, "input_layernorm", None)  # OLMo 2 has its norm behind attention
     states = hidden if norm is None else norm(hidden)
     states = getattr(attention, f"{name}_proj")(states)
-    own_norm = getattr(attention, f"{name}_norm", None)
-    if own_norm is not None and own_norm.weight.shape[-1] == states.shape[-1]:
-        states, own_norm = own_norm(states), None  # OLMo 2 norms all heads together
+    qk_norm = getattr(attention, f"{name}_norm", None)
+    if qk_norm is not None and qk_norm.weight.shape[-1] == states.shape[-1]:
+        states, qk_norm = qk_norm(states), None  # OLMo 2: one norm over all heads
     states = states.unflatten(-1, (-1, attention.head_dim))  # (B, R, heads, D)
-    if own_norm is not None:
-        states = own_norm(states)
+    if qk_norm is not None:
+        states = qk_norm(states)
     states = states.transpose(1, 2)
     by_head = getattr(attention, f"{name}_layernorm", None)  # Phi, StableLM
     normed: Tensor = states if by_head is None else by_head(states)
@@ -53,8 +53,8 @@ def projected(layer: nn.Module, hidden: Tensor, name: str) -> Tensor:
 
 
 def rotated(states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """(B, heads, R, D) states with the first dimensions turned, as many as there are angles."""
-    cos, sin = (part[:, None] for part in rotary)
+    """(B, heads, R, D) rotated states; the last dimensions stay as they are if angles are fewer."""
+    cos, sin = (angles[:, None] for angles in rotary)
     turned, rest = torch.split(states, [cos.shape[-1], states.shape[-1] - cos.shape[-1]], -1)
     half = turned.shape[-1] // 2
     swapped = torch.cat([-turned[..., half:], turned[..., :half]], -1)
@@ -62,7 +62,10 @@ def rotated(states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def rope_frequencies(decoder: nn.Module) -> Tensor:
-    """(D / 2,) float32 rotary frequencies, computed anew: a cast model has rounded its own."""
+    """(D / 2,) float32 rotary frequencies from the configuration.
+
+    A model that was cast to half precision has rounded its own.
+    """
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     rotary: Any = decoder.rotary_emb

@@ -1,19 +1,19 @@
-"""DeepSeek-VL: one padded square of tokens an image, 1-D positions."""
+"""DeepSeek-VL: one padded square of tokens for each image, 1-D positions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from ivcp.core.family import BoxFrame
+from ivcp.core.family import BoxFrame, Inputs, Rows
 from ivcp.core.layout import PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.models import wording
-from ivcp.models.hub import HubFamily, ProcessedImages, Processor, pictures
+from ivcp.models.hub import HubFamily, ProcessedImages, Processor, images_of
 from ivcp.models.llava15 import square_area, square_frame, square_layouts, tokens_along
 from ivcp.models.towers import DeepSeekVLTower
 
@@ -28,8 +28,8 @@ SYSTEM = (
 class DeepSeekVL(HubFamily):
     """DeepSeek-VL of the size whose vision tower is SigLIP alone (1.3B).
 
-    No grounding format was published; it is asked as LLaVA is, and boxes are read as fractions of
-    the image.
+    No grounding format was published: questions are worded as for LLaVA, and boxes are read as
+    fractions of the image.
     """
 
     path: str | None = "deepseek-community/deepseek-vl-1.3b-chat"
@@ -42,16 +42,16 @@ class DeepSeekVL(HubFamily):
     def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
         return len(sizes) * tokens_along(processor.config) ** 2
 
-    def ask(self, sample: Sample) -> str:
+    def format_question(self, sample: Sample) -> str:
         return wording.deepseek(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         """Source: the conversation of DeepSeek-VL's chat processor."""
         images = self.image_token * len(sample.images)
-        return f"{SYSTEM}\n\nUser: {(images + self.asked(sample)).strip()}\n\nAssistant:"
+        return f"{SYSTEM}\n\nUser: {(images + self.question_text(sample)).strip()}\n\nAssistant:"
 
     def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
-        images = pictures(samples)
+        images = images_of(samples)
         pixels = processor.images(images, return_tensors="pt")
         text = self.image_token * tokens_along(processor.config) ** 2
         squares = [square_area(_padded(processor.images, image.size)) for image in images]
@@ -65,17 +65,13 @@ class DeepSeekVL(HubFamily):
         return DeepSeekVLTower(self.entry(model))
 
     def layouts(
-        self,
-        model: nn.Module,
-        rows: Sequence[Tensor],
-        positions: Sequence[Tensor] | None,
-        inputs: Mapping[str, Any],
+        self, model: nn.Module, rows: Rows, positions: Rows | None, inputs: Inputs
     ) -> list[PromptLayout]:
         return square_layouts(model, rows, inputs, tokens_along(model.config), query_offset=1)
 
 
 def _padded(processor: Any, size: tuple[int, int]) -> BoxFrame:
-    """Frame of the square into which an image of `size` is fitted; a thin one is widened."""
+    """Frame of the square into which an image of `size` is fitted; thin images are widened."""
     side = processor.size["height"]
     width, height = (max(round(edge * side / max(size)), processor.min_size) for edge in size)
     return square_frame((width, height), side)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import BoxFrame
+from ivcp.core.family import BoxFrame, Inputs, Rows
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.core.view import LAYER_SIGNALS, TOWER_SIGNALS, Signal
 from ivcp.models import wording
 from ivcp.models.decoders import PLAIN
-from ivcp.models.hub import WHOLE, HubFamily, ProcessedImages, Processor, magnified, pictures
-from ivcp.models.placeholders import deal, structural
+from ivcp.models.hub import FULL_AREA, HubFamily, ProcessedImages, Processor, images_of, magnified
+from ivcp.models.placeholders import assign, structural
 from ivcp.models.towers import DeepSeekVL2Tower
 
 SPECIAL = ("<image>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|User|>", "<|Assistant|>")
@@ -55,16 +55,14 @@ class DeepSeekVL2(HubFamily):
 
         return DeepseekVL2Images.from_config(config)
 
-    def load(self, gpus: Sequence[int] | None = None) -> tuple[nn.Module, Processor]:
-        model, processor = super().load(gpus)
-        tokenizer: Any = processor.tokenizer
+    def _tokenizer(self, config: Any) -> Any:
+        tokenizer = super()._tokenizer(config)
         absent = [token for token in SPECIAL if token not in tokenizer.get_vocab()]
         tokenizer.add_tokens(absent, special_tokens=True)
-        config: Any = model.config
         config.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        return model, processor
+        return tokenizer
 
-    def ask(self, sample: Sample) -> str:
+    def format_question(self, sample: Sample) -> str:
         return wording.deepseek2(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
@@ -72,7 +70,7 @@ class DeepSeekVL2(HubFamily):
         images = f"{self.image_token}\n" * len(sample.images)
         if sample.benchmark == "MMMU_DEV_VAL":
             images = f"{self.image_token * len(sample.images)}\n"
-        return f"<|User|>: {(images + self.asked(sample)).strip()}\n\n<|Assistant|>:"
+        return f"<|User|>: {(images + self.question_text(sample)).strip()}\n\n<|Assistant|>:"
 
     def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
         images = processor.images
@@ -83,7 +81,7 @@ class DeepSeekVL2(HubFamily):
         return ProcessedImages(
             {"pixel_values": tiles.pixel_values, "images_spatial_crop": tiles.images_spatial_crop},
             [self.image_token * count for count in tiles.tokens],
-            [BoxFrame(999, 999, *image.size) for image in pictures(samples)],
+            [BoxFrame(999, 999, *image.size) for image in images_of(samples)],
         )
 
     def provides(self, config: Any) -> frozenset[Signal]:
@@ -92,29 +90,25 @@ class DeepSeekVL2(HubFamily):
     def tower(self, model: nn.Module) -> VisionTower:
         return DeepSeekVL2Tower(self.entry(model))
 
-    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Tiles in width and height, and which lines of each tile show more than padding."""
+    def layout_inputs(self, model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+        """Tiles in width and height, and the lines of each tile that are not pure padding."""
         crops, pixels = inputs.get("images_spatial_crop"), inputs.get("pixel_values")
         if crops is None or pixels is None:
             return {}
         images = self._images(model.config)
         fill = (int(images.mean * 255) / 255 - images.mean) / images.std
-        shown = ((pixels.float() - fill).abs() > 1e-3).any(1)  # (T, H, W)
+        content = ((pixels.float() - fill).abs() > 1e-3).any(1)  # (T, H, W)
         return {
             "images_spatial_crop": torch.as_tensor(crops),
-            "shown_lines": torch.stack([shown.any(2), shown.any(1)], 1),  # (T, 2, side)
+            "content_lines": torch.stack([content.any(2), content.any(1)], 1),  # (T, 2, side)
         }
 
     def layouts(
-        self,
-        model: nn.Module,
-        rows: Sequence[Tensor],
-        positions: Sequence[Tensor] | None,
-        inputs: Mapping[str, Any],
+        self, model: nn.Module, rows: Rows, positions: Rows | None, inputs: Inputs
     ) -> list[PromptLayout]:
         config: Any = model.config
         images = self._images(config)
-        lines = inputs.get("shown_lines")
+        lines = inputs.get("content_lines")
         crops = [] if lines is None else [(w, h) for w, h in inputs["images_spatial_crop"].tolist()]
         areas = [] if lines is None else _areas(lines, crops)
         if (token := config.image_token_id) is None:
@@ -129,14 +123,14 @@ class DeepSeekVL2(HubFamily):
             )
         layouts = []
         lengths = [images.token_count(crop) for crop in crops]
-        for row, places in zip(rows, deal(rows, token, lengths), strict=True):
-            found = [
+        for row, starts in zip(rows, assign(rows, token, lengths), strict=True):
+            layout = [
                 replace(views(start, crops[n], images.side, *areas[n]), number=n)
-                for n, start in places
+                for n, start in starts
             ]
-            # the last newline stands behind the last visual token, and one token is skipped
-            ends = structural(row, token, found)
-            layouts.append(PromptLayout(len(row), tuple(found), ends, query_offset=2))
+            # 2: the newline behind the last visual token, and one token as in the release
+            newlines = structural(row, token, layout)
+            layouts.append(PromptLayout(len(row), tuple(layout), newlines, query_offset=2))
         return layouts
 
     def cached_states(
@@ -173,59 +167,63 @@ class DeepSeekVL2(HubFamily):
 
 
 def views(
-    start: int, crop: tuple[int, int], side: int, whole: Box = WHOLE, local: Box = WHOLE
+    start: int,
+    crop: tuple[int, int],
+    side: int,
+    global_area: Box = FULL_AREA,
+    local_area: Box = FULL_AREA,
 ) -> ImageLayout:
-    """Grids of an image cut into (width, height) tiles whose first token stands at `start`.
+    """Grids of an image that is cut into (width, height) tiles.
 
-    A newline stands behind each row of both views and a separator between them. The local rows run
-    through all tiles side by side; each has reference points of its own, as in the IVC-Prune
-    release.
+    A newline stands behind each row of both views, and a separator between the views. The rows of
+    the local view run through all tiles side by side; each row has its own IVC tokens, as in the
+    IVC-Prune release.
 
     Args:
-        start: Index into the prompt.
+        start: Prompt index of the first token.
         crop: Tiles in width and height.
         side: Visual tokens along the side of a tile.
-        whole: What the global view shows, as fractions of the image.
-        local: What the local view shows.
+        global_area: The area that the global view shows, as fractions of the image.
+        local_area: The area that the local view shows.
     """
     wide, high = crop
     second = start + side * (side + 1) + 1
     return ImageLayout(
         (
-            Grid(start, side, side, "thumbnail", side + 1, whole),
-            Grid(second, side * high, side * wide, "tile", side * wide + 1, local, by_row=True),
+            Grid(start, side, side, "thumbnail", side + 1, global_area),
+            Grid(
+                second, side * high, side * wide, "tile", side * wide + 1, local_area, by_row=True
+            ),
         )
     )
 
 
 def _areas(lines: Tensor, crops: Sequence[tuple[int, int]]) -> list[tuple[Box, Box]]:
-    """What both views of each image show of it, read off the padding around the image.
+    """Areas of the global and the local view of each image, found by the padding around it.
 
     Args:
-        lines: (T, 2, side) on the CPU, whether rows and columns of each tile show more than that.
+        lines: (T, 2, side) on the CPU, True at rows and columns of each tile with content.
         crops: Tiles in width and height of each image.
     """
-    areas, first = [], 0
+    areas, tile = [], 0
     for wide, high in crops:
-        whole, local = lines[first], lines[first + 1 : first + 1 + wide * high]
-        first += 1 + wide * high
+        thumbnail, local = lines[tile], lines[tile + 1 : tile + 1 + wide * high]
+        tile += 1 + wide * high
         local = local.reshape(high, wide, 2, -1)
         rows, columns = local[:, :, 0].any(1).flatten(), local[:, :, 1].any(0).flatten()
-        areas.append((_shown(whole[0], whole[1]), _shown(rows, columns)))
+        areas.append((_view_area(thumbnail[0], thumbnail[1]), _view_area(rows, columns)))
     return areas
 
 
-def _shown(rows: Tensor, columns: Tensor) -> Box:
-    """What a view shows, as fractions of the image inside its padding.
-
-    Padding is even on both sides; an image of its colour on one side only is not taken for it.
-    """
+def _view_area(rows: Tensor, columns: Tensor) -> Box:
+    """The area that a view shows, as fractions of the image inside its padding."""
     edges: list[float] = []
-    for there in (columns, rows):
-        length = len(there)
-        places = there.nonzero()[:, 0].tolist() or [0, length - 1]
-        front, back = places[0], length - 1 - places[-1]
+    for has_content in (columns, rows):
+        length = len(has_content)
+        content = has_content.nonzero()[:, 0].tolist() or [0, length - 1]
+        front, back = content[0], length - 1 - content[-1]
         if abs(front - back) > 1:
+            # padding is even on both sides: the rest is part of an image in the padding's colour
             front = back = min(front, back)
         size = length - front - back
         edges += [-front / size, (length - front) / size]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import BoxFrame
+from ivcp.core.family import BoxFrame, Inputs, Rows
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import wording
-from ivcp.models.hub import HubFamily, ProcessedImages, Processor, magnified, pictures
+from ivcp.models.hub import HubFamily, ProcessedImages, Processor, images_of, magnified
 from ivcp.models.placeholders import mismatch, repeats, runs
 from ivcp.models.towers import InternVLTower
 
@@ -28,10 +28,11 @@ SYSTEM = (
 TILES = {
     "ChartQA_TEST": 12, "MMMU_DEV_VAL": 12, "DocVQA_VAL": 18, "InfoVQA_VAL": 24, "OCRBench": 24,
 }  # fmt: skip
-"""Most tiles of an image in sets of small text, as VLMEvalKit evaluates InternVL."""
+"""Most tiles of an image in datasets of small text, as VLMEvalKit evaluates InternVL."""
 ALL_TILES = 64
+"""Most tiles of all images of a sample."""
 SMALL_TILE = 64
-"""Pixels along a tile in which its arrangement is found."""
+"""Pixels along a reduced tile; these are enough to find how the tiles are arranged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,9 @@ class InternVL(HubFamily):
     """InternVL 2.5 or 3 of any size, in the library's own format (checkpoints named `-hf`).
 
     Attributes, beside those of every family (`HubFamily`):
-        min_tiles: Fewest tiles an image is cut into, at least 1.
-        max_tiles: Most tiles an image is cut into; a thumbnail comes on top of two or more.
-        more_tiles: Whether the sets of `TILES` are given the larger numbers there.
+        min_tiles: Fewest tiles of an image, at least 1.
+        max_tiles: Most tiles of an image; a thumbnail is added to two or more.
+        more_tiles: Whether the datasets in `TILES` get the larger numbers there.
     """
 
     path: str | None = "OpenGVLab/InternVL3-8B-hf"
@@ -53,12 +54,16 @@ class InternVL(HubFamily):
     architecture: ClassVar[str] = "InternVLForConditionalGeneration"
     image_processor: ClassVar[str] = "GotOcr2ImageProcessorPil"
     image_token: ClassVar[str] = "<IMG_CONTEXT>"
+    type_advice: ClassVar[str] = (
+        "an original checkpoint (internvl_chat) must be converted first, by "
+        "convert_internvl_weights_to_hf.py in transformers' repository"
+    )
 
     def __post_init__(self) -> None:
-        """Check the limits.
+        """Check types and limits.
 
         Raises:
-            UserError: They are not in order.
+            UserError: A field has another type, or the limits are not in order.
         """
         super().__post_init__()
         if not 1 <= self.min_tiles <= self.max_tiles:
@@ -73,7 +78,7 @@ class InternVL(HubFamily):
         images.min_patches, images.max_patches = self.min_tiles, self.max_tiles
         return images
 
-    def ask(self, sample: Sample) -> str:
+    def format_question(self, sample: Sample) -> str:
         return wording.internvl(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
@@ -81,13 +86,13 @@ class InternVL(HubFamily):
         images = [self.image_token] * len(sample.images)
         if len(images) > 1:
             images = [f"Image-{number}: {image}" for number, image in enumerate(images, 1)]
-        question = "".join(f"{image}\n" for image in images) + self.asked(sample)
+        question = "".join(f"{image}\n" for image in images) + self.question_text(sample)
         turns = (("system", SYSTEM), ("user", question))
-        told = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
-        return f"{told}<|im_start|>assistant\n"
+        chat = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
+        return f"{chat}<|im_start|>assistant\n"
 
     def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
-        """Those of the usual number of tiles; a few sets are given more."""
+        """Visual tokens of the usual number of tiles; a few datasets get more."""
         images, most = processor.images, self._most(self.max_tiles, len(sizes))
         tiles = sum(
             images.get_number_of_image_patches(height, width, {"max_patches": most})
@@ -96,15 +101,15 @@ class InternVL(HubFamily):
         return tiles * _side(processor.config) ** 2
 
     def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
-        images = pictures(samples)
-        shown = [
+        images = images_of(samples)
+        processed = [
             processor.images(
                 magnified(sample), max_patches=self._limit(sample), return_tensors="pt"
             )
             for sample in samples
             if sample.images
         ]
-        pixels = {name: torch.cat([one[name] for one in shown]) for name in shown[0]}
+        pixels = {name: torch.cat([each[name] for each in processed]) for name in processed[0]}
         size = _side(processor.config) ** 2
         texts = [
             f"<img>{self.image_token * (size * int(tiles))}</img>"
@@ -114,9 +119,9 @@ class InternVL(HubFamily):
         return ProcessedImages({"pixel_values": pixels["pixel_values"]}, texts, frames)
 
     def _limit(self, sample: Sample) -> int:
-        """Most tiles of one image of a sample; together they have at most `ALL_TILES`."""
-        more = TILES.get(sample.benchmark, 0) if self.more_tiles else 0
-        return self._most(max(self.max_tiles, more), len(sample.images))
+        """Most tiles of one image of a sample."""
+        of_benchmark = TILES.get(sample.benchmark, 0) if self.more_tiles else 0
+        return self._most(max(self.max_tiles, of_benchmark), len(sample.images))
 
     def _most(self, tiles: int, images: int) -> int:
         return max(self.min_tiles, min(tiles, ALL_TILES // images))
@@ -135,8 +140,8 @@ class InternVL(HubFamily):
     def tower(self, model: nn.Module) -> VisionTower:
         return InternVLTower(self.entry(model))
 
-    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Tiles in small, by which their arrangement is found."""
+    def layout_inputs(self, model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+        """Reduced tiles, from which `arrangement` finds how they make up the image."""
         pixels = inputs.get("pixel_values")
         if pixels is None:
             return {}
@@ -144,32 +149,29 @@ class InternVL(HubFamily):
         return {"small_tiles": adaptive_avg_pool2d(pixels.float(), edge)}
 
     def layouts(
-        self,
-        model: nn.Module,
-        rows: Sequence[Tensor],
-        positions: Sequence[Tensor] | None,
-        inputs: Mapping[str, Any],
+        self, model: nn.Module, rows: Rows, positions: Rows | None, inputs: Inputs
     ) -> list[PromptLayout]:
         config: Any = model.config
         side, pixels = _side(config), inputs.get("small_tiles")
         size = side * side
-        found = [runs(row, config.image_token_id) for row in rows]
-        lengths = [length for places in found for _, length in places]
-        given = sum(lengths) if pixels is None else len(pixels) * size
+        found_runs = [runs(row, config.image_token_id) for row in rows]
+        lengths = [length for of_row in found_runs for _, length in of_row]
+        in_prompts = sum(lengths)
+        in_inputs = in_prompts if pixels is None else len(pixels) * size
         if any(length % size for length in lengths):
-            raise mismatch(sum(lengths), given, "image tokens")
-        times = repeats(len(rows), sum(lengths), given, "image tokens")
-        layouts, first = [], 0
-        for row, places in list(zip(rows, found, strict=True))[::times]:
-            images, markers = [], []
-            for start, length in places:
-                markers += [start - 1, start + length]  # <img> and </img>
+            raise mismatch(in_prompts, in_inputs, "image tokens")
+        times = repeats(len(rows), in_prompts, in_inputs, "image tokens")
+        layouts, tile = [], 0
+        for row, of_row in list(zip(rows, found_runs, strict=True))[::times]:
+            images, marks = [], []
+            for start, length in of_row:
+                marks += [start - 1, start + length]  # <img> and </img>
                 count = length // size
-                shown = None if pixels is None else pixels[first : first + count]
-                images.append(replace(_tiled(start, count, side, shown), number=first))
-                first += count
-            around = torch.tensor([mark for mark in markers if 0 <= mark < len(row)]).long()
-            layouts += [PromptLayout(len(row), tuple(images), around)] * times
+                tiles = None if pixels is None else pixels[tile : tile + count]
+                images.append(replace(_tiled(start, count, side, tiles), number=tile))
+                tile += count
+            markers = torch.tensor([mark for mark in marks if 0 <= mark < len(row)]).long()
+            layouts += [PromptLayout(len(row), tuple(images), markers)] * times
         return layouts
 
 
@@ -201,15 +203,15 @@ def _tiled(start: int, count: int, side: int, pixels: Tensor | None) -> ImageLay
 def arrangement(tiles: int, pixels: Tensor | None) -> tuple[int, int]:
     """(columns, rows) in which tiles make up the image that the thumbnail shows.
 
-    The model's inputs do not tell, but only in one order do the tiles look like the thumbnail.
+    The model's inputs do not contain the arrangement. But only in the right one do the joined tiles
+    look like the thumbnail. For an image of one colour it is the arrangement nearest to a square.
 
     Args:
-        tiles: Number of tiles, the thumbnail left out.
-        pixels: (tiles + 1, 3, N, N) pixel values, thumbnail last; an image of one colour takes
-            the squarest order.
+        tiles: Number of tiles, without the thumbnail.
+        pixels: (tiles + 1, 3, N, N) pixel values, thumbnail last.
 
     Raises:
-        UserError: There are several orders and no pixels to tell.
+        UserError: There are several arrangements and no pixels.
     """
     orders = [(n, tiles // n) for n in range(tiles, 0, -1) if tiles % n == 0]
     orders.sort(key=lambda order: abs(order[0] - order[1]))
@@ -225,7 +227,7 @@ def arrangement(tiles: int, pixels: Tensor | None) -> tuple[int, int]:
     for columns, rows in orders:
         joined = small.reshape(rows, columns, 3, 8, 8).permute(2, 0, 3, 1, 4)
         joined = joined.reshape(3, 8 * rows, 8 * columns)
-        whole = adaptive_avg_pool2d(pixels[-1].float(), (8 * rows, 8 * columns))
-        errors.append((joined - whole).square().mean())
-    found = torch.stack(errors)
-    return orders[int((found <= found.min() + 1e-6).int().argmax())]
+        thumbnail = adaptive_avg_pool2d(pixels[-1].float(), (8 * rows, 8 * columns))
+        errors.append((joined - thumbnail).square().mean())
+    error = torch.stack(errors)
+    return orders[int((error <= error.min() + 1e-6).int().argmax())]

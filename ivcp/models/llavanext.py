@@ -1,23 +1,23 @@
-"""LLaVA-NeXT: a whole view, then tiles joined to one grid with a newline token behind each row."""
+"""LLaVA-NeXT: a thumbnail, then tiles joined to one grid, a newline token behind each row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ivcp.core.family import BoxFrame
+from ivcp.core.family import BoxFrame, Inputs, Rows
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.models import wording
-from ivcp.models.hub import ProcessedImages, Processor, one_of, pictures
+from ivcp.models.clip_text import ClipFamily
+from ivcp.models.hub import ProcessedImages, Processor, images_of
 from ivcp.models.llava15 import VICUNA
-from ivcp.models.placeholders import deal, structural
-from ivcp.models.text_encoder import ClipFamily
+from ivcp.models.placeholders import assign, structural
 from ivcp.models.towers import LlavaNextTower
 
 
@@ -37,21 +37,12 @@ class LlavaNext(ClipFamily):
     image_processor: ClassVar[str] = "LlavaNextImageProcessorPil"
     image_token: ClassVar[str] = "<image>"
 
-    def __post_init__(self) -> None:
-        """Check the choice.
-
-        Raises:
-            UserError: The conversation is unknown.
-        """
-        super().__post_init__()
-        one_of("chat", self.chat, ("vicuna", "mistral"))
-
-    def ask(self, sample: Sample) -> str:
+    def format_question(self, sample: Sample) -> str:
         return wording.llava(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         """Source: LLaVA's conversations `vicuna_v1` and `mistral_instruct`."""
-        question = f"{self.image_token}\n" * len(sample.images) + self.asked(sample)
+        question = f"{self.image_token}\n" * len(sample.images) + self.question_text(sample)
         if self.chat == "mistral":
             return f"[INST] {question} [/INST]"
         return f"{VICUNA} USER: {question} ASSISTANT:"
@@ -60,7 +51,7 @@ class LlavaNext(ClipFamily):
         return sum(_tokens(processor.config, (height, width)) for width, height in sizes)
 
     def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
-        images = pictures(samples)
+        images = images_of(samples)
         pixels = processor.images(images, return_tensors="pt")
         texts = [
             self.image_token * _tokens(processor.config, size)
@@ -73,56 +64,47 @@ class LlavaNext(ClipFamily):
     def tower(self, model: nn.Module) -> VisionTower:
         return LlavaNextTower(self.entry(model))
 
-    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    def layout_inputs(self, model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         sizes = inputs.get("image_sizes")
         return {} if sizes is None else {"image_sizes": torch.as_tensor(sizes)}
 
     def layouts(
-        self,
-        model: nn.Module,
-        rows: Sequence[Tensor],
-        positions: Sequence[Tensor] | None,
-        inputs: Mapping[str, Any],
+        self, model: nn.Module, rows: Rows, positions: Rows | None, inputs: Inputs
     ) -> list[PromptLayout]:
         config: Any = model.config
         sizes = inputs["image_sizes"].tolist() if "image_sizes" in inputs else []
         lengths = [_tokens(config, size) for size in sizes]
         layouts = []
-        for row, places in zip(rows, deal(rows, config.image_token_id, lengths), strict=True):
+        assigned = assign(rows, config.image_token_id, lengths)
+        for row, starts in zip(rows, assigned, strict=True):
             images = [
                 replace(anyres(config, sizes[number], start), number=number)
-                for number, start in places
+                for number, start in starts
             ]
-            # the last newline stands behind the last visual token, and two tokens are skipped
+            # 3: the newline behind the last visual token, and two tokens as in LLaVA-1.5
             newlines = structural(row, config.image_token_id, images)
             layouts.append(PromptLayout(len(row), tuple(images), newlines, query_offset=3))
         return layouts
 
 
 def anyres(config: Any, size: Sequence[int], start: int) -> ImageLayout:
-    """Grids of an image of `size` (height, width) whose first token stands at `start`.
+    """Grids of an image of `size` (height, width) whose first token has the prompt index `start`.
 
-    The tiles' features are joined, rows and columns that show padding only are cut off, and a
-    newline is put behind each row. Source: LLaVA-NeXT's `spatial_unpad`, by the library's own code.
+    The tiles' features are joined, rows and columns of pure padding are cut off, and a newline is
+    put behind each row. Source: LLaVA-NeXT's `spatial_unpad`, as the library computes it.
     """
     side, rows, columns, scale = _unpadded(config, size)
-    if not rows * columns:  # so thin that only newlines are left of the tiles
+    if not rows * columns:  # of a very thin image, the tiles are newlines only
         return ImageLayout((Grid(start, side, side),))
     x, y = columns / (size[1] * scale) / 2, rows / (size[0] * scale) / 2
-    whole = Grid(start, side, side, "thumbnail")
-    tiles = Grid(
-        start + side * side,
-        rows,
-        columns,
-        "tile",
-        columns + 1,
-        (0.5 - x, 0.5 - y, 0.5 + x, 0.5 + y),
-    )
-    return ImageLayout((whole, tiles))
+    area = (0.5 - x, 0.5 - y, 0.5 + x, 0.5 + y)
+    thumbnail = Grid(start, side, side, "thumbnail")
+    tiles = Grid(start + side * side, rows, columns, "tile", columns + 1, area)
+    return ImageLayout((thumbnail, tiles))
 
 
 def _unpadded(config: Any, size: Sequence[int]) -> tuple[int, int, int, float]:
-    """Tokens along a tile, rows and columns of the joined tiles, and tokens a pixel."""
+    """Tokens along a tile, rows and columns of the joined tiles, and tokens per pixel."""
     from transformers.image_processing_utils import select_best_resolution
     from transformers.models.llava_next.modeling_llava_next import unpad_image
 
@@ -135,6 +117,6 @@ def _unpadded(config: Any, size: Sequence[int]) -> tuple[int, int, int, float]:
 
 
 def _tokens(config: Any, size: Sequence[int]) -> int:
-    """Image tokens of an image, newlines counted."""
+    """Image tokens of an image, newlines included."""
     side, rows, columns, _ = _unpadded(config, size)
     return side * side + rows * (columns + 1)

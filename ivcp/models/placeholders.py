@@ -1,4 +1,4 @@
-"""Where the image tokens of a batch stand, and which of its images they stand for."""
+"""Positions of image tokens in the rows of a batch, and the images that they belong to."""
 
 from __future__ import annotations
 
@@ -17,49 +17,51 @@ def runs(row: Tensor, token: int) -> list[tuple[int, int]]:
     stops = lengths.cumsum(0)
     return [
         (stop - length, length)
-        for found, stop, length in zip(
+        for matches, stop, length in zip(
             is_token.tolist(), stops.tolist(), lengths.tolist(), strict=True
         )
-        if found
+        if matches
     ]
 
 
 def structural(row: Tensor, token: int, images: Sequence[ImageLayout]) -> Tensor:
-    """Ascending prompt indices of the image tokens that show nothing: newlines and separators."""
-    rest = row == token
+    """Ascending prompt indices of image tokens that are not visual: newlines and separators."""
+    is_structural = row == token
     for image in images:
-        rest[image.tokens] = False
-    return rest.nonzero()[:, 0]
+        is_structural[image.tokens] = False
+    return is_structural.nonzero()[:, 0]
 
 
-def mismatch(found: int, given: int, what: str) -> UserError:
-    """What to say of prompts that hold `found` of something, where the inputs give `given`."""
+def mismatch(in_prompts: int, in_inputs: int, what: str) -> UserError:
+    """The error for prompts and inputs that hold different numbers of `what`."""
     return UserError(
-        f"The prompts hold {found} {what}, but the images in the inputs make {given}: give one "
-        "image for each placeholder, and the whole prompt at once."
+        f"The prompts hold {in_prompts} {what}, but the images in the inputs make {in_inputs}: "
+        "give one image for each placeholder, and the whole prompt at once."
     )
 
 
-def repeats(rows: int, found: int, given: int, what: str) -> int:
-    """How often `generate` repeats each row (beams), at least 1; repeated rows share their images.
+def repeats(rows: int, in_prompts: int, in_inputs: int, what: str) -> int:
+    """How often each row is repeated, at least once: `generate` repeats rows, but not images.
 
     Args:
         rows: Number of rows.
-        found: How many of something all rows hold.
-        given: How many the inputs make.
-        what: Of what, for the message.
+        in_prompts: Number of `what` in all rows.
+        in_inputs: Number of `what` that the inputs make.
+        what: "image tokens", for example; for the message.
 
     Raises:
         UserError: The rows are no repetition.
     """
-    times = found // given if given else 0
-    if times * given != found or rows % (times or 1):
-        raise mismatch(found, given, what)
+    times = in_prompts // in_inputs if in_inputs else 0
+    if times * in_inputs != in_prompts or rows % (times or 1):
+        raise mismatch(in_prompts, in_inputs, what)
     return times or 1
 
 
-def deal(rows: Sequence[Tensor], token: int, lengths: Sequence[int]) -> list[list[tuple[int, int]]]:
-    """For each row, (number of the image, start) of the images that stand in it.
+def assign(
+    rows: Sequence[Tensor], token: int, lengths: Sequence[int]
+) -> list[list[tuple[int, int]]]:
+    """For each row, (number of the image, index of its first token) of its images.
 
     Args:
         rows: (S,) token ids of each row.
@@ -69,18 +71,18 @@ def deal(rows: Sequence[Tensor], token: int, lengths: Sequence[int]) -> list[lis
     Raises:
         UserError: The rows hold another number of image tokens than the images need.
     """
-    places = [(row == token).nonzero()[:, 0] for row in rows]
-    found, needed = sum(map(len, places)), sum(lengths)
-    times = repeats(len(rows), found, needed, "image tokens")
-    dealt: list[list[tuple[int, int]]] = []
+    tokens = [(row == token).nonzero()[:, 0] for row in rows]
+    count, needed = sum(map(len, tokens)), sum(lengths)
+    times = repeats(len(rows), count, needed, "image tokens")
+    assigned: list[list[tuple[int, int]]] = []
     image = 0
-    for own in places[::times]:
-        there, cursor = [], 0
-        while cursor < len(own) and image < len(lengths):
-            there.append((image, int(own[cursor])))
+    for of_row in tokens[::times]:
+        images, cursor = [], 0
+        while cursor < len(of_row) and image < len(lengths):
+            images.append((image, int(of_row[cursor])))
             cursor += lengths[image]
             image += 1
-        if cursor != len(own):
-            raise mismatch(found, needed, "image tokens")
-        dealt += [there] * times
-    return dealt
+        if cursor != len(of_row):
+            raise mismatch(count, needed, "image tokens")
+        assigned += [images] * times
+    return assigned

@@ -1,23 +1,23 @@
-"""Qwen2-VL: M-RoPE, boxes in thousandths of the image; and what all Qwen-VL families share."""
+"""Qwen2-VL (M-RoPE, boxes in thousandths of the image), and what all Qwen-VL families share."""
 
 from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import BoxFrame, Encoded
+from ivcp.core.family import BoxFrame, Encoded, Inputs, Rows
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
-from ivcp.models import wording
+from ivcp.models import checkpoint, wording
 from ivcp.models.hub import (
     BRACKETS,
     NUMBER,
@@ -25,11 +25,13 @@ from ivcp.models.hub import (
     ProcessedImages,
     Processor,
     four_numbers,
-    pictures,
+    images_of,
 )
-from ivcp.models.placeholders import mismatch, runs
+from ivcp.models.placeholders import repeats, runs
 from ivcp.models.towers_qwen import QwenTower
 
+Runs: TypeAlias = list[list[tuple[int, int, int]]]
+"""For each row, (start, length, token) of each run of visual tokens."""
 PARENTHESES = re.compile(rf"\({NUMBER},{NUMBER}\)\s*,\s*\({NUMBER},{NUMBER}\)")
 
 
@@ -59,13 +61,18 @@ class QwenFamily(HubFamily):
         }
         return images
 
-    def ask(self, sample: Sample) -> str:
+    def _tokenizer(self, config: Any) -> Any:
+        tokenizer = super()._tokenizer(config)
+        tokenizer.chat_template = checkpoint.chat_template(tokenizer, self._source)
+        return tokenizer
+
+    def format_question(self, sample: Sample) -> str:
         return wording.qwen(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         content = [
             *({"type": "image"} for _ in sample.images),
-            {"type": "text", "text": self.asked(sample)},
+            {"type": "text", "text": self.question_text(sample)},
         ]
         prompt: str = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
@@ -73,7 +80,7 @@ class QwenFamily(HubFamily):
         return prompt
 
     def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
-        """An image that is too thin to be resized has none."""
+        """Visual tokens of the images; an image that is too thin to be resized counts as none."""
         images, patches = processor.images, 0
         for width, height in sizes:
             with suppress(ValueError):
@@ -81,15 +88,15 @@ class QwenFamily(HubFamily):
         return patches / images.merge_size**2
 
     def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
-        images = pictures(samples)
+        images = images_of(samples)
         pixels = processor.images(images, return_tensors="pt")
-        merge, cell = processor.images.merge_size, processor.images.patch_size
+        merge, patch = processor.images.merge_size, processor.images.patch_size
         texts, frames = [], []
         for image, (_, rows, columns) in zip(
             images, pixels["image_grid_thw"].tolist(), strict=True
         ):
             texts.append(self.image_token * (rows * columns // merge**2))
-            frames.append(self.frame(columns * cell, rows * cell, image.size))
+            frames.append(self.frame(columns * patch, rows * patch, image.size))
         return ProcessedImages(dict(pixels), texts, frames)
 
     @abstractmethod
@@ -115,58 +122,45 @@ class QwenFamily(HubFamily):
     def tower(self, model: nn.Module) -> VisionTower:
         return QwenTower(self.entry(model))
 
-    def layout_facts(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    def layout_inputs(self, model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         names = ("image_grid_thw", "video_grid_thw")
         return {name: inputs[name] for name in names if inputs.get(name) is not None}
 
     def layouts(
-        self,
-        model: nn.Module,
-        rows: Sequence[Tensor],
-        positions: Sequence[Tensor] | None,
-        inputs: Mapping[str, Any],
+        self, model: nn.Module, rows: Rows, positions: Rows | None, inputs: Inputs
     ) -> list[PromptLayout]:
         config: Any = model.config
         merge = config.vision_config.spatial_merge_size
         kinds = {config.image_token_id: "image", config.video_token_id: "video"}
-        found = [sorted((*run, t) for t in kinds for run in runs(row, t)) for row in rows]
+        found_runs = [sorted((*run, t) for t in kinds for run in runs(row, t)) for row in rows]
         if "mm_token_type_ids" not in inputs:
-            _check_types(found, positions)
-        grids: dict[int, Iterator[tuple[int, int]]] = {}
-        numbers: dict[int, Iterator[int]] = {}
+            _check_types(found_runs, positions)
+        grids: dict[int, Iterator[tuple[int, tuple[int, int]]]] = {}
         for token, kind in kinds.items():
-            count = sum(one[2] == token for of_row in found for one in of_row)
-            given = inputs.get(f"{kind}_grid_thw")
-            edges = [] if given is None else self._run_grids(kind, given)
-            if (
-                edges
-                and count
-                and count % len(edges) == 0
-                and len(rows) % (count // len(edges)) == 0
-            ):
-                times = count // len(edges)  # `generate` repeats rows, which share their images
-                order = _repeated(found, token, times)
-                grids[token] = iter([edges[n] for n in order])
-                numbers[token] = iter(order)
-            elif edges and count:
-                raise mismatch(count, len(edges), f"{kind}s")
-            elif count and not edges and positions is None:
+            count = sum(run_token == token for of_row in found_runs for *_, run_token in of_row)
+            sizes = inputs.get(f"{kind}_grid_thw")
+            edges = [] if sizes is None else self._run_grids(kind, sizes)
+            if edges and count:
+                times = repeats(len(rows), count, len(edges), f"{kind}s")
+                order = _repeated(found_runs, token, times)
+                grids[token] = iter([(number, edges[number]) for number in order])
+            elif count and positions is None:
                 raise UserError(
                     f"The prompt holds {kind} tokens, but the inputs hold no {kind}: pass what the "
                     "processor made of it, or take the tokens out."
                 )
         marks = torch.tensor([config.vision_start_token_id, config.vision_end_token_id])
         layouts = []
-        for row, (of_row, tokens) in enumerate(zip(found, rows, strict=True)):
+        for row, (of_row, tokens) in enumerate(zip(found_runs, rows, strict=True)):
             images = []
             for start, length, token in of_row:
+                number = 0
                 if token in grids:
-                    height, width = (edge // merge for edge in next(grids[token]))
-                    number = next(numbers[token])
+                    number, grid = next(grids[token])
+                    height, width = (edge // merge for edge in grid)
                 else:  # the caller's positions have the axes time, height, width
                     span = positions[row][:, start : start + length]  # type: ignore[index]
                     height, width = (span.amax(1) - span.amin(1) + 1).tolist()[1:]
-                    number = 0
                 images.append(
                     replace(_layout(kinds[token], start, length, height, width), number=number)
                 )
@@ -184,15 +178,13 @@ class QwenFamily(HubFamily):
         return [(rows, columns) for _, rows, columns in grids.tolist()]
 
 
-def _check_types(
-    found: list[list[tuple[int, int, int]]], positions: Sequence[Tensor] | None
-) -> None:
-    """Refuse prompts whose visual tokens the library numbers like text.
+def _check_types(found_runs: Runs, positions: Rows | None) -> None:
+    """Refuse prompts whose visual tokens the library would number like text.
 
     Raises:
-        UserError: It would.
+        UserError: They are.
     """
-    for number, of_row in enumerate(found):
+    for number, of_row in enumerate(found_runs):
         for start, length, _ in of_row:
             span = None if positions is None else positions[number][:, start : start + length]
             if span is None or (length > 1 and (span == span[:1]).all()):
@@ -202,19 +194,19 @@ def _check_types(
                 )
 
 
-def _repeated(found: list[list[tuple[int, int, int]]], token: int, times: int) -> list[int]:
-    """Which grid each run of a token has, where each row stands `times` times in a row."""
+def _repeated(found_runs: Runs, token: int, times: int) -> list[int]:
+    """Number of the image of each run of a token, where each row is repeated `times` times."""
     order: list[int] = []
-    first = 0
-    for of_row in found[::times]:
-        count = sum(one[2] == token for one in of_row)
-        order += list(range(first, first + count)) * times
-        first += count
+    start = 0
+    for of_row in found_runs[::times]:
+        count = sum(run_token == token for *_, run_token in of_row)
+        order += list(range(start, start + count)) * times
+        start += count
     return order
 
 
 def is_frame(image: ImageLayout) -> bool:
-    """Whether visual tokens show a video, or a moment of one."""
+    """Whether visual tokens belong to a video."""
     return image.grids[0].kind == "frame"
 
 
@@ -230,7 +222,7 @@ def _layout(kind: str, start: int, length: int, rows: int, columns: int) -> Imag
     if kind == "image":
         return ImageLayout((Grid(start, rows, columns),))
     frames = range(start, start + length, size)
-    return ImageLayout(tuple(Grid(first, rows, columns, "frame") for first in frames))
+    return ImageLayout(tuple(Grid(frame, rows, columns, "frame") for frame in frames))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,17 +234,17 @@ class Qwen2VL(QwenFamily):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)
     architecture: ClassVar[str] = "Qwen2VLForConditionalGeneration"
 
-    def ask(self, sample: Sample) -> str:
-        """Source: the prompts of the IVC-Prune release, the expression left whole."""
+    def format_question(self, sample: Sample) -> str:
+        """Source: the prompts of the IVC-Prune release; the expression is not shortened."""
         if sample.task == "grounding":
             return f"\n<|object_ref_start|>Detect {sample.question.lower()}<|object_ref_end|>"
-        return super().ask(sample)
+        return super().format_question(sample)
 
     def frame(self, width: int, height: int, size: tuple[int, int]) -> BoxFrame:
         return BoxFrame(1000, 1000, *size)
 
     def decode(self, processor: Processor, tokens: Tensor) -> list[str]:
-        """Box markers are special tokens here, so only padding and turn ends are taken out."""
+        """Box markers are special tokens here, so only padding and ends of turns are removed."""
         texts: list[str] = processor.tokenizer.batch_decode(tokens, skip_special_tokens=False)
         return [re.sub(r"<\|(endoftext|im_end)\|>", "", text) for text in texts]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import BoxFrame
+from ivcp.core.family import BoxFrame, Inputs, Rows
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.models.placeholders import repeats
 from ivcp.models.qwen2vl import QwenFamily, is_frame
@@ -29,13 +29,9 @@ class Qwen3VL(QwenFamily):
         return BoxFrame(1000, 1000, *size)
 
     def layouts(
-        self,
-        model: nn.Module,
-        rows: Sequence[Tensor],
-        positions: Sequence[Tensor] | None,
-        inputs: Mapping[str, Any],
+        self, model: nn.Module, rows: Rows, positions: Rows | None, inputs: Inputs
     ) -> list[PromptLayout]:
-        """As in the other Qwen-VL families, but each frame of a video has markers of its own."""
+        """As in other Qwen-VL families, but each frame of a video is a run of its own."""
         layouts = super().layouts(model, rows, positions, inputs)
         frames = sum(is_frame(image) for layout in layouts for image in layout.images)
         if not frames:
@@ -47,8 +43,8 @@ class Qwen3VL(QwenFamily):
             )
         counts = inputs["video_grid_thw"][:, 0].tolist()
         times = repeats(len(rows), frames, sum(counts), "frames")
-        left = iter(enumerate(counts))
-        joined = [_joined(layout, left) for layout in layouts[::times]]
+        numbered = iter(enumerate(counts))
+        joined = [_joined(layout, numbered) for layout in layouts[::times]]
         return [layout for layout in joined for _ in range(times)]
 
     def _run_grids(self, kind: str, grids: Tensor) -> list[tuple[int, int]]:
@@ -57,18 +53,23 @@ class Qwen3VL(QwenFamily):
 
 
 def _joined(layout: PromptLayout, counts: Iterator[tuple[int, int]]) -> PromptLayout:
-    """The layout with frames joined to videos, of which `counts` gives numbers and frames."""
+    """The layout with frames joined to videos.
+
+    Args:
+        layout: A layout in which each frame is an image.
+        counts: (number, frames) of each video.
+    """
     images: list[ImageLayout] = []
     frames: list[Grid] = []
-    number = missing = 0
+    number = count = 0
     for image in layout.images:
         if not is_frame(image):
             images.append(image)
             continue
         if not frames:
-            number, missing = next(counts)
+            number, count = next(counts)
         frames.append(image.grids[0])
-        if len(frames) == missing:
+        if len(frames) == count:
             images.append(ImageLayout(tuple(frames), number))
             frames = []
     return replace(layout, images=tuple(images))

@@ -1,4 +1,4 @@
-"""Vision towers that see squares of patches one by one: CLIP, SigLIP and InternVL's."""
+"""Vision towers that encode squares of patches one by one: CLIP, SigLIP and InternVL's."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ivcp.core.tower import VisionTower
 
 
 class TiledTower(VisionTower):
-    """A tower for which an image is one tile, or several that do not attend to each other.
+    """A tower that encodes an image as one tile, or as several that do not attend to each other.
 
     Args:
-        vision: The library's vision model; its embeddings tell whether there is a [CLS] row.
-        projector: Makes embeddings of a token's patches side by side.
+        vision: The library's vision model; its embeddings decide whether there is a [CLS] row.
+        projector: Maps the features of a token's patches, side by side, to its embedding.
         patch: Height and width of a patch in pixels.
         fold: Patches along each side of a visual token.
     """
@@ -35,7 +35,7 @@ class TiledTower(VisionTower):
         self.patch, self.fold = patch, fold
 
     def _tiles(self, call: Mapping[str, Any]) -> list[int]:
-        """Tiles of each image of a call, in the order in which the tower sees them."""
+        """Number of tiles of each image of a call, in the order of the tower."""
         return [1] * len(call["pixel_values"])
 
     def _edges(self, call: Mapping[str, Any]) -> tuple[int, int]:
@@ -44,12 +44,12 @@ class TiledTower(VisionTower):
         return height // self.patch[0], width // self.patch[1]
 
     def _length(self, call: Mapping[str, Any]) -> int:
-        """Rows of the tower that a tile takes."""
+        """Rows of a tile in the tower."""
         rows, columns = self._edges(call)
         return rows * columns + self.has_cls
 
     def _tokens(self, call: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """For each image, (tiles, rows, columns, P) rows of the tower behind each token."""
+        """For each image, (tiles, rows, columns, P) rows of each token's patches in the tower."""
         tiles = self._tiles(call)
         tile = folded(*self._edges(call), self.fold)  # (rows, columns, P), into a tile's patches
         starts = torch.arange(sum(tiles)) * self._length(call) + self.has_cls
@@ -88,20 +88,21 @@ class TiledTower(VisionTower):
     def _projected(self, block: nn.Module, hidden: Tensor, name: str) -> Tensor:
         attention: Any = getattr(block, self.attention)
         states = getattr(attention, f"{name}_proj")(getattr(block, self.norm)(hidden))
-        if (norm := getattr(attention, f"{name}_norm", None)) is not None:  # InternVL's, all heads
-            states = norm(states)
+        if (norm := getattr(attention, f"{name}_norm", None)) is not None:
+            states = norm(states)  # InternVL: one norm over all heads
         by_head: Tensor = states.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1)
         return by_head
 
 
 class LlavaTower(TiledTower):
-    """LLaVA-1.5: the states of one layer, [CLS] left out.
+    """LLaVA-1.5: the states of one layer, without [CLS].
 
     Args:
-        entry: `LlavaModel`, or LLaVA-NeXT's.
+        entry: `LlavaModel` or `LlavaNextModel`.
 
     Raises:
-        UserError: The tower or what is taken from it is not a square of patches of one layer.
+        UserError: The tower is of another type, or its features are not the square of patches of
+            one layer.
     """
 
     def __init__(self, entry: nn.Module) -> None:
@@ -113,7 +114,7 @@ class LlavaTower(TiledTower):
         size = vision.config.patch_size
         super().__init__(vision, entry.multi_modal_projector, (size, size))
         strategy = config.vision_feature_select_strategy
-        # the first row is left out whatever it is, so a tower without [CLS] would lose a patch
+        # "default" drops the first row in any case: a tower without [CLS] would lose a patch
         if (strategy == "default") != self.has_cls:
             raise UserError(
                 f"vision_feature_select_strategy={strategy!r} does not fit a vision tower "
@@ -133,10 +134,10 @@ class LlavaTower(TiledTower):
 
 
 class LlavaNextTower(LlavaTower):
-    """LLaVA-NeXT: a whole view, then tiles joined to one grid whose padding is cut off."""
+    """LLaVA-NeXT: a thumbnail, then tiles joined to one grid whose padding is cut off."""
 
     def _tiles(self, call: Mapping[str, Any]) -> list[int]:
-        """The library takes so many; what stands behind them fills up the batch."""
+        """Tiles of each image as the library counts them; further rows only fill the batch."""
         from transformers.models.llava_next import modeling_llava_next as library
 
         pinpoints, size = self.config.image_grid_pinpoints, self.config.vision_config.image_size
@@ -154,8 +155,8 @@ class LlavaNextTower(LlavaTower):
         for size, tokens in zip(sizes, self._tokens(call), strict=True):
             high, wide = library.get_anyres_image_grid_shape(size, pinpoints, edge)
             grid = mosaic(tokens[1:], high, wide).permute(2, 0, 1)  # (P, rows, columns)
-            shown = library.unpad_image(grid, size).permute(1, 2, 0)
-            images.append(torch.cat([tokens[0].flatten(0, 1), shown.flatten(0, 1)]))
+            unpadded = library.unpad_image(grid, size).permute(1, 2, 0)
+            images.append(torch.cat([tokens[0].flatten(0, 1), unpadded.flatten(0, 1)]))
         return images
 
 
@@ -175,7 +176,7 @@ class DeepSeekVLTower(TiledTower):
 
 
 class DeepSeekVL2Tower(TiledTower):
-    """DeepSeek-VL2: a whole view, then local tiles joined to one grid; 2 x 2 patches a token.
+    """DeepSeek-VL2: a global view, then local tiles joined to one grid; 2 x 2 patches a token.
 
     Args:
         entry: `DeepseekVL2Model`.
@@ -199,7 +200,7 @@ class DeepSeekVL2Tower(TiledTower):
         ]
 
     def project(self, features: Tensor) -> Tensor:
-        # a token's patches are a tile that the projector folds to one token
+        # the projector folds tiles; as a tile, a token's patches become one token
         size = self.fold**2
         tiles = features.reshape(len(features), size, features.shape[1] // size)
         embeddings: Tensor = self.projector(tiles)[:, 0]
@@ -207,13 +208,13 @@ class DeepSeekVL2Tower(TiledTower):
 
 
 class InternVLTower(TiledTower):
-    """InternVL: the states of one layer, [CLS] left out, 2 x 2 patches a token.
+    """InternVL: the states of one layer, without [CLS]; 2 x 2 patches a token.
 
     Args:
         entry: `InternVLModel`.
 
     Raises:
-        UserError: More than one layer is taken, or [CLS] with it.
+        UserError: The features come from several layers, or include [CLS].
     """
 
     per_tile: ClassVar[bool] = True
@@ -228,7 +229,7 @@ class InternVLTower(TiledTower):
                 "Only InternVL models that leave [CLS] out can be read; this one has "
                 f"vision_feature_select_strategy={strategy!r}."
             )
-        # the pixel shuffle puts a token's patches side by side, row by row
+        # the library's pixel shuffle puts a token's patches side by side, row by row
         fold = int(1 / config.downsample_ratio)
         patch = tuple(vision.config.patch_size)
         super().__init__(vision, entry.multi_modal_projector, patch, fold)
@@ -240,10 +241,10 @@ class InternVLTower(TiledTower):
 
 
 def feature_layer(blocks: Any, layer: Any) -> tuple[nn.Module, Any]:
-    """Where the hidden states of index `layer` stand; those of index 0 enter the first block.
+    """The module, and its side, with the hidden states of index `layer`; 0 enters the first block.
 
     Raises:
-        UserError: They are those of several layers.
+        UserError: The features come from several layers.
     """
     if not isinstance(layer, int):
         raise UserError(
@@ -255,7 +256,7 @@ def feature_layer(blocks: Any, layer: Any) -> tuple[nn.Module, Any]:
 
 
 def folded(rows: int, columns: int, fold: int) -> Tensor:
-    """(rows / fold, columns / fold, fold^2) indices into patches, rounded up; -1 over the edge."""
+    """(rows / fold, columns / fold, fold^2) indices of patches, rounded up; -1 beyond the edge."""
     square = torch.arange(rows * columns).view(rows, columns)
     square = pad(square, (0, -columns % fold, 0, -rows % fold), value=-1)
     down, across = (edge // fold for edge in square.shape)
@@ -264,10 +265,8 @@ def folded(rows: int, columns: int, fold: int) -> Tensor:
 
 def mosaic(tiles: Tensor, high: int, wide: int) -> Tensor:
     """(high * rows, wide * columns, P) of (high * wide, rows, columns, P) tiles, row by row."""
-    grid = tiles.view(high, wide, *tiles.shape[1:]).transpose(
-        1, 2
-    )  # (high, rows, wide, columns, P)
-    return grid.flatten(2, 3).flatten(0, 1)
+    grid = tiles.view(high, wide, *tiles.shape[1:]).transpose(1, 2)
+    return grid.flatten(2, 3).flatten(0, 1)  # from (high, rows, wide, columns, P)
 
 
 def _crops(call: Mapping[str, Any]) -> list[tuple[int, int]]:

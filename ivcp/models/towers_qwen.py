@@ -1,4 +1,4 @@
-"""Vision towers of the Qwen-VL families: patches of all images in one row, 2 x 2 a token."""
+"""Vision towers of the Qwen-VL families: patches of all images in one sequence, 2 x 2 a token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ivcp.core.tower import VisionTower
 
 
 class QwenTower(VisionTower):
-    """Qwen2-VL and Qwen3-VL: an image, or a moment of a video, attends to itself.
+    """Qwen2-VL and Qwen3-VL: an image, or a moment of a video, attends to itself only.
 
     Args:
         entry: `Qwen2VLModel` or `Qwen3VLModel`.
@@ -64,20 +64,20 @@ class QwenTower(VisionTower):
         hidden: Tensor,
         rows: slice | Tensor,
         context: Mapping[str, Any],
-        part: int,
+        index: int,
     ) -> Tensor:
-        """Part 0 of the joint projection is the queries, part 1 the keys."""
+        """Rotated states; index 0 of the joint projection is the queries, 1 the keys."""
         cos, sin = (angle[rows, None].float() for angle in context["position_embeddings"])
         joint = block.attn.qkv(block.norm1(hidden[rows]))
-        states = joint.unflatten(-1, (3, block.attn.num_heads, -1))[:, part]  # (R', H, D)
+        states = joint.unflatten(-1, (3, block.attn.num_heads, -1))[:, index]  # (R', H, D)
         exact = states.float()  # the library rotates in float32 whatever the model's dtype
-        first, second = exact.chunk(2, -1)
-        turned = exact * cos + torch.cat([-second, first], -1) * sin
+        low, high = exact.chunk(2, -1)
+        turned = exact * cos + torch.cat([-high, low], -1) * sin
         return turned.to(states.dtype).transpose(0, 1)
 
 
 class Qwen25Tower(QwenTower):
-    """Qwen2.5-VL: merged squares of patches go in the order of windows; most blocks see one window.
+    """Qwen2.5-VL: the squares of 2 x 2 patches are sorted by window; most blocks attend in windows.
 
     Args:
         entry: `Qwen2_5_VLModel`.
@@ -90,13 +90,13 @@ class Qwen25Tower(QwenTower):
         return bounds.diff().tolist()
 
     def patches(self, call: Mapping[str, Any]) -> list[Tensor]:
-        order = self._windows(call)[0]  # which square stands where
+        order = self._windows(call)[0]  # (squares,) the square at each position
         counts = (grids(call).prod(1) // self.merge**2).tolist()
         rows = order.argsort()[:, None] * self.merge**2 + torch.arange(self.merge**2)
         return list(torch.split(rows, counts))
 
     def _windows(self, call: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """The squares in the order of windows, and the bounds of windows in rows."""
+        """Squares in the order of their windows, and the bounds of windows, in rows."""
         from transformers.vision_utils import get_vision_window_index
 
         vision = self.vision
@@ -108,5 +108,5 @@ class Qwen25Tower(QwenTower):
 
 def grids(call: Mapping[str, Any]) -> Tensor:
     """(N, 3) times, rows and columns of patches of each image or video of a call, on the CPU."""
-    found = call.get("image_grid_thw")
-    return torch.as_tensor(call["video_grid_thw"] if found is None else found)
+    sizes = call.get("image_grid_thw")
+    return torch.as_tensor(call["video_grid_thw"] if sizes is None else sizes)

@@ -1,4 +1,4 @@
-"""How questions are worded, as VLMEvalKit words them for each kind of model.
+"""The wording of questions, as VLMEvalKit words them for each type of model.
 
 Source: open-compass/VLMEvalKit, `build_prompt` of its datasets and models.
 """
@@ -22,7 +22,7 @@ YES_OR_NO = "Please answer yes or no."
 REGION = "Please provide the bounding box coordinate of the region this sentence describes: "
 
 FREE = ("MMVet",)
-"""Sets whose open questions every model answers at any length."""
+"""Datasets whose open questions every model may answer at any length."""
 
 
 def lettered(options: Sequence[str]) -> str:
@@ -31,12 +31,12 @@ def lettered(options: Sequence[str]) -> str:
 
 
 def options_of(sample: Sample) -> tuple[str, ...]:
-    """The options that are shown; none of an open question among multiple-choice ones."""
+    """The options in the prompt; an open question of a multiple-choice dataset has none."""
     return () if "open" in sample.labels else sample.options
 
 
 def plain(sample: Sample) -> str:
-    """The wording that a set brings along, for models without words of their own."""
+    """The dataset's own wording, for models without one for the task."""
     if sample.prompt:
         return sample.prompt
     if sample.task == "multiple_choice":
@@ -47,11 +47,11 @@ def plain(sample: Sample) -> str:
 
 
 def choice(sample: Sample, chinese: bool = False) -> str:
-    """A multiple-choice question, each part announced; ends with a space and a line break.
+    """A multiple-choice question with a heading before each part; it ends with a line break.
 
     Args:
         sample: The question.
-        chinese: Whether a question with Chinese characters is given the instruction in Chinese.
+        chinese: Whether a question with Chinese characters gets the instruction in Chinese.
     """
     hint = f"Hint: {sample.hint}\n" if sample.hint else ""
     text = f"{hint}Question: {sample.question}\n"
@@ -64,8 +64,7 @@ def choice(sample: Sample, chinese: bool = False) -> str:
 def direct_choice(sample: Sample) -> str:
     """A multiple-choice question as LLaVA and InternVL were trained on."""
     options = options_of(sample)
-    parts = [sample.hint, sample.question, lettered(options)]
-    text = "\n".join(part for part in parts if part)
+    text = "\n".join(filter(None, [sample.hint, sample.question, lettered(options)]))
     in_chinese = CHINESE.search(text)
     if options:
         return f"{text}\n{CHOOSE_CHINESE if in_chinese else LETTER}"
@@ -98,7 +97,7 @@ def internvl(sample: Sample) -> str:
 def qwen(sample: Sample) -> str:
     """For Qwen-VL; boxes as in the IVC-Prune release.
 
-    The maintainers name the same wording for Qwen3-VL's boxes in thousandths.
+    Qwen3-VL's maintainers name the same wording for its boxes in thousandths.
     """
     if sample.task == "grounding":
         return f"\nLocate {sample.question} and output the bbox coordinates in JSON format."
@@ -114,7 +113,7 @@ def qwen(sample: Sample) -> str:
 
 
 def deepseek(sample: Sample) -> str:
-    """For DeepSeek-VL, which is asked for boxes as LLaVA is: no format was published."""
+    """For DeepSeek-VL; boxes as for LLaVA, since no format was published."""
     return REGION + sample.question if sample.task == "grounding" else plain(sample)
 
 

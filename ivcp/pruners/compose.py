@@ -1,4 +1,4 @@
-"""Several methods one after the other, as one."""
+"""Several methods in sequence, as one method."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ivcp.core.view import View
 
 @dataclass(frozen=True, kw_only=True)
 class Compose(Pruner):
-    """Let each method prune what the one before has left, such as VisionZip and then FastV.
+    """Let each method prune what the method before has kept, such as VisionZip and then FastV.
 
-    Stages follow each other, each with the needs of its own method. Every part keeps a fraction of
-    what it finds, so that the fractions multiply to `keep_ratio`. A part with several stages counts
-    from the whole image, so its first stages may find little to drop.
+    Each stage has the needs of its own method. Every part keeps a fraction of the tokens that reach
+    it, and these fractions multiply to `keep_ratio`. A part with several stages counts from the
+    complete image, so its first stages may find little to drop.
 
     Attributes:
         keep_ratio: Fraction of visual tokens after the last part, in (0, 1].
-        parts: The methods, in the order of their layers, perhaps under names; one that asks for
-            whole images comes first.
-        ratios: "equal" gives all parts the same fraction; "own" leaves each part the `keep_ratio`
-            that it was made with, and `keep_ratio` must be their product.
+        parts: The methods, in the order of their layers, as a list or a mapping; a method that
+            needs complete images comes first.
+        ratios: "equal" gives all parts the same fraction. "own" keeps the `keep_ratio` of each
+            part; `keep_ratio` must then be their product.
     """
 
     parts: tuple[Pruner, ...]
@@ -46,7 +46,7 @@ class Compose(Pruner):
                 raise UserError(f"{name} decides for all images together, so it cannot be a part.")
             if number and part.takes_whole_images():
                 raise UserError(
-                    f"{name} asks for all tokens of an image, so it must be the first part."
+                    f"{name} needs all tokens of an image, so it must be the first part."
                 )
         if len({part.renumbers() for part in self.parts}) > 1:
             raise UserError("All parts must renumber positions, or none: set renumber alike.")
@@ -73,14 +73,14 @@ class Compose(Pruner):
         return replace(self, parts=tuple(part.fitted(model_type, layers) for part in self.parts))
 
     def select(self, view: View, stage: int) -> Selection:
-        left = 1.0  # of the image's tokens, as budgets count
+        ratio = 1.0  # after this part, of the image's tokens: parts count from the complete image
         for number, part in enumerate(self.parts, 1):
-            left *= part.keep_ratio
+            ratio *= part.keep_ratio
             if self.ratios == "equal":
-                left = self.keep_ratio ** (number / len(self.parts))
+                ratio = self.keep_ratio ** (number / len(self.parts))
             if stage < (count := len(part.stages())):
-                if number == len(self.parts):
-                    left = self.keep_ratio
-                return replace(part, keep_ratio=left).select(view, stage)
+                if number == len(self.parts):  # exact, whatever rounding the powers left
+                    ratio = self.keep_ratio
+                return replace(part, keep_ratio=ratio).select(view, stage)
             stage -= count
-        raise RuntimeError("this stage is none of the parts'")
+        raise RuntimeError(f"no part has the stage {stage}")

@@ -1,4 +1,4 @@
-"""FastV: keep what the last prompt token attends to."""
+"""FastV: keep the visual tokens that the last prompt token attends to."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ivcp.core.view import Signal, View
 class FastV(ScorePruner):
     """Rank visual tokens by the attention that the last prompt token pays them in the layer before.
 
-    Early layers have gathered what matters by then, so the rest of the model can do without the
-    tokens that are hardly attended to.
+    Early layers gather what matters, so later layers can do without the tokens that hardly receive
+    attention.
 
     Paper: FastV (arXiv 2403.06764), Algorithm 1; defaults K = 2, R = 50 %.
-    Differs from the reference: only the attention row that is needed is computed, so any attention
-    backend serves; the budget is a ratio instead of an absolute number.
+    Differs from the reference: only the last row of the attention is computed, so every attention
+    backend works; the budget is a ratio instead of a number of tokens.
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
-        layer: Decoder layer before which tokens leave (the paper's K), 1 .. L-1.
-        prune_earlier_kv: Whether they also leave the caches of earlier layers (reference: no).
+        layer: Decoder layer before which to prune (the paper's K), 1 .. L-1.
+        prune_earlier_kv: Whether to prune the caches of earlier layers, too (reference: no).
     """
 
     layer: int | Auto = 2

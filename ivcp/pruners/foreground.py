@@ -11,7 +11,7 @@ from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import LayerPruner
 from ivcp.core.selection import Selection, ranks, top
-from ivcp.core.similarity import foreground_scores, padding
+from ivcp.core.similarity import foreground_scores, padding_mask, seed_count
 from ivcp.core.view import Signal, View
 
 
@@ -19,16 +19,17 @@ from ivcp.core.view import Signal, View
 class ForegroundOnly(LayerPruner):
     """Keep the tokens that the prompt is about, found in two stages by value similarity.
 
-    The text's value states pick a few seeds; text and seeds together score all visual tokens. Of an
-    image with a thumbnail, the thumbnail is scored, and tiles take the scores of what they show.
+    The visual tokens most similar to the text are seeds; text and seeds together score all visual
+    tokens. Of an image with a thumbnail, only the thumbnail is scored; a tile's token takes the
+    score of the thumbnail token that shows its centre.
 
     Paper: IVC-Prune (arXiv 2602.03060), the ablation without IVC tokens.
     Differs from the reference: nothing known.
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
-        seed_ratio: Seeds as a fraction of the visual tokens, in [0, 1]; 0 goes without seeds
-            (release: 0.01, at least one).
+        seed_ratio: Seeds as a fraction of the visual tokens, in [0, 1]; 0 uses no seeds (release:
+            0.01, at least one seed).
     """
 
     seed_ratio: float = 0.01
@@ -43,19 +44,19 @@ class ForegroundOnly(LayerPruner):
 
     def select(self, view: View, stage: int) -> Selection:
         image, target = view.image, self.target(view)
-        first, size = image.global_view
+        start, size = image.global_view
+        scored = slice(start, start + size)
         text, visual = view.values()
-        seeds = max(1, round(self.seed_ratio * size)) if self.seed_ratio else 0
-        whole = slice(first, first + size)
-        blank = padding(image, visual.device)
-        scores, picked = foreground_scores(
-            text, visual[:, whole], seeds, blank=None if blank is None else blank[whole]
+        padding = padding_mask(image, visual.device)
+        blank = None if padding is None else padding[scored]
+        scores, seeds = foreground_scores(
+            text, visual[:, scored], seed_count(self.seed_ratio, size), blank=blank
         )
         rank = ranks(scores, [(0, size)])[to_device(image.thumbnail_index, scores.device)]  # (V,)
-        rank[first + picked] -= size  # seeds stay, best first
-        if blank is not None:
-            rank += blank * 2 * size
+        rank[start + seeds] -= size  # before all others, best first
+        if padding is not None:
+            rank += padding * 2 * size  # behind all others
         keep = top(-rank, target).sort().values
         foreground = torch.ones_like(rank, dtype=torch.bool)
-        seed = torch.zeros_like(foreground).index_fill(0, first + picked, True)
+        seed = torch.zeros_like(foreground).index_fill(0, start + seeds, True)
         return Selection(keep, {"foreground": foreground[keep], "seed": seed[keep]})

@@ -18,12 +18,12 @@ from ivcp.core.view import Signal, View
 class IVCOnly(ScorePruner):
     """Keep the tokens whose rotary rotation is nearest the identity or nearest 90 degrees.
 
-    The whole budget goes to implicit visual coordinates, in turn by mean cosine and by mean sine of
-    the rotary angles. It depends on the grid and its place in the prompt alone.
+    All of the budget goes to implicit visual coordinates, in turn by mean cosine and by mean sine
+    of the rotary angles. The selection depends only on the grid and its position in the prompt.
 
     Paper: IVC-Prune (arXiv 2602.03060), the ablation without foreground tokens.
-    Differs from the reference: there the two lists take a fixed tenth of the tokens each and their
-    overlap stays unfilled; here both lists grow until their union fills the budget.
+    Differs from the reference: there each of the two lists is a tenth of the tokens, and fewer are
+    kept where they overlap; here both lists grow until their union fills the budget.
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
@@ -36,5 +36,6 @@ class IVCOnly(ScorePruner):
         return -ivc_rank(view)
 
     def select(self, view: View, stage: int) -> Selection:
-        found = super().select(view, stage)
-        return replace(found, reasons={"ivc": torch.ones_like(found.keep, dtype=torch.bool)})
+        selection = super().select(view, stage)
+        ivc = torch.ones_like(selection.keep, dtype=torch.bool)
+        return replace(selection, reasons={"ivc": ivc})

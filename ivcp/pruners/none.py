@@ -13,7 +13,7 @@ from ivcp.core.view import View
 
 @dataclass(frozen=True, kw_only=True)
 class NoPruning(Pruner):
-    """Keep every visual token; the session still keeps the books.
+    """Keep every visual token; the session still counts tokens and cache.
 
     Attributes:
         keep_ratio: Always 1.

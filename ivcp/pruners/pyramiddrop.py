@@ -1,11 +1,11 @@
-"""PyramidDrop: stage by stage, keep what the last prompt token is about to attend to."""
+"""PyramidDrop: at several layers, keep what the last prompt token is about to attend to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ivcp.core.depths import scaled
+from ivcp.core.depths import scaled_layers
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import StagedPruner
 from ivcp.core.selection import Selection, top
@@ -17,22 +17,22 @@ class PyramidDrop(StagedPruner):
     """Drop more visual tokens at each of a few layers, as images become redundant with depth.
 
     Before each stage's layer, tokens are ranked by the attention that the last prompt token is
-    going to pay them in that layer itself, computed for that one row with the layer's own weights.
+    going to pay them in that layer. Only this row is computed, with the layer's own weights.
 
     Paper: PyramidDrop (arXiv 2410.17247); release: layers 8, 16 and 24 of 32, half at each.
-    Differs from the reference: original positions stay (`renumber` gives the release's gapless
-    numbering); grouped keys and batches work; the ratio is rounded, and the release's truncated
-    numbers of tokens are given by `ratios`.
+    Differs from the reference: tokens keep their original positions (`renumber` gives the release's
+    gapless numbering); grouped keys and batches work; numbers of tokens are rounded (`ratios`
+    truncates them, as the release does).
 
     Attributes:
         keep_ratio: Fraction of visual tokens after the last stage, in (0, 1]; stages shrink
             geometrically to it (release: 0.125).
-        layers: Decoder layers before which tokens leave, ascending, 0 .. L-1; "auto" takes 8, 16
-            and 24 of 32 and the same shares of other depths.
-        prune_earlier_kv: Whether they also leave the caches of earlier layers (release: no).
-        renumber: Whether surviving tokens get gapless positions, as in the release.
+        layers: Decoder layers before which to prune, ascending, 0 .. L-1; "auto" takes 8, 16 and
+            24 of 32, and the same fractions of other depths.
+        prune_earlier_kv: Whether to prune the caches of earlier layers, too (release: no).
+        renumber: Whether kept tokens get gapless positions (release: yes).
         ratios: Fraction of the image's tokens to keep at each stage, in (0, 1], instead of
-            `keep_ratio`; numbers of tokens are truncated, as in the release.
+            `keep_ratio`; numbers of tokens are truncated.
     """
 
     ratios: tuple[float, ...] | None = None
@@ -50,13 +50,13 @@ class PyramidDrop(StagedPruner):
         self.check_length("ratios", self.ratios)
 
     def auto_layers(self, layers: int) -> tuple[int, ...]:
-        return scaled((8, 16, 24), 32, layers)
+        return scaled_layers((8, 16, 24), 32, layers)
 
     def fills_ratio(self) -> bool:
         return self.ratios is None
 
     def select(self, view: View, stage: int) -> Selection:
-        room = self.room(view, stage)
+        count = self.stage_target(view, stage)
         if self.ratios is not None:
-            room = max(1, int(view.image.length * self.ratios[stage]))
-        return Selection(top(view.last_attention(), room).sort().values)
+            count = max(1, int(view.image.length * self.ratios[stage]))
+        return Selection(top(view.last_attention(), count).sort().values)

@@ -14,12 +14,12 @@ from ivcp.core.view import View
 class RandomPruning(LayerPruner):
     """Keep a uniformly random subset of each image's tokens.
 
-    The draw is seeded by the sample's id and the image's place in the prompt, so it depends on
-    neither batch nor rank. What a method gains over this control at the same layer is its own.
+    The seed contains the sample's id and the image's position in the prompt, so the subset depends
+    on neither batch nor process. A method is worth what it gains over this control at its layer.
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
-        seed: Another seed draws other subsets.
+        seed: Seed of the subsets.
     """
 
     seed: int = 0

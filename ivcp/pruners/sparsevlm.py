@@ -1,4 +1,4 @@
-"""SparseVLM: text tokens that rate, several stages, dropped tokens recycled into clusters."""
+"""SparseVLM: text tokens rate visual tokens at several layers; dropped tokens are recycled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ivcp.core.depths import scaled
+from ivcp.core.depths import scaled_layers
 from ivcp.core.pruner import StagedPruner
 from ivcp.core.selection import Selection, top
 from ivcp.core.view import Signal, View
@@ -18,28 +18,27 @@ from ivcp.core.view import Signal, View
 class SparseVLM(StagedPruner):
     """Let the text tokens that match the image best rate its tokens, layer after layer.
 
-    Raters are the text tokens whose embedding the visual tokens point at more than average. At
-    each stage the visual tokens with the largest attention from the raters stay; the best of the
-    rest are clustered by density peaks and live on as one mean token a cluster.
+    Raters are the text tokens whose embeddings are more similar to the visual tokens than average.
+    At each stage the visual tokens with the largest attention from the raters are kept. The best of
+    the rest are clustered by density peaks; each cluster is merged to its mean.
 
     Paper: SparseVLM (arXiv 2410.04417); code of release 1.0 and of the main branch (1.5).
-    Differs from the reference: a budget by ratio is added, which holds for kept and merged tokens
-    together; merged tokens stand at the position of their cluster's centre and original positions
-    stay (`renumber` gives the release's gapless numbering); the random noise of 1e-6 that breaks
-    ties between densities is left out, ties go to the first token.
+    Differs from the reference: a budget by ratio is added, which counts kept and merged tokens;
+    tokens keep their original positions, merged tokens that of their cluster's centre (`renumber`
+    gives the release's gapless numbering); ties between densities go to the first token, where the
+    release adds random noise of 1e-6.
 
     Attributes:
         keep_ratio: Fraction of visual tokens after the last stage, in (0, 1]; for budget="ratio".
-        layers: Decoder layers before which tokens leave, ascending, 1 .. L-1; "auto" takes 3, 7 and
-            16 of 32 (release: after layers 2, 6 and 15) and the same shares of other depths.
-        prune_earlier_kv: Whether dropped tokens also leave the caches of earlier layers (release:
-            no).
-        renumber: Whether surviving tokens get gapless positions, as in the release.
+        layers: Decoder layers before which to prune, ascending, 1 .. L-1; "auto" takes 3, 7 and 16
+            of 32 (release: after layers 2, 6 and 15), and the same fractions of other depths.
+        prune_earlier_kv: Whether to prune the caches of earlier layers, too (release: no).
+        renumber: Whether kept tokens get gapless positions (release: yes).
         budget: "ratio": stages shrink geometrically to the keep ratio; "rank": the rank of the
             raters' attention decides, as in 1.0; "table": `table` does, as in 1.5.
-        table: Tokens to keep at each stage for budget="table", merged ones on top of it.
-        rank_scale: Tokens per unit of rank for budget="rank".
-        rank_bias: Added to it.
+        table: Tokens to keep at each stage for budget="table"; merged ones are added to them.
+        rank_scale: Kept tokens per unit of rank for budget="rank".
+        rank_bias: Number added to that product.
         recycle: Whether dropped tokens are merged.
     """
 
@@ -57,7 +56,7 @@ class SparseVLM(StagedPruner):
             self.check_length("table", self.table)
 
     def auto_layers(self, layers: int) -> tuple[int, ...]:
-        return scaled((3, 7, 16), 32, layers)
+        return scaled_layers((3, 7, 16), 32, layers)
 
     def fills_ratio(self) -> bool:
         return self.budget == "ratio"
@@ -72,17 +71,14 @@ class SparseVLM(StagedPruner):
             return Selection(torch.arange(count, device=relation.device))
         order = top(relation, count)
         keep, recycled = order[:kept].sort().values, order[kept : kept + _recycled(count - kept)]
-        if not self.recycle or kept + _clusters(count - kept) > self._most(view, stage, count):
+        limit = self.stage_target(view, stage) if self.budget == "ratio" else count
+        if not self.recycle or kept + _clusters(count - kept) > limit:
             return Selection(keep)
         centers, states = cluster(view.hidden()[recycled], _clusters(count - kept))
         return Selection(keep, merged_at=recycled[centers], merged_states=states)
 
-    def _most(self, view: View, stage: int, count: int) -> int:
-        """Tokens that may be there after a stage, merged ones included."""
-        return self.room(view, stage) if self.budget == "ratio" else count
-
     def _kept(self, view: View, stage: int, count: int) -> int:
-        """Tokens to keep at a stage, merged ones left out."""
+        """Tokens to keep at a stage, not counting merged ones."""
         if self.budget == "table":
             return min(self.table[stage], count - 1)
         if self.budget == "rank":
@@ -91,13 +87,13 @@ class SparseVLM(StagedPruner):
             if rank == count:
                 return count
             return max(1, min(int(rank * self.rank_scale + self.rank_bias), count - 1))
-        room = self.room(view, stage)
-        if not self.recycle or room >= count:
-            return room
-        for kept in range(room - 1, 0, -1):
-            if kept + _clusters(count - kept) <= room:
+        target = self.stage_target(view, stage)
+        if not self.recycle or target >= count:
+            return target
+        for kept in range(target - 1, 0, -1):
+            if kept + _clusters(count - kept) <= target:
                 return kept
-        return room  # too little room to merge anything
+        return target  # too small to merge anything
 
 
 def _recycled(dropped: int) -> int:
@@ -109,13 +105,13 @@ def _clusters(dropped: int) -> int:
 
 
 def _raters(text: Tensor, visual: Tensor) -> Tensor:
-    """(T,) whether a text query has an above-average share of the visual tokens' softmax over text.
+    """(T,) whether a text query gets more than average of the visual tokens' softmax over text.
 
-    Where all shares are equal, as with a single text query, all of them rate.
+    Where all get the same, as with a single text query, all of them are raters.
     """
     total = text.new_zeros(len(text), dtype=torch.float32)
-    for some in torch.split(visual, max(1, 2**22 // max(1, len(text)))):
-        total += (some.float() @ text.float().T).softmax(-1).sum(0)
+    for chunk in torch.split(visual, max(1, 2**22 // max(1, len(text)))):
+        total += (chunk.float() @ text.float().T).softmax(-1).sum(0)
     above = total > total.mean()
     return above | ~above.any()
 
@@ -125,10 +121,10 @@ def cluster(states: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
 
     Args:
         states: (N, C) hidden states.
-        clusters: Number of clusters, 1 .. N; also the number of neighbours that density counts.
+        clusters: Number of clusters, 1 .. N, and of the nearest neighbours that define a density.
 
     Returns:
-        (clusters,) indices of the centres and (clusters, C) means.
+        (clusters,) indices of the centres, and (clusters, C) means.
     """
     points = states.float()
     distance = torch.cdist(points, points) / points.shape[1] ** 0.5  # (N, N)

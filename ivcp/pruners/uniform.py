@@ -17,11 +17,11 @@ from ivcp.core.view import View
 
 @dataclass(frozen=True, kw_only=True)
 class UniformGrid(LayerPruner):
-    """Keep evenly spaced tokens in evenly spaced rows, exactly as many as the budget says.
+    """Keep evenly spaced tokens in evenly spaced rows, exactly as many as the budget allows.
 
-    An image of several grids (tiles, thumbnail, frames) deals the budget to them in proportion to
-    their size. About `sqrt(keep_ratio)` of a grid's rows stay; its budget is dealt to them as
-    equally as possible, and each row's share is spread over its columns.
+    The grids of an image (tiles, thumbnail, frames) get parts of the budget in proportion to their
+    size. About `sqrt(keep_ratio)` of a grid's rows are used. They divide the grid's budget as
+    equally as possible, and each row spreads its tokens over its columns.
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
@@ -31,12 +31,12 @@ class UniformGrid(LayerPruner):
 
     def select(self, view: View, stage: int) -> Selection:
         target, total = self.target(view), view.image.length
-        keep, dealt = [], 0
-        for grid, (first, count) in zip(view.image.grids, view.image.spans, strict=True):
-            share = target * (first + count) // total - dealt
-            dealt += share
-            if share:
-                keep.append(first + self._spread(grid, share))
+        keep, assigned = [], 0
+        for grid, (start, count) in zip(view.image.grids, view.image.spans, strict=True):
+            grid_target = target * (start + count) // total - assigned
+            assigned += grid_target
+            if grid_target:
+                keep.append(start + self._spread(grid, grid_target))
         return Selection(to_device(torch.cat(keep), view.index.device))
 
     def _spread(self, grid: Grid, target: int) -> Tensor:
@@ -45,9 +45,10 @@ class UniformGrid(LayerPruner):
         used = min(rows, target, max(-(-target // columns), round(rows * self.keep_ratio**0.5)))
         number = torch.arange(target)
         line = number * used // target  # which of the used rows
-        first = -(-line * target // used)  # number of the first token in that row
-        share = -(-(line + 1) * target // used) - first
+        row_start = -(-line * target // used)  # number of the row's first token
+        in_row = -(-(line + 1) * target // used) - row_start
+        # centred: the row in the middle of its band, the token in the middle of its interval
         row = (2 * line + 1) * rows // (2 * used)
-        column = (2 * (number - first) + 1) * columns // (2 * share)
+        column = (2 * (number - row_start) + 1) * columns // (2 * in_row)
         spread: Tensor = row * columns + column
         return spread

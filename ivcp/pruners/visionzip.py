@@ -16,24 +16,24 @@ from ivcp.core.view import Signal, View
 
 @dataclass(frozen=True, kw_only=True)
 class VisionZip(TowerPruner):
-    """Dominant tokens hold most of an image already; a few merged ones stand for the rest.
+    """Keep the dominant tokens, which hold most of an image, and merge the rest to a few tokens.
 
-    Tokens that receive the most attention in a late layer of the vision tower are dominant and
-    stay as they are. Of the others every n-th becomes a target; each of the rest joins the target
-    whose key is most alike, and the mean of those that joined is added to the target's features,
+    Tokens that receive the most attention in a late layer of the vision tower are dominant and are
+    kept unchanged. Of the others every n-th becomes a target. Each remaining token joins the target
+    with the most similar key, and the mean of those that joined is added to the target's features,
     before the projector. Where the tower has a [CLS] token, it is the first of the dominant ones.
 
     Paper: VisionZip (arXiv 2412.04467); release for LLaVA: 54 dominant and 10 contextual tokens.
     Differs from the reference: the budget is a ratio of an image's tokens, over all of its tiles;
-    positions stay the tokens' own (`renumber` gives the release's), [CLS] takes that of the first
-    dropped token, contextual tokens those of their targets; towers without [CLS] rank by the
-    attention received from all patches, and towers that merge patches have no [CLS] token to keep.
+    tokens keep their original positions (`renumber` gives the release's), [CLS] takes that of the
+    first dropped token, contextual tokens take those of their targets; towers without [CLS] rank by
+    the attention from all patches; towers that merge patches have no [CLS] token to keep.
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, merged ones included, in (0, 1].
-        tower_layer: Layer of the vision tower that is looked at, negative from its end (release:
-            the second to last).
-        renumber: Whether surviving tokens get gapless positions (release: yes).
+        tower_layer: Layer of the vision tower that is read; negative numbers count from its end
+            (release: the second to last).
+        renumber: Whether kept tokens get gapless positions (release: yes).
         contextual_share: Part of the budget for merged tokens, in [0, 1) (release: 10 of 64).
         keep_cls: Whether [CLS] is kept as one of the tokens (release: yes).
     """
@@ -66,11 +66,11 @@ class VisionZip(TowerPruner):
         dominant, rest = order[:kept].sort().values, order[kept:].sort().values
         step = max(1, len(rest) // max(1, contextual))
         centers = torch.arange(0, len(rest), step, device=rest.device)[:contextual]
-        places, merged = [rest[centers]], []
+        merged_at, merged = [rest[centers]], []
         if contextual:
             merged = [self._merged(view, rest, centers)]
-        if cls is not None:  # the first dropped token that is no target lends its place
-            places.insert(0, rest[1 if step > 1 and contextual else contextual][None])
+        if cls is not None:  # [CLS] takes the position of the first dropped token that is no target
+            merged_at.insert(0, rest[1 if step > 1 and contextual else contextual][None])
             merged.insert(0, cls[:1])
         important = {"dominant": torch.ones_like(dominant, dtype=torch.bool)}
         if not merged:
@@ -78,17 +78,17 @@ class VisionZip(TowerPruner):
         return Selection(
             dominant,
             important,
-            merged_at=torch.cat(places),
+            merged_at=torch.cat(merged_at),
             merged_states=view.project(torch.cat(merged)),
             merged_before=int(cls is not None),
         )
 
     def _merged(self, view: View, rest: Tensor, centers: Tensor) -> Tensor:
-        """(M, F) features of the targets, plus the mean of those most like each."""
+        """(M, F) features of the targets, each plus the mean of the tokens that joined it."""
         metric = view.tower_keys(self.tower_layer).float().mean(0)[rest]  # (N, D)
         metric = metric / metric.norm(dim=-1, keepdim=True)
-        likeness = metric @ metric[centers].T  # (N, M)
-        owner = likeness.argmax(-1)
+        similarity = metric @ metric[centers].T  # (N, M)
+        owner = similarity.argmax(-1)
         others = torch.ones(len(rest), 1, device=rest.device).index_fill(0, centers, 0)
         states = view.tower_features()[rest]
         features = states.float()

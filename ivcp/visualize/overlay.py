@@ -1,4 +1,4 @@
-"""A picture of one answer: the visual tokens, what was kept and why, and the boxes."""
+"""An overlay for one answer: the visual tokens, which were kept and why, and the boxes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Entry: TypeAlias = tuple[str, Color, str]
 REASON_NAMES = {"ivc": "IVC"}
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 UNSEEN = (215, 215, 215)
-REDUCED = 0.5  # size of a photo under a thumbnail or frame
-SLIVER = 0.02  # of the photo: less than that at a side, and nothing is said of it
+REDUCED = 0.5  # size of a panel for a thumbnail or frame, compared with the first panel
+SLIVER = 0.02  # of the image: the legend mentions a hidden margin only if it is wider
 MARGIN = 12
-CAPTION = 22  # pixels that a caption takes
-SYMBOL = 30  # pixels that a legend symbol takes
+CAPTION = 22  # height of a caption in pixels
+SYMBOL = 30  # width of a legend symbol in pixels
 
 
 def draw_overlay(
@@ -46,44 +46,44 @@ def draw_overlay(
     truth: Box | None = None,
     title: str = "",
 ) -> Image.Image:
-    """The photo with its visual tokens; dropped cells are dark, kept ones framed by reason.
+    """The image with its visual tokens; dropped cells are dark, kept cells framed by reason.
 
-    Tiles are drawn on one photo; a thumbnail, and each frame of a video, on a smaller one of its
-    own. Padding is hatched, and what the model is not shown is faded.
+    All tiles share a panel; a thumbnail, and each frame of a video, has a smaller panel. Padding is
+    hatched, and areas that the model is not shown are faded.
 
     Args:
-        image: The photo, in any size and mode; of a video, one for all frames or one for each.
+        image: The image, in any size and mode; for a video, one for all frames or one for each.
         layout: The visual tokens; areas are fractions of `image`.
-        kept: (K,) indices into the prompt of the visual tokens of this image that stayed.
-        reasons: (K,) why each was kept; None means "kept" throughout.
-        predicted: Box that was answered, in pixels of `image`; drawn dashed.
-        truth: Box that was asked for, in pixels of `image`.
-        title: One sentence above the photo; long ones are wrapped.
+        kept: (K,) prompt indices of the kept visual tokens of this image.
+        reasons: (K,) why each was kept; None means "kept" for all.
+        predicted: The predicted box, in pixels of `image`; drawn dashed.
+        truth: The true box, in pixels of `image`.
+        title: One sentence above the image; long ones are wrapped.
 
     Returns:
-        An RGB picture, photo at least 480 pixels at its longer side, with title and legend.
+        An RGB overlay with title and legend; the image's longer side has at least 480 pixels.
 
     Raises:
-        ValueError: A kept token is none of the image's, `reasons` has another length than `kept`,
-            or the number of photos is wrong.
+        ValueError: A kept token does not belong to the image, `reasons` has another length than
+            `kept`, or the number of images is wrong.
     """
     names = ["kept"] * len(kept) if reasons is None else list(reasons)
     if len(names) != len(kept):
         raise ValueError(f"Expected {len(kept)} reasons, one a kept token; got {len(names)}.")
-    own = set(layout.tokens.tolist())
-    if outside := [token for token in kept if token not in own]:
+    tokens = set(layout.tokens.tolist())
+    if outside := [token for token in kept if token not in tokens]:
         raise ValueError(f"Expected visual tokens of the image; got prompt index {outside[0]}.")
     views = _views(layout)
-    photos = [image] * len(views) if isinstance(image, Image.Image) else list(image)
-    if len(photos) != len(views):
-        raise ValueError(f"Expected one photo, or {len(views)} for the frames; got {len(photos)}.")
+    images = [image] * len(views) if isinstance(image, Image.Image) else list(image)
+    if len(images) != len(views):
+        raise ValueError(f"Expected one image, or {len(views)} for the frames; got {len(images)}.")
     reason_of = dict(zip(kept, names, strict=True))
-    factor = enlargement(photos[0], views[0])
+    factor = enlargement(images[0], views[0])
     panels = [
         draw_panel(
-            photo, view, reason_of, factor * (REDUCED if _apart(view[0]) else 1), truth, predicted
+            each, view, reason_of, factor * (REDUCED if _apart(view[0]) else 1), truth, predicted
         )
-        for photo, view in zip(photos, views, strict=True)
+        for each, view in zip(images, views, strict=True)
     ]
     captions = _captions(views, reason_of) if len(views) > 1 else [""]
     entries = _legend_entries(names, layout.length, truth is not None, predicted is not None)
@@ -95,7 +95,7 @@ def draw_overlay(
 
 
 def _views(layout: ImageLayout) -> list[list[Grid]]:
-    """The grids of each panel: all that share the photo, then each that has one of its own."""
+    """The grids of each panel: those that share a panel, then each thumbnail and frame."""
     apart = [[grid] for grid in layout.grids if _apart(grid)]
     joined = [grid for grid in layout.grids if not _apart(grid)]
     return [joined, *apart] if joined else apart
@@ -106,7 +106,7 @@ def _apart(grid: Grid) -> bool:
 
 
 def _captions(views: Sequence[Sequence[Grid]], reason_of: Mapping[int, str]) -> list[str]:
-    """What each panel shows and how much of it stayed."""
+    """What each panel shows, and how many of its tokens were kept."""
     names = {"image": "image", "tile": "tiles", "thumbnail": "thumbnail"}
     captions = []
     for number, view in enumerate(views, 1):
@@ -119,7 +119,7 @@ def _captions(views: Sequence[Sequence[Grid]], reason_of: Mapping[int, str]) -> 
 
 
 def _legend_entries(names: Sequence[str], total: int, truth: bool, predicted: bool) -> list[Entry]:
-    """(symbol, colour, text) of what is in the picture."""
+    """(symbol, colour, text) of everything in the overlay."""
     entries: list[Entry] = [
         ("cell", reason_color(name), f"{REASON_NAMES.get(name, name)} {names.count(name)}")
         for name in sorted(set(names), key=lambda name: (name not in REASON_COLORS, name))
@@ -138,21 +138,21 @@ def _legend_entries(names: Sequence[str], total: int, truth: bool, predicted: bo
 def _frame(
     panels: Sequence[Image.Image], captions: Sequence[str], title: str, entries: Sequence[Entry]
 ) -> Image.Image:
-    """Paper with the title above the panels and the legend below."""
+    """A sheet with the title above the panels and the legend below."""
     title_font, font = ImageFont.load_default(size=17), ImageFont.load_default(size=15)
     caption = CAPTION if any(captions) else 0
     sizes = [
         (max(panel.width, round(font.getlength(text))), panel.height + caption)
         for panel, text in zip(panels, captions, strict=True)
     ]
-    spots, block = _flow(sizes, SIDES[1], (MARGIN, MARGIN))
+    panel_corners, block = _flow(sizes, SIDES[1], (MARGIN, MARGIN))
     usable = max(block[0], SIDES[0])
     head = _wrap(title, title_font, usable)
     lengths = [
         ((0 if symbol == "none" else SYMBOL) + round(font.getlength(text)), 20)
         for symbol, _, text in entries
     ]
-    places, legend = _flow(lengths, usable, (20, 5))
+    entry_corners, legend = _flow(lengths, usable, (20, 5))
     top = MARGIN + 23 * len(head) + (4 if head else 0)
     below = top + block[1] + MARGIN
     paper = Image.new("RGB", (usable + 2 * MARGIN, below + legend[1] + MARGIN), PAPER)
@@ -160,11 +160,11 @@ def _frame(
     for number, line in enumerate(head):
         draw.text((MARGIN, MARGIN - 2 + 23 * number), line, font=title_font, fill=INK)
     left = (paper.width - block[0]) // 2
-    for (x, y), panel in zip(spots, panels, strict=True):
+    for (x, y), panel in zip(panel_corners, panels, strict=True):
         paper.paste(panel, (left + x, top + y + caption))
-    for (x, y), text in zip(spots, captions, strict=True):
+    for (x, y), text in zip(panel_corners, captions, strict=True):
         draw.text((left + x, top + y), text, font=font, fill=INK)
-    for (x, y), (symbol, color, text) in zip(places, entries, strict=True):
+    for (x, y), (symbol, color, text) in zip(entry_corners, entries, strict=True):
         _draw_symbol(paper, MARGIN + x, below + y, symbol, color)
         ink, indent = (FAINT, 0) if symbol == "none" else (INK, SYMBOL)
         draw.text((MARGIN + x + indent, below + y), text, font=font, fill=ink)
@@ -190,16 +190,16 @@ def _draw_symbol(paper: Image.Image, x: int, y: int, symbol: str, color: Color) 
 def _flow(
     sizes: Sequence[tuple[int, int]], usable: int, gap: tuple[int, int]
 ) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Place of each rectangle, left to right and line by line, and the size of all together."""
-    places: list[tuple[int, int]] = []
+    """Corner of each rectangle, left to right and line by line, and the size of all together."""
+    corners: list[tuple[int, int]] = []
     x, y, widest, bottom = 0, 0, 0, 0
     for width, height in sizes:
         if x and x + width > usable:
             x, y = 0, bottom + gap[1]
-        places.append((x, y))
+        corners.append((x, y))
         widest, bottom = max(widest, x + width), max(bottom, y + height)
         x += width + gap[0]
-    return places, (widest, bottom)
+    return corners, (widest, bottom)
 
 
 def _wrap(text: str, font: Font, usable: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""One panel of a picture: a photo under the cells of its visual tokens."""
+"""One panel of an overlay: an image under the cells of its visual tokens."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Color: TypeAlias = tuple[int, int, int]
 Point: TypeAlias = tuple[float, float]
 Rectangle: TypeAlias = tuple[int, int, int, int]
 
-SIDES = (480, 1280)  # pixels, of the longer side of a panel: smaller is enlarged, larger reduced
-CELL = 12  # pixels, of a cell along the longer side: a small photo of many cells is enlarged more
+SIDES = (480, 1280)  # least and most pixels along the longer side of a panel
+CELL = 12  # least pixels of a cell along the longer side: an image of many cells is enlarged more
 REASON_COLORS: dict[str, Color] = {
     "kept": (86, 180, 233),
     "ivc": (255, 176, 0),
@@ -38,44 +38,44 @@ PREDICTED_COLOR: Color = (255, 235, 60)
 GRID, BORDER = (60, 60, 60), (250, 250, 250)
 PADDING, HATCH = (120, 120, 120), (200, 200, 200)
 DIMMED = 0.34  # brightness of a dropped cell
-TINT = 0.14  # share of the reason's colour in a kept cell
-FADED = 0.75  # share of white in what no cell shows
+TINT = 0.14  # fraction of the reason's colour in a kept cell
+FADED = 0.75  # fraction of white where there is no cell
 DASH, GAP = 10, 7
 
 
 def reason_color(reason: str) -> Color:
-    """A colour for a reason to keep a token; other methods' own reasons share a few."""
-    own = REASON_COLORS.get(reason)
-    return MORE_COLORS[zlib.crc32(reason.encode()) % len(MORE_COLORS)] if own is None else own
+    """The colour of a reason; reasons of other methods get one of a few, always the same."""
+    fallback = MORE_COLORS[zlib.crc32(reason.encode()) % len(MORE_COLORS)]
+    return REASON_COLORS.get(reason, fallback)
 
 
 def draw_panel(
-    photo: Image.Image,
+    image: Image.Image,
     grids: Sequence[Grid],
     reasons: Mapping[int, str],
     factor: float,
     truth: Box | None = None,
     predicted: Box | None = None,
 ) -> Image.Image:
-    """The photo, with padding where grids reach beyond it, under the cells of the grids.
+    """The image, with padding where grids reach beyond it, under the cells of the grids.
 
     Args:
-        photo: In any size and mode.
-        grids: Grids that show it, side by side; their areas are fractions of `photo`.
-        reasons: Why each kept token was kept, by its index into the prompt.
-        factor: Pixels of the panel for one of `photo`.
-        truth: Box that was asked for, in pixels of `photo`.
-        predicted: Box that was answered, likewise; drawn dashed.
+        image: The image, in any size and mode.
+        grids: Grids that show it, side by side; their areas are fractions of `image`.
+        reasons: Why each kept token was kept, by its prompt index.
+        factor: Pixels of the panel for one pixel of `image`.
+        truth: The true box, in pixels of `image`.
+        predicted: The predicted box, likewise; drawn dashed.
     """
     *corner, right, bottom = _canvas(grids)
     wide, high = right - corner[0], bottom - corner[1]
-    size = max(1, round(photo.width * factor)), max(1, round(photo.height * factor))
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
     canvas = hatched(max(1, round(size[0] * wide)), max(1, round(size[1] * high)))
-    small = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     canvas.paste(small, (round(-corner[0] * size[0]), round(-corner[1] * size[1])))
     panel = _shade(canvas, [_cells(grid, corner, size) for grid in grids], reasons)
-    scale = size[0] / photo.width, size[1] / photo.height
-    left, top = corner[0] * photo.width, corner[1] * photo.height
+    scale = size[0] / image.width, size[1] / image.height
+    left, top = corner[0] * image.width, corner[1] * image.height
     for box, color, dashed in ((truth, TRUE_COLOR, False), (predicted, PREDICTED_COLOR, True)):
         if box is not None:
             moved = box[0] - left, box[1] - top, box[2] - left, box[3] - top
@@ -84,70 +84,70 @@ def draw_panel(
 
 
 def extent(grids: Sequence[Grid]) -> Box:
-    """The area that grids show together, as fractions of the photo."""
+    """The area that grids show together, as fractions of the image."""
     x1, y1, x2, y2 = zip(*(grid.area for grid in grids), strict=True)
     return min(x1), min(y1), max(x2), max(y2)
 
 
-def enlargement(photo: Image.Image, grids: Sequence[Grid]) -> float:
-    """Pixels of a panel of full size for one of its photo."""
+def enlargement(image: Image.Image, grids: Sequence[Grid]) -> float:
+    """Pixels of a full-size panel for one pixel of its image."""
     left, top, right, bottom = _canvas(grids)
-    width, height = (right - left) * photo.width, (bottom - top) * photo.height
+    width, height = (right - left) * image.width, (bottom - top) * image.height
     axis, longer = (0, width) if width >= height else (1, height)
     cell = min(
-        (grid.area[axis + 2] - grid.area[axis]) * photo.size[axis] / (grid.columns, grid.rows)[axis]
+        (grid.area[axis + 2] - grid.area[axis]) * image.size[axis] / (grid.columns, grid.rows)[axis]
         for grid in grids
     )
     return min(max(longer, SIDES[0], longer * CELL / cell), SIDES[1]) / longer
 
 
 def _canvas(grids: Sequence[Grid]) -> Box:
-    """The area that a panel has room for: the photo and what grids reach beyond it."""
+    """The area of a panel: the image, and the padding that grids show beyond it."""
     x1, y1, x2, y2 = extent(grids)
     return min(x1, 0.0), min(y1, 0.0), max(x2, 1.0), max(y2, 1.0)
 
 
 def hatched(width: int, height: int) -> Image.Image:
-    """What padding looks like."""
-    picture = Image.new("RGB", (width, height), PADDING)
-    draw = ImageDraw.Draw(picture)
+    """The pattern of padding."""
+    pattern = Image.new("RGB", (width, height), PADDING)
+    draw = ImageDraw.Draw(pattern)
     for x in range(-height, width, 10):
         draw.line((x, height, x + height, 0), fill=HATCH, width=2)
-    return picture
+    return pattern
 
 
 def _cells(grid: Grid, corner: Sequence[float], size: tuple[int, int]) -> dict[int, Rectangle]:
-    """Place on the canvas of each token, by its index into the prompt.
+    """Rectangle of each token on the canvas, by its prompt index.
 
     Args:
         grid: The grid.
-        corner: Left and upper edge of the canvas, as fractions of the photo.
-        size: Pixels of the photo on the canvas.
+        corner: Left and upper edge of the canvas, as fractions of the image.
+        size: Pixels of the image on the canvas.
     """
     across, down = (
         [
-            round((grid.area[axis] - corner[axis]) * size[axis] + part * length / parts)
-            for part in range(parts + 1)
+            round((grid.area[axis] - corner[axis]) * size[axis] + edge * length / count)
+            for edge in range(count + 1)
         ]
-        for axis, parts in enumerate((grid.columns, grid.rows))
+        for axis, count in enumerate((grid.columns, grid.rows))
         for length in [(grid.area[axis + 2] - grid.area[axis]) * size[axis]]
     )
-    places = [(row, column) for row in range(grid.rows) for column in range(grid.columns)]
+    cells = [(row, column) for row in range(grid.rows) for column in range(grid.columns)]
     return {
         token: (across[column], down[row], across[column + 1], down[row + 1])
-        for token, (row, column) in zip(grid.tokens.tolist(), places, strict=True)
+        for token, (row, column) in zip(grid.tokens.tolist(), cells, strict=True)
     }
 
 
 def _outline(cells: Sequence[Rectangle]) -> Rectangle:
-    """The rectangle that a grid's cells make up."""
+    """The rectangle around a grid's cells."""
     return *cells[0][:2], *cells[-1][2:]
 
 
 def _shade(
     canvas: Image.Image, grids: Sequence[dict[int, Rectangle]], reasons: Mapping[int, str]
 ) -> Image.Image:
-    """Dim the dropped cells; tint and frame the kept ones; fade what no grid covers."""
+    """Dim the dropped cells, tint and frame the kept ones, and fade areas without a grid."""
     pixels = np.asarray(canvas, dtype=np.float32)
     gray = pixels.mean(axis=2, keepdims=True)
     dark = DIMMED * (0.6 * pixels + 0.4 * gray)
@@ -179,7 +179,7 @@ def _shade(
 
 
 def _draw_box(panel: Image.Image, box: Box, scale: Point, color: Color, dashed: bool) -> None:
-    """A box with a dark halo; parts outside the panel are drawn along its border."""
+    """A box with a dark halo; edges outside the panel are drawn along its border."""
     reach = panel.width - 3, panel.height - 3
     x1, y1, x2, y2 = (
         min(max(value * scale[axis % 2], 2), reach[axis % 2]) for axis, value in enumerate(box)

@@ -60,7 +60,7 @@ def test_text_queries_leave_structure_out() -> None:
 
 
 def test_padding_is_kept_last() -> None:
-    image = views(3, (2, 1), 4, whole=(0.0, -0.5, 1.0, 1.5), local=(-0.5, 0.0, 1.5, 1.0))
+    image = views(3, (2, 1), 4, global_area=(0.0, -0.5, 1.0, 1.5), local_area=(-0.5, 0.0, 1.5, 1.0))
     layout = PromptLayout(70, (image,), query_offset=2)
     states = torch.randn(2, 70, 16, generator=torch.Generator().manual_seed(0))
     states[:, image.tokens[image.on_padding]] *= 10  # the text would choose it

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 import ivcp
 from ivcp import pruned
 from ivcp.core.selection import top
-from ivcp.core.similarity import value_similarity
+from ivcp.core.similarity import summed_similarity
 
 HOST = torch.device("cpu")
 PACKAGE = Path(ivcp.__file__).parent
@@ -125,7 +125,7 @@ def test_the_play_sees_mixed_devices() -> None:
         scores = torch.ones(3).to(torch.device("xpu", 1))
         assert scores.device == top(scores, 2).device == torch.device("xpu", 1)
         assert not devices.faults
-        value_similarity(torch.ones(1, 2, 4), torch.ones(1, 3, 4).to(torch.device("xpu", 1)))
+        summed_similarity(torch.ones(1, 2, 4), torch.ones(1, 3, 4).to(torch.device("xpu", 1)))
     assert any("similarity.py" in fault for fault in devices.faults)
 
 

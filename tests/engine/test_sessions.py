@@ -138,10 +138,10 @@ class Shared(RandomPruning):
     [
         (lambda: Compose(parts=(FastV(), Shared())), "decides for all images together"),
         (lambda: PlusIVC(base=Shared()), "base must decide for each image alone"),
-        (lambda: Compose(parts=(FastV(), PlusIVC(base=FastV()))), "asks for all tokens"),
+        (lambda: Compose(parts=(FastV(), PlusIVC(base=FastV()))), "needs all tokens"),
         (
             lambda: Compose(parts=(FastV(), Compose(parts=(UniformGrid(), FastV())))),
-            "asks for all tokens",
+            "needs all tokens",
         ),
         (lambda: PlusIVC(base=IVCPrune(foreground_share=0.4)), "prunes to a ratio"),
         (

@@ -70,7 +70,11 @@ def tasks(tmp_path_factory, scenes) -> Path:
     questions = [Shapes(task="yes_no", size=SIZE)[number] for number in range(SIZE)]
     for name, samples in (("yes_no", questions), ("grounding", scenes)):
         rows = [
-            {"image": one.images[0], "question": Qwen25VL().ask(one), "answer": str(one.answer)}
+            {
+                "image": one.images[0],
+                "question": Qwen25VL().format_question(one),
+                "answer": str(one.answer),
+            }
             for one in samples
         ]
         table = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
@@ -188,7 +192,7 @@ def test_batches_of_mixed_requests_are_answered_in_order(scenes) -> None:
     documents = [{"visuals": list(one.images)} for one in scenes]
     documents += [{"visuals": None}, {"visuals": [scenes[0].images[0], scenes[1].images[0]]}]
     requests = [
-        request(number, Qwen25VL().ask(scenes[0]), max_new_tokens=4 + number % 3)
+        request(number, Qwen25VL().format_question(scenes[0]), max_new_tokens=4 + number % 3)
         for number in range(len(documents))
     ]
     answered = {}
@@ -224,7 +228,7 @@ def test_a_context_is_put_verbatim_and_images_in_rgb(monkeypatch) -> None:
 def test_answers_end_where_the_task_says(scenes) -> None:
     asked = model("pruner=none")
     asked.task_dict = {"t": {"test": [{"visuals": list(scenes[0].images)}]}}
-    words = Qwen25VL().ask(scenes[0])
+    words = Qwen25VL().format_question(scenes[0])
     whole, short, cut = asked.generate_until(
         [
             request(context=words),

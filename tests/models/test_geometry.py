@@ -95,7 +95,7 @@ def laid_out(name: str, family: Any, inputs: dict[str, Tensor]) -> list[PromptLa
     mask = inputs["attention_mask"].bool()
     rows = [row[there] for row, there in zip(inputs["input_ids"], mask, strict=True)]
     model = SimpleNamespace(config=config(name))
-    return family.layouts(model, rows, None, {**inputs, **family.layout_facts(model, inputs)})
+    return family.layouts(model, rows, None, {**inputs, **family.layout_inputs(model, inputs)})
 
 
 def library_counts(name: str, processor: Any, size: tuple[int, int], images_there: int) -> int:

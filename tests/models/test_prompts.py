@@ -97,7 +97,7 @@ def test_prompts_are_the_documented_ones(name, number):
     family, question = FAMILIES[name](), QUESTIONS[name][number]
     for count in (0, 1, 2):
         asked = sample(task, *[(3, 3)] * count)
-        assert family.ask(asked) == question
+        assert family.format_question(asked) == question
         images = image * count
         if name == "internvl" and count == 2:
             images = f"Image-1: {image}Image-2: {image}"

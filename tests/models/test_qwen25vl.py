@@ -26,13 +26,13 @@ def sample(task: Any, question: str, **fields: Any) -> Sample:
 
 
 def test_prompts_are_those_of_the_release() -> None:
-    assert FAMILY.ask(sample("grounding", "left cat")) == (
+    assert FAMILY.format_question(sample("grounding", "left cat")) == (
         "\nLocate left cat and output the bbox coordinates in JSON format."
     )
-    assert FAMILY.ask(sample("yes_no", "Is there a cat?")) == (
+    assert FAMILY.format_question(sample("yes_no", "Is there a cat?")) == (
         "Is there a cat? Please answer yes or no."
     )
-    assert FAMILY.ask(sample("multiple_choice", "Which?", options=("a", "b"))) == (
+    assert FAMILY.format_question(sample("multiple_choice", "Which?", options=("a", "b"))) == (
         "Question: Which?\nOptions:\nA. a\nB. b\n"
         "Please select the correct answer from the options above."
     )
@@ -127,7 +127,7 @@ def test_layouts_from_positions_and_from_grids_agree() -> None:
 def test_loading_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must be an existing folder"):
         Qwen25VL(path=str(tmp_path / "nothing")).load()
-    with pytest.raises(UserError, match=r"model\.path at the folder"):
+    with pytest.raises(UserError, match=r"what save_pretrained writes"):
         Qwen25VL(path=str(tmp_path)).load()
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(UserError, match="is of type 'llama'"):

@@ -1,4 +1,4 @@
-"""Vision towers as read by `TowerReading`, against what the library itself computes.
+"""Vision towers as read by `TowerSignals`, against what the library itself computes.
 
 Which patches make up a token is found by gradients: a token of the model's own output depends on
 the rows of the projector's input that it was made of, and on no others. A newline depends on none.
@@ -26,8 +26,8 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransforme
 
 from ivcp.core.errors import UserError
 from ivcp.core.tower import VisionTower
-from ivcp.engine import tower as engine
-from ivcp.engine.tower import TowerReading
+from ivcp.engine import tower_signals as engine
+from ivcp.engine.tower_signals import TowerSignals
 from ivcp.models.towers import (
     DeepSeekVL2Tower,
     DeepSeekVLTower,
@@ -240,9 +240,9 @@ def truth_of(name: str) -> Truth:
     return truth
 
 
-def reading_of(name: str) -> TowerReading:
+def reading_of(name: str) -> TowerSignals:
     truth = truth_of(name)
-    return TowerReading(case(name).tower, case(name).call, truth.blocks, truth.states)
+    return TowerSignals(case(name).tower, case(name).call, truth.blocks, truth.states)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -326,7 +326,7 @@ def test_windows_of_equal_size_are_read_together(monkeypatch: pytest.MonkeyPatch
     found, truth, calls = case("qwen25vl"), truth_of("qwen25vl"), []
     queries = found.tower.queries
     monkeypatch.setattr(found.tower, "queries", lambda *args: calls.append(1) or queries(*args))
-    TowerReading(found.tower, found.call, truth.blocks, truth.states).attention(0, "all")
+    TowerSignals(found.tower, found.call, truth.blocks, truth.states).attention(0, "all")
     assert len(calls) == len({weights.shape[-1] for weights in truth.weights[0]})
 
 
@@ -391,7 +391,7 @@ def test_reading_a_large_image_adds_little(dtype: torch.dtype) -> None:
     angles = randn(rows, width // 16)
     call = {"image_grid_thw": torch.tensor([[1, 64, 64]])}
     context = {"position_embeddings": (angles.cos(), angles.sin())}
-    reading = TowerReading(tower, call, {0: (hidden, context)}, hidden)
+    reading = TowerSignals(tower, call, {0: (hidden, context)}, hidden)
     with PeakBytes() as meter:
         received = reading.attention(0, "all")
         reading.keys(0)

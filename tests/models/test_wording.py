@@ -64,7 +64,7 @@ OPEN = [
 )
 def test_what_follows_a_question(task, benchmark, family, behind):
     asked = sample(task, "What is it?", benchmark=benchmark)
-    assert FAMILIES[family]().ask(asked) == "What is it?" + behind
+    assert FAMILIES[family]().format_question(asked) == "What is it?" + behind
 
 
 def test_every_set_with_words_of_its_own_is_in_the_tables():
@@ -87,14 +87,14 @@ def test_multiple_choice(family, question, hint):
         **dict.fromkeys(DIRECT, bare + (CHINESE if in_chinese else LETTER)),
         **dict.fromkeys(DEEPSEEK, f"{announced}{CHOOSE} \n"),
     }
-    assert FAMILIES[family]().ask(asked) == expected[family]
+    assert FAMILIES[family]().format_question(asked) == expected[family]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_open_question_among_multiple_choice_ones_shows_no_options(family):
     open_one = {"options": ("7", "Other Answers"), "labels": {"open": "yes"}}
     texts = [
-        FAMILIES[family]().ask(sample("multiple_choice", question, **open_one))
+        FAMILIES[family]().format_question(sample("multiple_choice", question, **open_one))
         for question in ("How many?", "\u591a\u5c11?")
     ]
     if family in DIRECT:
@@ -109,7 +109,7 @@ def test_a_sets_own_wording_is_for_families_without_words():
     asked = sample(
         "multiple_choice", "How many?", options=("1", "2"), prompt="How many? (A) 1 (B) 2"
     )
-    texts = {name: family().ask(asked) for name, family in FAMILIES.items()}
+    texts = {name: family().format_question(asked) for name, family in FAMILIES.items()}
     own = {name for name, text in texts.items() if text == "How many? (A) 1 (B) 2"}
     assert own == set(DEEPSEEK)
 
@@ -118,7 +118,7 @@ def test_mmmu_in_deepseeks_words():
     asked = sample(
         "multiple_choice", "See <image 1>.", options=("1", "2"), benchmark="MMMU_DEV_VAL"
     )
-    text = FAMILIES["deepseekvl2"]().ask(asked)
+    text = FAMILIES["deepseekvl2"]().format_question(asked)
     assert text == f" See <image 1>.\nA. 1\nB. 2\n{LETTER} {SHORT}\n \n"
 
 
@@ -172,7 +172,7 @@ def test_real_mmbench_rows(realdata, family):
             "multiple_choice", row["question"], hint=hint, options=tuple(options.values()),
             benchmark="MMBench_DEV_EN_V11",
         )  # fmt: skip
-        assert FAMILIES[family]().ask(asked) == expected
+        assert FAMILIES[family]().format_question(asked) == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -182,4 +182,4 @@ def test_real_pope_rows(realdata, family):
     for row in rows:
         asked = sample("yes_no", row["question"], benchmark="POPE")
         behind = " Please answer yes or no." if family in QWENS else ""
-        assert FAMILIES[family]().ask(asked) == row["question"] + behind
+        assert FAMILIES[family]().format_question(asked) == row["question"] + behind

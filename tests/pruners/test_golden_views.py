@@ -184,7 +184,7 @@ def test_deepseek_vl2_equals_the_release(folder: Path) -> None:
     derived, (wide, high) = case["derived"], case["wh"]
     start, pads = derived["img_start"], len(case["pad_rows"]) / 2
     shown = (0.0, -pads / (14 - 2 * pads), 1.0, 1 + pads / (14 - 2 * pads))
-    image = deepseekvl2.views(start, (wide, high), 14, whole=shown)
+    image = deepseekvl2.views(start, (wide, high), 14, global_area=shown)
     layout = PromptLayout(derived["S"], (image,), query_offset=2)
     padding = golden["padding_positions"]
     on_padding = (image.tokens[:196] - start)[image.on_padding[:196]]

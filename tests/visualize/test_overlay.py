@@ -150,7 +150,7 @@ def test_each_frame_has_its_photo() -> None:
     middles = np.asarray(picture)[MARGIN + CAPTION + 60, MARGIN + 60 :: 240 + MARGIN][:3]
     assert middles.argmax(axis=1).tolist() == [0, 1, 2]
     draw_overlay(WIDE, layout=frames, kept=[0])
-    with pytest.raises(ValueError, match="Expected one photo, or 3 for the frames; got 2"):
+    with pytest.raises(ValueError, match="Expected one image, or 3 for the frames; got 2"):
         draw_overlay(photos[:2], layout=frames, kept=[0])
 
 

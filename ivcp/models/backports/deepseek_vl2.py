@@ -40,7 +40,7 @@ from ivcp.models.backports.deepseek_vl2_parts import BiasedRouter, DeepseekVL2Pr
 
 
 class DeepseekVL2PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
-    """What the two models share; its parts bring their own initialisation."""
+    """Base of both models; their parts initialise themselves."""
 
     config_class = DeepseekVL2Config
     base_model_prefix = "model"
@@ -67,7 +67,7 @@ class DeepseekVL2Model(DeepseekVL2PreTrainedModel):
     """Vision tower, projector and decoder without the language modelling head.
 
     Attributes:
-        vision_tower: `SiglipVisionModel`; what follows its last norm goes to the projector.
+        vision_tower: `SiglipVisionModel`; the output of its last norm goes to the projector.
         projector: Patches to visual tokens.
         image_newline: (C,), the last token of each row of visual tokens.
         view_separator: (C,), the token between the two views.
@@ -116,8 +116,8 @@ class DeepseekVL2Model(DeepseekVL2PreTrainedModel):
         tiles = self.projector(output.last_hidden_state).split(counts)
         ends = self.image_newline, self.view_separator
         output.pooler_output = [
-            lay_out(own, (width, height), *(end.to(own.device) for end in ends))
-            for own, (width, height) in zip(tiles, crops, strict=True)
+            lay_out(views, (width, height), *(end.to(views.device) for end in ends))
+            for views, (width, height) in zip(tiles, crops, strict=True)
         ]
         return output
 
@@ -135,8 +135,8 @@ class DeepseekVL2Model(DeepseekVL2PreTrainedModel):
             )
         if input_ids is not None:
             return input_ids.eq(token)
-        own = self.get_input_embeddings()(torch.tensor(token, device=inputs_embeds.device))
-        return inputs_embeds.eq(own).all(-1)
+        embedding = self.get_input_embeddings()(torch.tensor(token, device=inputs_embeds.device))
+        return inputs_embeds.eq(embedding).all(-1)
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -183,13 +183,13 @@ class DeepseekVL2Model(DeepseekVL2PreTrainedModel):
             encoded = self.get_image_features(pixel_values, images_spatial_crop, return_dict=True)
         if encoded is not None and len(encoded.pooler_output):
             visual = torch.cat(encoded.pooler_output).to(inputs_embeds)
-            places = self.placeholders(input_ids, inputs_embeds)
-            if int(places.sum()) != len(visual):
+            is_visual = self.placeholders(input_ids, inputs_embeds)
+            if int(is_visual.sum()) != len(visual):
                 raise ValueError(
-                    f"The prompts hold {int(places.sum())} image tokens; the images make "
+                    f"The prompts hold {int(is_visual.sum())} image tokens; the images make "
                     f"{len(visual)}."
                 )
-            inputs_embeds = inputs_embeds.masked_scatter(places[..., None], visual)
+            inputs_embeds = inputs_embeds.masked_scatter(is_visual[..., None], visual)
         output = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -227,12 +227,12 @@ class DeepseekVL2ForConditionalGeneration(DeepseekVL2PreTrainedModel, Generation
         Raises:
             UserError: A weight is missing, unknown or of the wrong shape.
         """
-        kwargs["ignore_mismatched_sizes"] = True  # told below, with the other faults
-        model, found = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+        kwargs["ignore_mismatched_sizes"] = True  # reported below, with the other faults
+        model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         wrong = {
-            "missing": sorted(found["missing_keys"]),
-            "unknown": sorted(found["unexpected_keys"]),
-            "of the wrong shape": sorted(key[0] for key in found["mismatched_keys"]),
+            "missing": sorted(info["missing_keys"]),
+            "unknown": sorted(info["unexpected_keys"]),
+            "of the wrong shape": sorted(key[0] for key in info["mismatched_keys"]),
         }
         faults = [f"{len(keys)} {kind} ({keys[0]})" for kind, keys in wrong.items() if keys]
         if faults:
@@ -240,7 +240,7 @@ class DeepseekVL2ForConditionalGeneration(DeepseekVL2PreTrainedModel, Generation
                 f"The weights in {str(source)!r} are not those of DeepSeek-VL2 with the config "
                 f"beside them: {', '.join(faults)}; download the checkpoint again."
             )
-        return (model, found) if output_loading_info else model
+        return (model, info) if output_loading_info else model
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(

@@ -60,11 +60,11 @@ def rope_parameters(theta: float, scaling: dict[str, Any] | None) -> dict[str, A
     if scaling is None:
         return {"rope_type": "default", "rope_theta": float(theta)}
     _require("rope_scaling type", scaling.get("type", scaling.get("rope_type")), "yarn")
-    given = {name: scaling.get(name, default) for name, default in YARN_DEFAULTS.items()}
-    given["factor"] = float(given["factor"])
-    stretch = 0.1 * math.log(max(given["factor"], 1.0))
-    factor = (stretch * given["mscale"] + 1) / (stretch * given["mscale_all_dim"] + 1)
-    return {"rope_type": "yarn", "rope_theta": float(theta), "attention_factor": factor, **given}
+    yarn = {name: scaling.get(name, default) for name, default in YARN_DEFAULTS.items()}
+    yarn["factor"] = float(yarn["factor"])
+    stretch = 0.1 * math.log(max(yarn["factor"], 1.0))
+    factor = (stretch * yarn["mscale"] + 1) / (stretch * yarn["mscale_all_dim"] + 1)
+    return {"rope_type": "yarn", "rope_theta": float(theta), "attention_factor": factor, **yarn}
 
 
 def published_text(published: dict[str, Any]) -> Any:
@@ -74,45 +74,45 @@ def published_text(published: dict[str, Any]) -> Any:
         UserError: An architecture that is not built: no multi-head latent attention (the tiny
             model), mixed dense and expert layers, another routing than the two published ones.
     """
-    given = TEXT_DEFAULTS | published
-    if not given["use_mla"]:
+    text = TEXT_DEFAULTS | published
+    if not text["use_mla"]:
         raise UserError(
             "DeepSeek-VL2 is supported with multi-head latent attention; this checkpoint has "
             "use_mla = false (deepseek-vl2-tiny). Use deepseek-vl2-small or deepseek-vl2."
         )
     fields = {field.name for field in dataclasses.fields(DeepseekV2Config)} - {"architectures"}
-    kept = {name: value for name, value in given.items() if name in fields}
-    kept["num_key_value_heads"] = given["num_attention_heads"]  # latent attention has no groups
-    kept["rope_parameters"] = rope_parameters(given["rope_theta"], given["rope_scaling"])
-    if given["n_routed_experts"] is None:
-        kept["first_k_dense_replace"] = given["num_hidden_layers"]
+    kept = {name: value for name, value in text.items() if name in fields}
+    kept["num_key_value_heads"] = text["num_attention_heads"]  # latent attention has no groups
+    kept["rope_parameters"] = rope_parameters(text["rope_theta"], text["rope_scaling"])
+    if text["n_routed_experts"] is None:
+        kept["first_k_dense_replace"] = text["num_hidden_layers"]
         del kept["n_routed_experts"], kept["n_shared_experts"]
         return DeepseekV2Config(**kept)
-    _require("moe_layer_freq", given["moe_layer_freq"], 1)
-    if given["n_shared_experts"] is None:
+    _require("moe_layer_freq", text["moe_layer_freq"], 1)
+    if text["n_shared_experts"] is None:
         raise UserError("DeepSeek-VL2 is supported with shared experts; this checkpoint has none.")
-    if given["topk_method"] == "noaux_tc":
-        _require("scoring_func for noaux_tc", given["scoring_func"], "sigmoid")
-    elif given["topk_method"] in ("greedy", "group_limited_greedy"):
-        _require("scoring_func for greedy routing", given["scoring_func"], "softmax")
-        _require("norm_topk_prob for greedy routing", given["norm_topk_prob"], False)
+    if text["topk_method"] == "noaux_tc":
+        _require("scoring_func for noaux_tc", text["scoring_func"], "sigmoid")
+    elif text["topk_method"] in ("greedy", "group_limited_greedy"):
+        _require("scoring_func for greedy routing", text["scoring_func"], "softmax")
+        _require("norm_topk_prob for greedy routing", text["norm_topk_prob"], False)
     else:
-        _require("topk_method", given["topk_method"], "greedy")
+        _require("topk_method", text["topk_method"], "greedy")
     return DeepseekV2Config(**kept)
 
 
 def published_vision(published: dict[str, Any]) -> Any:
-    """A published `vision_config`, which speaks timm's language, as a `SiglipVisionConfig`."""
-    given = VISION_DEFAULTS | published
-    _require("class_token of the vision tower", given["class_token"], False)
-    _require("ignore_head of the vision tower", given["ignore_head"], True)
+    """A published `vision_config`, in timm's terms, as a `SiglipVisionConfig`."""
+    vision = VISION_DEFAULTS | published
+    _require("class_token of the vision tower", vision["class_token"], False)
+    _require("ignore_head of the vision tower", vision["ignore_head"], True)
     return SiglipVisionConfig(
-        hidden_size=given["width"],
-        intermediate_size=int(given["width"] * given["mlp_ratio"]),
-        num_hidden_layers=given["layers"],
-        num_attention_heads=given["heads"],
-        image_size=given["image_size"],
-        patch_size=given["patch_size"],
+        hidden_size=vision["width"],
+        intermediate_size=int(vision["width"] * vision["mlp_ratio"]),
+        num_hidden_layers=vision["layers"],
+        num_attention_heads=vision["heads"],
+        image_size=vision["image_size"],
+        patch_size=vision["patch_size"],
         hidden_act="gelu_pytorch_tanh",
         layer_norm_eps=1e-6,
         vision_use_head=False,
@@ -168,14 +168,14 @@ class DeepseekVL2Config(PreTrainedConfig):  # type: ignore[misc]
         _require("tile_tag", self.tile_tag, "2D")
         _require("global_view_pos", self.global_view_pos, "head")
 
-    def _read_projector(self, given: dict[str, Any]) -> None:
-        _require("projector_type", given["projector_type"], "downsample_mlp_gelu")
-        _require("token_pooling", given["token_pooling"], False)
-        _require("projector input_dim", given["input_dim"], self.vision_config.hidden_size)
-        _require("projector n_embed", given["n_embed"], self.text_config.hidden_size)
-        self.projector_depth = given["depth"]
-        self.projector_mlp_ratio = given["mlp_ratio"]
-        self.downsample_ratio = given["downsample_ratio"]
+    def _read_projector(self, projector: dict[str, Any]) -> None:
+        _require("projector_type", projector["projector_type"], "downsample_mlp_gelu")
+        _require("token_pooling", projector["token_pooling"], False)
+        _require("projector input_dim", projector["input_dim"], self.vision_config.hidden_size)
+        _require("projector n_embed", projector["n_embed"], self.text_config.hidden_size)
+        self.projector_depth = projector["depth"]
+        self.projector_mlp_ratio = projector["mlp_ratio"]
+        self.downsample_ratio = projector["downsample_ratio"]
 
 
 AutoConfig.register(DeepseekVL2Config.model_type, DeepseekVL2Config, exist_ok=True)

@@ -20,8 +20,8 @@ from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2TopkR
 class BiasedRouter(DeepseekV2TopkRouter):  # type: ignore[misc]
     """Routing of the full DeepSeek-VL2 (`noaux_tc`), which the library's DeepSeek-V2 lacks.
 
-    Scores are sigmoids. A bias helps to choose the experts and has no part in their weights. Only
-    the `topk_group` groups with the best sum of two biased scores can be chosen from.
+    Scores are sigmoids. A bias is added to choose the experts, not to weight them. Only experts of
+    the `topk_group` groups with the best sum of two biased scores can be chosen.
     """
 
     def __init__(self, config: Any) -> None:
@@ -37,8 +37,8 @@ class BiasedRouter(DeepseekV2TopkRouter):  # type: ignore[misc]
         choice = scores + self.e_score_correction_bias
         groups = choice.view(len(choice), self.num_group or 1, -1)
         best = groups.topk(2).values.sum(-1).topk(self.topk_group or 1).indices
-        shut = torch.ones_like(groups[..., 0], dtype=torch.bool).scatter(1, best, False)
-        chosen = groups.masked_fill(shut[..., None], 0.0).flatten(1).topk(self.top_k).indices
+        excluded = torch.ones_like(groups[..., 0], dtype=torch.bool).scatter(1, best, False)
+        chosen = groups.masked_fill(excluded[..., None], 0.0).flatten(1).topk(self.top_k).indices
         weights = scores.gather(1, chosen)
         if self.top_k > 1 and self.norm_topk_prob:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
@@ -74,8 +74,8 @@ class DeepseekVL2Projector(nn.Module):
 def lay_out(tiles: Tensor, crop: tuple[int, int], newline: Tensor, separator: Tensor) -> Tensor:
     """The visual tokens of one image: global view, separator, mosaic of local tiles.
 
-    A newline follows each row of either view. One local tile is laid out too, though it shows what
-    the global view shows.
+    A newline follows each row of either view. A single local tile is laid out as well, although it
+    shows the same as the global view.
 
     Args:
         tiles: (1 + width * height, side^2, C), the global view first, then the tiles row by row.

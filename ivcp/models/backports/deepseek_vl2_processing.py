@@ -30,10 +30,9 @@ PUBLISHED_TILES = (
 def best_resolution(
     size: tuple[int, int], candidates: Sequence[tuple[int, int]]
 ) -> tuple[int, int]:
-    """The candidate that shows most of the image's own pixels; of equals, the smallest.
+    """The candidate that shows most pixels of the image; of equals, the smallest.
 
-    Pixels beyond those that the image has count for nothing. Of candidates equal in both respects,
-    the first wins.
+    Enlarging the image adds no pixels. Of candidates of equal merit and size, the first wins.
 
     Args:
         size: (width, height) of the image.
@@ -45,8 +44,8 @@ def best_resolution(
 
     def merit(candidate: tuple[int, int]) -> tuple[int, int]:
         scale = min(candidate[0] / size[0], candidate[1] / size[1])
-        shown = int(size[0] * scale) * int(size[1] * scale)
-        return min(shown, size[0] * size[1]), -candidate[0] * candidate[1]
+        pixels = int(size[0] * scale) * int(size[1] * scale)
+        return min(pixels, size[0] * size[1]), -candidate[0] * candidate[1]
 
     return max(candidates, key=merit)
 
@@ -60,8 +59,8 @@ def letterbox(
     narrow that it would.
 
     Returns:
-        The picture, and the area (x1, y1, x2, y2) that it shows in units of the image: (0, 0, 1, 1)
-        is the image, and what lies outside is padding.
+        The padded image, and the area (x1, y1, x2, y2) that it shows in units of the image:
+        (0, 0, 1, 1) is the image, and everything outside is padding.
     """
     width, height = size
     ratio, wanted = image.width / image.height, width / height
@@ -70,21 +69,21 @@ def letterbox(
     elif ratio < wanted:
         width = max(1, round(image.width / image.height * height))
     left, top = round((size[0] - width) * 0.5), round((size[1] - height) * 0.5)
-    picture = Image.new("RGB", size, fill)
-    picture.paste(image.resize((width, height), Image.Resampling.BICUBIC), (left, top))
+    padded = Image.new("RGB", size, fill)
+    padded.paste(image.resize((width, height), Image.Resampling.BICUBIC), (left, top))
     area = (-left / width, -top / height, (size[0] - left) / width, (size[1] - top) / height)
-    return picture, area
+    return padded, area
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """What the processor makes of the images of a batch.
+    """The images of a batch after the processor.
 
     Attributes:
         pixel_values: (T, 3, size, size), for each image its global view and then its tiles.
         images_spatial_crop: (M, 2), tiles in width and height.
         tokens: For each image, the number of visual tokens in the prompt.
-        global_areas: For each image, what its global view shows in units of the image.
+        global_areas: For each image, the area of its global view in units of the image.
         local_areas: The same for the local view, all tiles together.
     """
 
@@ -99,13 +98,13 @@ class Tiles:
 class DeepseekVL2Images:
     """Turns images into tiles as DeepSeek-VL2 was trained on them.
 
-    The global view is the whole image on a square. The local view is the image at the best
+    The global view is the image fitted into a square. The local view is the image at the best
     candidate resolution, cut into tiles of the same size, row by row. With more than two images in
     a prompt the local view is one tile. Padding has the mean colour.
 
     Attributes:
         image_size: Side of a tile in pixels.
-        patch_size: Side of a patch in pixels; what does not fill a patch is left out.
+        patch_size: Side of a patch in pixels; a rest that fills no patch is left out.
         downsample_ratio: This many patches in either direction make one visual token.
         candidate_resolutions: (width, height) in pixels; multiples of `image_size`.
         mean: Of a channel in [0, 1].
@@ -159,17 +158,17 @@ class DeepseekVL2Images:
         return self.side * (self.side + 1) + 1 + local
 
     def crop(self, size: tuple[int, int], images: int = 1) -> tuple[int, int]:
-        """Tiles in (width, height) for an image of `size`, one of so many in its prompt."""
+        """Tiles in (width, height) for an image of `size` in a prompt of `images` images."""
         if images > self.max_cropped:
             return 1, 1
         width, height = best_resolution(size, self.candidate_resolutions)
         return width // self.image_size, height // self.image_size
 
-    def _cut(self, picture: Image.Image) -> Tensor:
+    def _cut(self, view: Image.Image) -> Tensor:
         """(width, height) tiles of a view, row by row: (height * width, 3, size, size)."""
-        pixels = torch.from_numpy(np.array(picture, dtype=np.float32)) / 255
+        pixels = torch.from_numpy(np.array(view, dtype=np.float32)) / 255
         size = self.image_size
-        tiles = pixels.view(picture.height // size, size, picture.width // size, size, 3)
+        tiles = pixels.view(view.height // size, size, view.width // size, size, 3)
         return ((tiles - self.mean) / self.std).permute(0, 2, 4, 1, 3).flatten(0, 1)
 
     def __call__(self, samples: Sequence[Sequence[Image.Image]]) -> Tiles:
@@ -186,14 +185,14 @@ class DeepseekVL2Images:
         pixels = [torch.zeros(0, 3, size, size)]
         crops, global_areas, local_areas = [], [], []
         for images in samples:
-            for given in images:
-                if not given.width * given.height:
-                    raise UserError(f"An image must have pixels; got one of size {given.size}.")
-                image = given.convert("RGB")
-                width, height = self.crop(image.size, len(images))
-                whole, global_area = letterbox(image, (size, size), fill)
-                local, local_area = letterbox(image, (width * size, height * size), fill)
-                pixels += [self._cut(whole), self._cut(local)]
+            for image in images:
+                if not image.width * image.height:
+                    raise UserError(f"An image must have pixels; got one of size {image.size}.")
+                rgb = image.convert("RGB")
+                width, height = self.crop(rgb.size, len(images))
+                global_view, global_area = letterbox(rgb, (size, size), fill)
+                local_view, local_area = letterbox(rgb, (width * size, height * size), fill)
+                pixels += [self._cut(global_view), self._cut(local_view)]
                 crops.append((width, height))
                 global_areas.append(global_area)
                 local_areas.append(local_area)

@@ -1,8 +1,8 @@
 """How weights of published DeepSeek-VL2 checkpoints become those of the library's parts.
 
-Importing the module registers the mapping. The pooling head of the tower, which DeepSeek-VL2 never
-runs, is left out by the model class. Saving turns the mapping round, as for the library's models,
-unless `save_pretrained` is told `save_original_format=False`.
+Importing the module registers the mapping. The model class leaves out the pooling head of the
+tower, which DeepSeek-VL2 never runs. Saving applies the mapping in reverse, as for the library's
+models, unless `save_pretrained` gets `save_original_format=False`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What stays the same in all forward passes of a session."""
+"""What all forward passes of a session have in common."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ivcp.core.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True)
-class ModelParts:
-    """What stays the same in all forward passes of a session.
+class SessionContext:
+    """What all forward passes of a session have in common.
 
     Attributes:
         adapter: How to look inside the model.
-        pruner: The method, its layers fitted.
+        pruner: The method, with its layers filled in.
         decoder: The language model.
         depth: Number of decoder layers.
-        axes: Axes of its position ids.
+        axes: Axes of the language model's position ids.
         inverse_frequencies: (D / 2,) float32, on the CPU.
-        text_encoder: Gives the text tower, if the family has one.
+        text_encoder: Loader of the text tower, if the family has one.
     """
 
     adapter: ModelAdapter

@@ -1,4 +1,4 @@
-"""CLIP's text tower, for methods that hold patches against the question."""
+"""CLIP's text tower, for methods that compare patches with the question."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ivcp.models.hub import HubFamily
 class ClipText:
     """Cosines between patches of a CLIP vision tower and a text.
 
-    Patches go through CLIP's last norm and projection, one by one; a text longer than the tower
-    takes is cut into segments, whose cosines are averaged.
+    CLIP's last norm and projection are applied to each patch. A text that is too long for the tower
+    is cut into segments, whose cosines are averaged.
 
     Args:
-        clip: `CLIPModel`, whose vision tower is the model's own.
+        clip: `CLIPModel` with the vision tower of the model.
         tokenizer: Its tokenizer.
     """
 
@@ -43,7 +43,7 @@ class ClipText:
             tower: The model's vision tower.
 
         Raises:
-            UserError: It cannot be loaded, or was trained with another vision tower.
+            UserError: It cannot be loaded, or belongs to another vision tower.
         """
         from transformers import AutoTokenizer, CLIPModel
 
@@ -72,9 +72,9 @@ class ClipText:
 
     @torch.no_grad()
     def embeddings(self, text: str) -> Tensor:
-        """(segments, E) embeddings of a text; the last text's are kept."""
-        last = self._last
-        if last is None or last[0] != text:
+        """(segments, E) embeddings of a text; the last text is remembered."""
+        previous = self._last
+        if previous is None or previous[0] != text:
             config: Any = self.clip.config.text_config
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             room = config.max_position_embeddings - 2
@@ -85,8 +85,8 @@ class ClipText:
             for piece in pieces:
                 row = torch.tensor([[start, *piece, end]], device=device)
                 rows.append(self.clip.get_text_features(row, return_dict=True).pooler_output)
-            self._last = last = text, torch.cat(rows)
-        return last[1]
+            self._last = previous = text, torch.cat(rows)
+        return previous[1]
 
     @torch.no_grad()
     def relevance(self, features: Tensor, text: str) -> Tensor:
@@ -99,7 +99,7 @@ class ClipText:
 
 
 _loaded: weakref.WeakKeyDictionary[nn.Module, dict[str, ClipText]] = weakref.WeakKeyDictionary()
-"""The text towers of vision towers that are there, loaded once for all sessions."""
+"""Text towers by vision tower and source, loaded once for all sessions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +107,15 @@ class ClipFamily(HubFamily):
     """A family whose vision tower is CLIP's, so that CLIP's text tower belongs to it.
 
     Attributes, beside those of every family (`HubFamily`):
-        text_tower: Hub id or folder of the CLIP model whose vision tower this one has, for methods
-            that hold patches against the question; None if there is none.
+        text_tower: Hub id or folder of the CLIP model with the same vision tower, for methods that
+            compare patches with the question; None if there is none.
     """
 
     text_tower: str | None = "openai/clip-vit-large-patch14-336"
 
     def provides(self, config: Any) -> frozenset[Signal]:
-        more: tuple[Signal, ...] = ("text_encoder",) if self.text_tower else ()
-        return super().provides(config) | frozenset(more)
+        text: frozenset[Signal] = frozenset({"text_encoder"} if self.text_tower else ())
+        return super().provides(config) | text
 
     def text_encoder(self, model: nn.Module) -> Callable[[], TextEncoder] | None:
         if self.text_tower is None:

@@ -1,4 +1,4 @@
-"""Attention, keys and features of a vision tower, read from what entered its blocks."""
+"""Attention, keys and features of a vision tower, computed from the inputs of its blocks."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ STATES = 2**19
 """Most numbers of a block's input that are projected at once; a joint projection triples them."""
 
 
-class TowerReading:
+class TowerSignals:
     """The signals of one call of a vision tower, in the order of its rows.
 
-    Attention is computed anew from a block's input, a few query rows at a time: towers run with
-    kernels that never give their weights away. Reading never waits for the device.
+    Attention is computed again from a block's input, a few query rows at a time, because the
+    tower's attention kernels return no weights. The host never waits for the device.
 
     Args:
         tower: How to read the tower.
-        call: Arguments with which the images were encoded; small ones are on the CPU.
+        call: Arguments of the image encoder; small tensors are on the CPU.
         captured: For some blocks, the (R, Ct) input and keyword arguments.
-        states: (R, Ct) states from which the projector's features are taken.
+        states: (R, Ct) states from which the projector's features are taken, [CLS] rows included.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TowerReading:
 
         Args:
             block: Index of the block, 0 or more.
-            queries: Who pays it: the segment's [CLS] row, or all its rows in the mean.
+            queries: Who pays it: the segment's [CLS] row, or the mean over all its rows.
 
         Raises:
             UserError: [CLS] was chosen and the tower has none.
@@ -74,37 +74,33 @@ class TowerReading:
 
     @torch.no_grad()
     def keys(self, block: int) -> Tensor:
-        """(H, R, D) keys of a block; only those of the block last asked for are kept."""
+        """(H, R, D) keys of a block; those of the last block are held."""
         if self._last_keys is None or self._last_keys[0] != block:
-            self._last_keys = None  # lets go of the others first
+            self._last_keys = None  # frees the memory before the new keys are made
             hidden, context = self.captured[block]
-            module, some = self.tower.blocks[block], _at_once(STATES, hidden.shape[1])
+            module, step = self.tower.blocks[block], _at_once(STATES, hidden.shape[1])
             keys: Tensor | None = None
-            for start in range(0, len(hidden), some):
-                rows = slice(start, start + some)
-                part = self.tower.keys(module, hidden, rows, context)
+            for start in range(0, len(hidden), step):
+                rows = slice(start, start + step)
+                chunk = self.tower.keys(module, hidden, rows, context)
                 if keys is None:
-                    keys = part.new_empty(len(part), len(hidden), part.shape[2])
-                keys[:, rows] = part
+                    keys = chunk.new_empty(len(chunk), len(hidden), chunk.shape[2])
+                keys[:, rows] = chunk
             if keys is None:
-                raise RuntimeError("the tower saw no rows")
+                raise RuntimeError("the tower ran on no rows")
             self._last_keys = block, keys
         return self._last_keys[1]
 
-    def features(self) -> Tensor:
-        """(R, Ct) states from which the projector's features are taken, [CLS] rows included."""
-        return self.states
-
     @torch.no_grad()
     def token_features(self, patches: Tensor) -> Tensor:
-        """(V, P * Ct) states of the patches of each token side by side, zeros over the edge.
+        """(V, P * Ct) states of the patches of each token side by side, zeros beyond the edge.
 
         Args:
-            patches: (V, P) rows of each token's patches, -1 over the edge.
+            patches: (V, P) rows of each token's patches, -1 beyond the edge.
         """
         rows = to_device(patches, self.states.device)
-        found = self.states[rows.clamp_min(0)]  # (V, P, Ct)
-        return found.masked_fill_((rows < 0)[..., None], 0).flatten(1)
+        states = self.states[rows.clamp_min(0)]  # (V, P, Ct)
+        return states.masked_fill_((rows < 0)[..., None], 0).flatten(1)
 
     @staticmethod
     @torch.no_grad()
@@ -113,35 +109,35 @@ class TowerReading:
 
         Args:
             values: (..., R) values of the tower's rows.
-            patches: (V, P) rows of each token's patches, -1 over the edge.
+            patches: (V, P) rows of each token's patches, -1 beyond the edge.
         """
         rows = to_device(patches, values.device)
-        found = values[..., rows.clamp_min(0)].masked_fill_(rows < 0, 0)  # (..., V, P)
-        mean = found.sum(-1, dtype=torch.float32) / (rows >= 0).sum(-1)
+        by_patch = values[..., rows.clamp_min(0)].masked_fill_(rows < 0, 0)  # (..., V, P)
+        mean = by_patch.sum(-1, dtype=torch.float32) / (rows >= 0).sum(-1)
         return mean.to(values.dtype)
 
     @torch.no_grad()
     def _received(self, block: int, from_cls: bool) -> Tensor:
-        """`attention`, a few query rows of one segment or a few whole segments at a time."""
+        """`attention`, a few query rows of one segment or a few complete segments at a time."""
         hidden, context = self.captured[block]
         module, keys = self.tower.blocks[block], self.keys(block)
         scale, heads = self.tower.scale(module), len(keys)
         received = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         for length, starts in _by_length(self.tower.segments(block, self.call), len(hidden)):
             count = 1 if from_cls else length
-            some = _at_once(SCORES, heads * length)
+            limit = _at_once(SCORES, heads * length)  # query rows
             if not from_cls:
-                some = min(some, _at_once(STATES, hidden.shape[1]))
-            together = min(some // count, KEYS // (length * keys[:, 0].numel())) or 1
-            step = count if together > 1 else min(some, count)
+                limit = min(limit, _at_once(STATES, hidden.shape[1]))
+            together = min(limit // count, KEYS // (length * keys[:, 0].numel())) or 1  # segments
+            step = count if together > 1 else min(limit, count)
             for group in _groups(starts, together):
                 rows = _rows(group, length, hidden.device)
                 segment_keys = keys[:, rows].float().reshape(heads, len(group), length, -1).mT
                 total = torch.zeros(len(group), length, device=hidden.device)
-                for first in range(0, count, step):
-                    width = min(step, count - first)
-                    places = [start + first for start in group]
-                    query_rows = _rows(places, width, hidden.device)
+                for offset in range(0, count, step):
+                    width = min(step, count - offset)
+                    query_starts = [start + offset for start in group]
+                    query_rows = _rows(query_starts, width, hidden.device)
                     query = self.tower.queries(module, hidden, query_rows, context).float() * scale
                     total += _paid(query.reshape(heads, len(group), width, -1), segment_keys)
                 received[rows] = (total / (heads * count)).flatten()
@@ -151,34 +147,34 @@ class TowerReading:
 def _paid(query: Tensor, keys: Tensor) -> Tensor:
     """(G, N) softmax weights of (H, G, M, D) queries over (H, G, D, N) keys, summed over H and M.
 
-    Scores are turned to weights where they stand, and each query's division is done while summing,
-    so that no second tensor of their size is made.
+    The softmax is written out: it works in place, and the sum over queries divides by each query's
+    total, so that no second tensor of the size of the scores is made.
     """
     scores = query @ keys  # (H, G, M, N)
     scores.sub_(scores.amax(-1, keepdim=True)).exp_()
-    share = scores.sum(-1, keepdim=True).reciprocal_()
-    return (share.mT @ scores).sum(0)[:, 0]
+    inverse = scores.sum(-1, keepdim=True).reciprocal_()
+    return (inverse.mT @ scores).sum(0)[:, 0]
 
 
 def _at_once(limit: int, size: int) -> int:
-    """How many of something of a size stay below a limit, at least one."""
+    """How many items of a size fit a limit, at least one."""
     return max(1, limit // size)
 
 
 def _by_length(lengths: Sequence[int], rows: int) -> list[tuple[int, list[int]]]:
-    """Lengths of segments, each with the first rows of all segments that have it."""
+    """Each length of a segment, with the first rows of all segments of that length."""
     if sum(lengths) != rows:
-        raise RuntimeError(f"the tower saw {rows} rows; its segments have {sum(lengths)}")
-    found: dict[int, list[int]] = {}
+        raise RuntimeError(f"the tower ran on {rows} rows; its segments have {sum(lengths)}")
+    starts: dict[int, list[int]] = {}
     start = 0
     for length in lengths:
-        found.setdefault(length, []).append(start)
+        starts.setdefault(length, []).append(start)
         start += length
-    return list(found.items())
+    return list(starts.items())
 
 
 def _rows(starts: Sequence[int], width: int, device: torch.device) -> slice | Tensor:
-    """Rows of runs of equal width: a slice, which copies nothing, where there is one."""
+    """Rows of runs of equal width: a slice where one covers them, as a slice copies nothing."""
     steps = {after - before for before, after in itertools.pairwise(starts)}
     if steps <= {width}:
         return slice(starts[0], starts[-1] + width)
@@ -190,5 +186,5 @@ def _rows(starts: Sequence[int], width: int, device: torch.device) -> slice | Te
 
 def _groups(starts: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """A few segments at a time."""
-    for first in range(0, len(starts), size):
-        yield starts[first : first + size]
+    for index in range(0, len(starts), size):
+        yield starts[index : index + size]
