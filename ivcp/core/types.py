@@ -66,7 +66,7 @@ class Sample:
 
 
 class BrokenSample(Exception):  # noqa: N818 (it carries a sample, not a mistake of ours)
-    """A sample that no model can be asked about, with what is known of it; it counts as wrong.
+    """A sample that cannot be evaluated, with what is known of it; it counts as wrong.
 
     A dataset raises it `from` the error that says why.
 
