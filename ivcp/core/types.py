@@ -66,7 +66,7 @@ class Sample:
 
 
 class BrokenSample(Exception):  # noqa: N818 (it carries a sample, not a mistake of ours)
-    """A sample that cannot be read; it counts as wrong.
+    """A sample that cannot be evaluated, with what is known of it; it counts as wrong.
 
     A dataset raises it `from` the error that is the reason.
 

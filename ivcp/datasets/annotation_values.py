@@ -75,7 +75,7 @@ def read_id(value: object, where: str) -> str:
 
 
 def caption_problem(text: object, where: str) -> str:
-    """Why no model can be asked about a text; empty if it can.
+    """Why a text cannot be part of a prompt; empty if it can.
 
     >>> caption_problem("her", "row 3"), caption_problem(None, "row 3")
     ('', 'Expected a text in row 3; got None.')

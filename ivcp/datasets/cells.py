@@ -52,8 +52,8 @@ def decode_base64(text: str) -> bytes:
 def image_id(content: str | bytes) -> str:
     """What equal images have in common: a digest, or a short text itself, such as a path.
 
-    >>> image_id("photo.jpg"), image_id("QUJD" * 40)
-    ('photo.jpg', 'e9dc4bbced7433bb')
+    >>> image_id("dog.jpg"), image_id("QUJD" * 40)
+    ('dog.jpg', 'e9dc4bbced7433bb')
     """
     if isinstance(content, str):
         if len(content) <= SHORT:
@@ -65,7 +65,7 @@ def image_id(content: str | bytes) -> str:
 def image_sizes(cell: str) -> tuple[tuple[int, int], ...]:
     """Width and height of each image in a cell, from its header; empty if one is unknown.
 
-    >>> image_sizes("photo.jpg"), image_sizes("7")
+    >>> image_sizes("dog.jpg"), image_sizes("7")
     ((), ())
     """
     sizes = [_size(text) for text in read_list(cell) or (cell,)]

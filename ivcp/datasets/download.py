@@ -135,14 +135,14 @@ def fetch(url: str, path: Path, md5: Sequence[str]) -> None:
         with alone(path.with_name(f"{path.name}.lock"), lambda: _notify(waiting)):
             if path.exists():
                 return
-            part = PartialFile(path, url)
+            partial = PartialFile(path, url)
             try:
-                _complete(part, path)
-                _check(part, md5)
-                part.file.replace(path)
+                _complete(partial, path)
+                _check(partial, md5)
+                partial.file.replace(path)
             finally:
-                if path.exists() or not part.size:
-                    part.remove()
+                if path.exists() or not partial.size:
+                    partial.remove()
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror or error}); make room or choose another "
@@ -150,14 +150,14 @@ def fetch(url: str, path: Path, md5: Sequence[str]) -> None:
         ) from error
 
 
-def _complete(part: PartialFile, path: Path) -> None:
+def _complete(partial: PartialFile, path: Path) -> None:
     """Receive what is missing, in as many tries as bring something new.
 
     Raises:
         OSError: It cannot be written.
         UserError: It cannot be had.
     """
-    most, waits = part.size, list(WAITS)
+    most, waits = partial.size, list(WAITS)
     with Progress(
         TextColumn(f"downloading {path.name}"),
         BarColumn(),
@@ -167,63 +167,65 @@ def _complete(part: PartialFile, path: Path) -> None:
         console=Console(stderr=True),
     ) as bar:
         bar.add_task("")
-        while part.size != part.version.total:
+        while partial.size != partial.version.total:
             try:
-                _receive(part, bar)
+                _receive(partial, bar)
                 return
             except IncompleteError as error:
-                if part.size > most:
-                    most, waits = part.size, list(WAITS)
+                if partial.size > most:
+                    most, waits = partial.size, list(WAITS)
                 if not waits or not error.transient:
                     resumed = " What has arrived is kept, and the next start goes on from there."
                     raise UserError(
-                        f"{part.version.url} could not be fetched ({error}); get the file there by "
-                        f"other means and put it at {path}.{resumed if part.size else ''}"
+                        f"{partial.version.url} could not be fetched ({error}); get the file by "
+                        f"other means and put it at {path}.{resumed if partial.size else ''}"
                     ) from error
                 time.sleep(waits.pop(0))
 
 
-def _receive(part: PartialFile, bar: Progress) -> None:
+def _receive(partial: PartialFile, bar: Progress) -> None:
     """One try.
 
     Raises:
         IncompleteError: Not all has arrived.
         OSError: It cannot be written.
     """
-    start, version = part.size, part.version
-    with _request(part) as response:
+    start, version = partial.size, partial.version
+    with _request(partial) as response:
         if response.headers.get_content_type() == "text/html":  # a log-in, or a portal's greeting
             raise IncompleteError("a web page came instead of the file", transient=False)
         sent = Version.of(version.url, response)
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            part.begin(sent)
+            partial.begin(sent)
         elif sent.contradicts(version) or _first_byte(response) != start:
-            part.begin(Version(version.url))
+            partial.begin(Version(version.url))
             raise IncompleteError("the file was changed there")
-        bar.update(bar.task_ids[0], total=sent.total, completed=part.size)
-        with part.file.open("ab") as file:
+        bar.update(bar.task_ids[0], total=sent.total, completed=partial.size)
+        with partial.file.open("ab") as file:
             for chunk in _chunks(response):
                 file.write(chunk)
                 file.flush()  # so that nothing is lost if this process is killed
                 bar.advance(bar.task_ids[0], len(chunk))
-    if sent.total is not None and part.size < sent.total:
-        raise IncompleteError(f"the connection ended after {part.size:,} of {sent.total:,} bytes")
+    if sent.total is not None and partial.size < sent.total:
+        raise IncompleteError(
+            f"the connection ended after {partial.size:,} of {sent.total:,} bytes"
+        )
 
 
-def _request(part: PartialFile) -> http.client.HTTPResponse:
+def _request(partial: PartialFile) -> http.client.HTTPResponse:
     """The response to a request for what is missing."""
     headers = {"User-Agent": "ivcp", "Accept-Encoding": "identity"}
-    if part.size:
-        headers["Range"] = f"bytes={part.size}-"
-        if part.version.validator:
-            headers["If-Range"] = part.version.validator
+    if partial.size:
+        headers["Range"] = f"bytes={partial.size}-"
+        if partial.version.validator:
+            headers["If-Range"] = partial.version.validator
     try:
-        request = urllib.request.Request(part.version.url, headers=headers)
+        request = urllib.request.Request(partial.version.url, headers=headers)
         response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == UNSATISFIABLE:
-            part.begin(Version(part.version.url))
+            partial.begin(Version(partial.version.url))
         transient = error.code in TRANSIENT or error.code >= 500
         raise IncompleteError(
             f"status {error.code}, {error.reason}", transient=transient
@@ -250,7 +252,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         raise IncompleteError(f"the connection broke: {error}") from error
 
 
-def _check(part: PartialFile, md5: Sequence[str]) -> None:
+def _check(partial: PartialFile, md5: Sequence[str]) -> None:
     """Compare what has arrived with the accepted sums.
 
     Raises:
@@ -260,14 +262,14 @@ def _check(part: PartialFile, md5: Sequence[str]) -> None:
     if not md5:
         return
     digest = hashlib.md5(usedforsecurity=False)
-    with part.file.open("rb") as file:
+    with partial.file.open("rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     if digest.hexdigest() not in md5:
         raise UserError(
-            f"Expected the md5 sum {' or '.join(md5)} of {part.version.url}; got "
-            f"{digest.hexdigest()}. Remove {part.file} to fetch it again, or take it as it is with "
-            "data.verify=false."
+            f"Expected the md5 sum {' or '.join(md5)} of {partial.version.url}; got "
+            f"{digest.hexdigest()}. Remove {partial.file} to fetch it again, or take it as it is "
+            "with data.verify=false."
         )
 
 

@@ -176,7 +176,7 @@ def _cannot_load(error: Exception, source: Path | str, split: str, advice: str) 
 
 
 def _reach(library: Any, hub_id: str) -> None:
-    """Ask the hub once for a set; the library itself would try for half a minute.
+    """Look once whether the hub answers; the library itself would try for half a minute.
 
     Raises:
         ConnectionError: It does not answer.

@@ -57,9 +57,11 @@ class ReleaseRows:
         """One row.
 
         Raises:
-            UserError: It does not have the header's cells, a size or a box.
+            UserError: It does not have the header's cells, an index, a size or a box.
         """
         row, where = self.file[index], f"row {index} of {self.file.path}"
+        if not row["index"]:
+            raise UserError(f"Expected an index in {where}; its cell is empty.")
         size = image_size(row["width"], row["height"], where)
         box = four_numbers(row["answer"].split(), where)
         if self.coordinates == "qwen25":

@@ -75,9 +75,12 @@ class Index:
         return (self.size, self.mtime_ns, self.format) == (stat.st_size, stat.st_mtime_ns, FORMAT)
 
     def fits(self) -> bool:
-        """Whether all rows lie in the file."""
+        """Whether all rows lie in the file, and all sizes are those of images."""
         return all(
-            row.start >= 0 < row.length and row.start + row.length <= self.size for row in self.rows
+            row.start >= 0 < row.length
+            and row.start + row.length <= self.size
+            and all(width > 0 < height for width, height in row.sizes)
+            for row in self.rows
         )
 
 

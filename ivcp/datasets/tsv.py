@@ -36,7 +36,7 @@ class TsvBenchmark:
     VLMEvalKit does. Options are in the columns A, B, C, ...
 
     Answers must be the capital letter of an option, or "Yes" or "No" (in any case), or a text, or a
-    list of texts. A row that no model can be asked about is a `BrokenSample`.
+    list of texts. A row that is no question is a `BrokenSample`.
 
     Attributes:
         name: Published name of the benchmark, which is also that of its file.
@@ -110,7 +110,7 @@ class TsvBenchmark:
 
         Raises:
             IndexError: There is no such question.
-            BrokenSample: No model can be asked about it.
+            BrokenSample: Its question, answer or images cannot be used.
             UserError: Its row cannot be read.
         """
         if not 0 <= index < len(self):

@@ -20,7 +20,7 @@ class RowFile:
 
     Every cell is the text that stands there: "None", "NA" and "nan" are texts, and a missing cell
     is empty. The first use reads the whole file once and leaves `<name>.index.json` beside it; from
-    then on, a row is read when it is asked for. It can be pickled and used by many processes.
+    then on, a row is read when it is needed. It can be pickled and used by many processes.
 
     Attributes:
         path: The file.

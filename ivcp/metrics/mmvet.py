@@ -12,7 +12,8 @@ from ivcp.metrics.compat import texts
 from ivcp.metrics.open_ended import OpenEndedMetrics, empty_rate
 from ivcp.metrics.pope import categories
 
-GRADE = re.compile(r"(?<![\d.])(?:0(?:\.\d+)?|1(?:\.0+)?)(?![\d.]*\d)")
+NUMBER = re.compile(r"[\d.]+")
+GRADE = re.compile(r"(0(?:\.\d+)?|1(?:\.0+)?)\.*")
 TASK = """\
 Grade an answer to a question about a picture that you don't see. You are given the question, what \
 a right answer holds, and the answer. Parts joined by <AND> must all be in the answer: grade what \
@@ -70,5 +71,6 @@ class MmVetMetrics(OpenEndedMetrics):
 
     def parse_judge_reply(self, reply: str, sample: Sample) -> tuple[Answer | None, float] | None:
         """The only number from 0 to 1 of the reply; `parsed` is its text."""
-        grades = GRADE.findall(reply)
+        matches = [GRADE.fullmatch(number) for number in NUMBER.findall(reply)]
+        grades = [match[1] for match in matches if match]
         return (grades[0], float(grades[0])) if len(grades) == 1 else None

@@ -118,6 +118,7 @@ def test_a_bad_row_spoils_no_other(tmp_path) -> None:
     content[2]["width"] = ""
     content[3]["image"] = "A"
     content[4]["image"] = ""
+    content[6]["index"] = ""
     path = write_release(tmp_path / "a.tsv", content=content)
     with path.open("a") as file:
         file.write("907\ttoo few\n")
@@ -132,6 +133,8 @@ def test_a_bad_row_spoils_no_other(tmp_path) -> None:
         table.encoded_image(table[3])
     assert table.encoded_image(table[4]) == b""
     assert table[5].text == "her"
+    with pytest.raises(UserError, match="Expected an index in row 6"):
+        table[6]
     with pytest.raises(UserError, match="6 cells in row 7"):
         table[7]
     assert "1 of 8 rows" in table.notes[0]

@@ -139,6 +139,7 @@ def spoiled(good: str) -> dict[str, str | bytes]:
         "text": ["0", length, *rest], "negative": [-1, length, *rest], "empty": [start, 0, *rest],
         "beyond": [start, 10**9, *rest], "short": [start], "fraction": [0.5, length, *rest],
         "huge": [10**400, length, *rest], "sizes": [start, length, *rest[:-1], [["9", 7]]],
+        "size": [start, length, *rest[:-1], [[9, 0]]],
     }  # fmt: skip
     return {
         "torn": good[:-9], "empty file": "", "list": "[1]", "null": "null", "deep": "[" * 100_000,

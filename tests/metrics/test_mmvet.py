@@ -31,6 +31,7 @@ def test_the_judge_is_told_everything_and_its_grade_is_read() -> None:
     assert metric.judge_prompt(" ", " ", sample) is None
     grades = {
         "0.5": 0.5, "Grade: 1.0": 1.0, "0": 0.0, " 0.75.": 0.75, "1": 1.0,
+        "..0.5": None, "0." + "1" * 100_000 + ".1": None, ".5": None, "0.5.": 0.5,
         "good": None, "7": None, "10": None, "1.5": None, "0.5 or 0.6": None, "": None,
     }  # fmt: skip
     heard = {text: metric.parse_judge_reply(text, sample) for text in grades}

@@ -73,7 +73,7 @@ class Arguments:
 
     @classmethod
     def parse(cls, model_args: Mapping[str, Any]) -> Arguments:
-        """Build the parts from arguments by name, as lmms-eval splits and reads them.
+        """Build the sections from arguments by name, as lmms-eval splits and reads them.
 
         A field goes by its bare name, or as `model.<field>` and `pruner.<field>`; fields that are
         not named have their class's defaults.
@@ -87,33 +87,35 @@ class Arguments:
             "pruner": _choose("pruner", rest, available("pruners", Pruner, PRUNERS)),
             "requests": RequestOptions,
         }
-        values: dict[str, dict[str, Any]] = {part: {} for part in classes}
+        values: dict[str, dict[str, Any]] = {section: {} for section in classes}
         for name, value in rest.items():
-            part, field_name = _owner(name, classes)
-            if field_name in values[part]:
+            section, field_name = _owner(name, classes)
+            if field_name in values[section]:
                 raise UserError(f"The argument {name} is given twice: name it once.")
-            values[part][field_name] = read(name, value, get_type_hints(classes[part])[field_name])
-        for part, kind in classes.items():
+            values[section][field_name] = read(
+                name, value, get_type_hints(classes[section])[field_name]
+            )
+        for section, kind in classes.items():
             for field in fields(kind):
                 required = field.default is MISSING and field.default_factory is MISSING
-                if required and field.name not in values[part]:
+                if required and field.name not in values[section]:
                     raise UserError(
                         f"{kind.__name__} needs {field.name}, which is missing; if --model_args "
                         "cannot hold it, choose another."
                     )
-        return cls(**{part: kind(**values[part]) for part, kind in classes.items()})
+        return cls(**{section: kind(**values[section]) for section, kind in classes.items()})
 
     def __str__(self) -> str:
         """All of it, defaults too, as `--model_args` takes it."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        owners = Counter(field.name for part in parts.values() for field in fields(part))
+        sections = {field.name: getattr(self, field.name) for field in fields(self)}
+        owners = Counter(field.name for section in sections.values() for field in fields(section))
         pairs = []
-        for name, part in parts.items():
-            if part is not self.requests:
-                pairs.append(f"{name}={type(part).__module__.rpartition('.')[2]}")
-            for field in fields(part):
+        for name, section in sections.items():
+            if section is not self.requests:
+                pairs.append(f"{name}={type(section).__module__.rpartition('.')[2]}")
+            for field in fields(section):
                 prefix = f"{name}." if owners[field.name] > 1 else ""
-                pairs.append(f"{prefix}{field.name}={write(getattr(part, field.name))}")
+                pairs.append(f"{prefix}{field.name}={write(getattr(section, field.name))}")
         return ",".join(pairs)
 
 
@@ -129,36 +131,38 @@ def stems(folder: str, base: type[T]) -> dict[str, type[T]]:
     for entry in iter_modules(package.__path__):
         module = import_module(f"{package.__name__}.{entry.name}")
         defined = [
-            member
-            for member in vars(module).values()
-            if isclass(member) and issubclass(member, base) and not isabstract(member)
-            if member.__module__ == module.__name__
+            value
+            for value in vars(module).values()
+            if isclass(value) and issubclass(value, base) and not isabstract(value)
+            if value.__module__ == module.__name__
         ]
         if len(defined) == 1:
             classes[entry.name] = defined[0]
     return classes
 
 
-def _choose(part: str, rest: dict[str, Any], choices: Mapping[str, type[T]]) -> type[T]:
-    """The class that the arguments name for a part; takes the name out of them."""
-    stem = rest.pop(part, None)
+def _choose(section: str, rest: dict[str, Any], choices: Mapping[str, type[T]]) -> type[T]:
+    """The class that the arguments name for a section; takes the name out of them."""
+    stem = rest.pop(section, None)
     if stem is None:
-        raise UserError(f"--model_args must name a {part}: {part}= one of {', '.join(choices)}.")
+        raise UserError(
+            f"--model_args must name a {section}: {section}= one of {', '.join(choices)}."
+        )
     if stem not in choices:
-        raise UserError(f"{part} must be one of {', '.join(choices)}; got {stem!r}.")
+        raise UserError(f"{section} must be one of {', '.join(choices)}; got {stem!r}.")
     return choices[stem]
 
 
 def _owner(name: str, classes: Mapping[str, type[Any]]) -> tuple[str, str]:
-    """The part and the field that an argument means."""
+    """The section and the field that an argument means."""
     prefix, _, field = name.rpartition(".")
-    names = {part: [entry.name for entry in fields(kind)] for part, kind in classes.items()}
-    owners = [part for part in names if prefix in ("", part) and field in names[part]]
+    names = {section: [entry.name for entry in fields(kind)] for section, kind in classes.items()}
+    owners = [section for section in names if prefix in ("", section) and field in names[section]]
     if not owners:
         choices = ", ".join(dict.fromkeys(sum(names.values(), ["model", "pruner"])))
         raise UserError(f"Expected the model arguments {choices}; got {name!r}.")
     if len(owners) > 1:
-        choices = " or ".join(f"{part}.{field}" for part in owners)
+        choices = " or ".join(f"{section}.{field}" for section in owners)
         raise UserError(f"{name} belongs to {' and '.join(owners)}: write {choices}.")
     return owners[0], field
 
