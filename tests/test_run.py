@@ -159,9 +159,9 @@ def test_composed_methods_are_recorded_with_their_layers(run, model, tmp_path) -
     assert code == 0, err
     record = json.loads((tmp_path / "composed" / "metrics.json").read_text())["run"]
     assert record["config"]["pruner"]["parts"]["second"]["layer"] == 2
-    assert record["layers"] == [2]
+    assert record["layers"] == [0, 2]
     more = ["pruner@pruner.parts.second=pyramiddrop", f"hydra.run.dir={tmp_path / 'more'}"]
     code, _, err = run("pruner=compose", "ratio=0.1", model, *more, *QUICK)
     assert code == 0, err
     record = json.loads((tmp_path / "more" / "metrics.json").read_text())["run"]
-    assert record["layers"] == [2, 3, 4]
+    assert record["layers"] == [0, 2, 3, 4]

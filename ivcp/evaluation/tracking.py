@@ -142,6 +142,8 @@ class Watch:
         self.logger, self.folder, self.metric = logger, folder, metric
         self.read: dict[Path, int] = {}  # bytes of each file that were read
         self.answers: list[ScoredAnswer] = []
+        self._news()
+        self.earlier = len(self.answers)  # which say nothing of this start's rate
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
         self.thread.start()
@@ -152,14 +154,12 @@ class Watch:
         self.thread.join()
 
     def _follow(self) -> None:
-        self._news()
-        before = len(self.answers)  # of an earlier start, which say nothing of this one's rate
         started = time.monotonic()
         while not self.ended.wait(EVERY):
             if self._news():
                 value = self.metric.values(self.answers)[self.metric.primary_metric]
                 count = len(self.answers)
-                rate = (count - before) / (time.monotonic() - started)
+                rate = (count - self.earlier) / (time.monotonic() - started)
                 running = {self.metric.primary_metric: value, "samples": count}
                 running["samples_per_second"] = rate
                 metrics = {f"running/{name}": number for name, number in running.items()}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from ivcp.evaluation import tracking
 from ivcp.evaluation.tracking import SHORT, Tracker
 from ivcp.metrics.exact_match import ExactMatch
+from ivcp.pruners.random import RandomPruning
 from ivcp.results.prediction import Prediction
 from ivcp.results.run_folder import RunFolder
 
@@ -20,7 +22,6 @@ PREDICTIONS = [
     Prediction(index=index, id=f"s{index}", question=f"q{index}", prediction=f"a{index}", score=0)
     for index in (0, 2)
 ]
-NAMES = {"model": "tiny", "pruner": "fastv", "dataset": "shapes", "ratio": 0.5, "layers": [2]}
 
 
 class Recorder:
@@ -63,8 +64,11 @@ def folder(tmp_path: Path) -> RunFolder:
 @pytest.fixture
 def logger(folder: RunFolder) -> Recorder:
     recorder = Recorder()
-    tracker = Tracker.start(lambda save_dir: recorder, folder, NAMES, CONFIG)
-    assert recorder.config == {**CONFIG, "names": NAMES}
+    names = {"model": "tiny", "pruner": "random", "dataset": "shapes"}
+    parts = SimpleNamespace(pruner=RandomPruning(layer=2), names=names, config=CONFIG)
+    job = SimpleNamespace(parts=parts, folder=folder)
+    tracker = Tracker.start(lambda save_dir: recorder, job)
+    assert recorder.config == {**CONFIG, "names": {**names, "ratio": 0.5, "layers": [2]}}
     tracker.finish(made_results(), PREDICTIONS)
     assert recorder.finished == "success"
     return recorder
@@ -122,6 +126,13 @@ def test_overlays_have_one_size_and_the_captions_of_their_samples(logger) -> Non
     assert logger.images["kept_tokens"] == [(size, "q0 → a0"), (size, "q2 → a2")]
 
 
+def test_a_run_that_fails_is_closed_as_failed(folder: RunFolder) -> None:
+    recorder = Recorder()
+    with pytest.raises(ZeroDivisionError), Tracker(recorder, folder):
+        _ = 1 / 0
+    assert recorder.finished == "failed"
+
+
 def test_a_logger_that_knows_numbers_alone_gets_them(folder: RunFolder) -> None:
     made = CSVLogger(folder.path, name="csv", version="")
     Tracker(made, folder).finish(made_results(), PREDICTIONS)
@@ -138,14 +149,13 @@ def test_the_running_metric_is_read_from_the_files_of_all_processes(
     carried = Prediction(index=0, id="a", score=1).line()
     (folder.path / "predictions.earlier.jsonl").write_text(carried)
     (folder.path / "predictions.mine.jsonl").write_text(carried * 9)  # a user's copy
-    watch = Tracker(recorder, folder).watch(ExactMatch())
     lines = [Prediction(index=n, id="a", score=n / 2).line() for n in (1, 2)]
-    for rank, text in enumerate((lines[0], lines[1][:30])):
-        (folder.path / f"predictions.{rank}.jsonl").write_text(text)
-    wait_for(lambda: recorder.steps)
-    (folder.path / "predictions.1.jsonl").write_text(lines[1])
-    wait_for(lambda: recorder.steps[-1][0] == 3)
-    watch.stop()
+    with Tracker(recorder, folder).watching(ExactMatch()):
+        for rank, text in enumerate((lines[0], lines[1][:30])):
+            (folder.path / f"predictions.{rank}.jsonl").write_text(text)
+        wait_for(lambda: recorder.steps)
+        (folder.path / "predictions.1.jsonl").write_text(lines[1])
+        wait_for(lambda: recorder.steps[-1][0] == 3)
     assert [step for step, _ in recorder.steps] == [2, 3]
     assert recorder.steps[0][1]["running/accuracy"] == 0.75
     assert recorder.steps[1][1]["running/samples"] == 3
