@@ -30,11 +30,11 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from experiments.tiny.build import build_model, build_tokenizer, save
 from ivcp.models.backports.deepseek_vl2 import DeepseekVL2ForConditionalGeneration
 from ivcp.models.backports.deepseek_vl2_config import DeepseekVL2Config
 from ivcp.models.deepseekvl2 import views
 from ivcp.models.llavanext import anyres
+from recipes.tiny.build import build_model, build_tokenizer, save
 
 IMAGE, VIDEO, START, END, PAD, EOS = 90, 91, 92, 93, 0, 1
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.fullsize import bench, syncs
-from experiments.fullsize.methods import methods_for
-from experiments.fullsize.models import (
+from benchmarks.fullsize import bench, syncs
+from benchmarks.fullsize.methods import methods_for
+from benchmarks.fullsize.models import (
     PUBLISHED,
     model_config,
     random_inputs,
     random_model,
     tile_count,
 )
-from experiments.fullsize.report import Results, combination, verdicts
+from benchmarks.fullsize.report import Results, combination, verdicts
 from ivcp.core.errors import UserError
 from ivcp.evaluation.flops import DecoderSizes
 from ivcp.pruners.fastv import FastV
@@ -35,7 +35,7 @@ TINY = ["--size=reduced", "--models=qwen25vl", "--tokens=16", "--batch=2", "--re
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Narrow layers, and one thread, since waiting for threads would take longest."""
-    from experiments.fullsize import models
+    from benchmarks.fullsize import models
 
     narrow = {"hidden_size": 128, "intermediate_size": 64, "num_attention_heads": 2}
     monkeypatch.setattr(models, "REDUCED_TEXT", models.REDUCED_TEXT | narrow)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.layouts.draw import GEOMETRIES, HERE, KEEP, keep, main, photo
+from benchmarks.layouts.draw import GEOMETRIES, HERE, KEEP, keep, main, photo
 from ivcp.core.selection import budget
 
 

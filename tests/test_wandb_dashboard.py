@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from wandb_files import OfflineRun, forget_credentials, read_runs
 
-from experiments.wandb import dashboard, upload
+from ivcp.wandb import dashboard, upload
 
 pytest.importorskip("wandb")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb_workspaces.*")
