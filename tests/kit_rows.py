@@ -27,10 +27,10 @@ def recorded(name: str) -> dict[str, Any]:
 def accepted(cell: str) -> str | tuple[str, ...]:
     """An answer's cell as a loader reads it: a list is several texts."""
     try:
-        told = ast.literal_eval(cell) if cell.startswith("[") else cell
+        value = ast.literal_eval(cell) if cell.startswith("[") else cell
     except (ValueError, SyntaxError):
         return cell
-    return tuple(told) if isinstance(told, list) else cell
+    return tuple(value) if isinstance(value, list) else cell
 
 
 def sample_of(name: str, cells: dict[str, Any]) -> Sample:

@@ -1,4 +1,4 @@
-"""Do two processes finish together on a set of very unequal photos? Writes results.json.
+"""Do two processes finish together on very unequal images? Writes results.json.
 
 `python -m benchmarks.balance.bench`
 """
@@ -22,8 +22,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
-def write_set(folder: Path, samples: int) -> list[int]:
-    """MDETR's file and photos, small ones first; gives the pixels of each."""
+def write_dataset(folder: Path, samples: int) -> list[int]:
+    """Write a file of MDETR's kind and its images, small ones first; return their pixel counts."""
     (folder / "train2014").mkdir()
     draw = random.Random(0)
     sides = sorted(int(min(560, 84 * draw.lognormvariate(0.4, 0.8) + 56)) for _ in range(samples))
@@ -43,13 +43,13 @@ def write_set(folder: Path, samples: int) -> list[int]:
 def measure(folder: Path, samples: int) -> list[float]:
     """Seconds that each of two processes takes."""
     run = folder / "run"
-    words = [
+    overrides = [
         "dataset=refcoco_val", f"data.root={folder}", "trainer=ddp_cpu", "logger=none", "workers=0",
         "pictures=0", "batch_size=1", "generation.max_new_tokens=2", f"limit={samples}",
         "baseline=null", f"hydra.run.dir={run}",
     ]  # fmt: skip
     subprocess.run(
-        [sys.executable, ROOT / "run.py", *words], check=True, capture_output=True, cwd=folder
+        [sys.executable, ROOT / "run.py", *overrides], check=True, capture_output=True, cwd=folder
     )
     seconds = json.loads((run / "metrics.json").read_text())["efficiency"]["seconds_by_process"]
     return [float(value) for value in seconds]
@@ -60,19 +60,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pixels = write_set(folder, given.samples)
-        repeats = [measure(folder, given.samples) for _ in range(given.repeats)]
+        pixels = write_dataset(folder, options.samples)
+        repeats = [measure(folder, options.samples) for _ in range(options.repeats)]
     costs = [float(sum(pixels[n] for n in batch)) for batch in cut(len(pixels), 1)]
-    expected = [sum(costs[place] for place in own) for own in share(costs, 2)]
+    expected = [sum(costs[batch] for batch in batches) for batches in share(costs, 2)]
     half = len(costs) // 2
     result = {
-        "samples": given.samples,
+        "samples": options.samples,
         "seconds_by_process": repeats,
-        "later_over_earlier": [max(own) / min(own) for own in repeats],
-        "median": statistics.median(max(own) / min(own) for own in repeats),
+        "later_over_earlier": [max(seconds) / min(seconds) for seconds in repeats],
+        "median": statistics.median(max(seconds) / min(seconds) for seconds in repeats),
         "expected": max(expected) / min(expected),
         "expected_by_halves": sum(costs[half:]) / sum(costs[:half]),
     }

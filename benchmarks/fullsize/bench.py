@@ -1,8 +1,8 @@
-"""Does pruning keep its promises at full size? `python -m benchmarks.fullsize.bench`.
+"""What does pruning save at full size? `python -m benchmarks.fullsize.bench`.
 
-Random weights, real sizes. Each repeat runs the unpruned model and every method on the same inputs
-in rotated order, so that whatever else the machine does hits all of them. Rows are saved group by
-group (model, visual tokens, batch); a run that was cut off goes on where it stopped.
+Random weights, published sizes. Each repeat runs the unpruned model and every method on the same
+inputs in rotated order, so that whatever else the machine does affects all of them. Rows are saved
+group by group (model, visual tokens, batch); the same command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from benchmarks.fullsize.methods import LAYER_SHARE, PRUNERS, Method, label, methods_for
-from benchmarks.fullsize.models import PUBLISHED, model_config, random_inputs, random_model
+from benchmarks.fullsize.methods import LAYER_FRACTION, PRUNERS, Method, label, methods_for
+from benchmarks.fullsize.models import PUBLISHED, model_config, random_inputs
 from benchmarks.fullsize.report import Results, Row, combination, spread
 from benchmarks.fullsize.syncs import synchronisations
 from ivcp import pruned
@@ -35,6 +35,7 @@ from ivcp.evaluation.phases import Phases, timed_phases
 from ivcp.evaluation.provenance import git_state, versions
 from ivcp.models import find_family
 from ivcp.pruners.none import NoPruning
+from ivcp.testing import random_model
 
 HERE = Path(__file__).parent
 T = TypeVar("T")
@@ -48,14 +49,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """What one call of `generate` took; the books are those of the session, empty without one.
+    """Times and memory of one call of `generate`.
 
     Attributes:
         phases: Seconds of each part.
-        pruning overhead: Seconds, part of `phases.decoder`.
+        overhead: Seconds that pruning took, part of `phases.decoder`.
         peak_bytes: Most memory allocated on the GPU, weights included; None on a CPU.
-        cache_bytes: KV cache right after prefill, whole batch.
-        layer_tokens: [layer][sample] tokens processed.
+        cache_bytes: KV cache of the batch right after prefill; 0 without a session.
+        layer_tokens: [layer][sample] tokens processed; empty without a session.
     """
 
     phases: Phases
@@ -70,13 +71,13 @@ def attempt(call: Callable[[], T]) -> T | None:
     try:
         return call()
     except torch.OutOfMemoryError:
-        pass  # what the frames of the traceback hold is freed when this block is left
+        pass  # the traceback holds tensors, which are freed when this block ends
     gc.collect()
     torch.cuda.empty_cache()
     return None
 
 
-def run(model: Any, inputs: dict[str, Tensor], pruner: Pruner | None, new_tokens: int) -> Run:
+def run_once(model: Any, inputs: dict[str, Tensor], pruner: Pruner | None, new_tokens: int) -> Run:
     """One prefill and `new_tokens` decoding steps."""
     family, cuda = find_family(model), model.device.type == "cuda"
     if cuda:
@@ -96,8 +97,8 @@ def run(model: Any, inputs: dict[str, Tensor], pruner: Pruner | None, new_tokens
     )
 
 
-def expected(model: Any, inputs: dict[str, Tensor], sizes: DecoderSizes) -> Run:
-    """The books of the unpruned model by formula, where there is no memory to run it."""
+def unpruned_by_formula(model: Any, inputs: dict[str, Tensor], sizes: DecoderSizes) -> Run:
+    """Cache and tokens of the unpruned model where the memory does not suffice to run it."""
     batch, length = inputs["input_ids"].shape
     stored = sizes.cache_bytes(batch * length, model.dtype.itemsize)
     return Run(Phases(), 0.0, None, stored, [[length] * batch] * sizes.layers)
@@ -108,7 +109,7 @@ def kept_fraction(layer_tokens: list[list[int]], pruner: Pruner) -> float:
 
     Args:
         layer_tokens: [layer][sample] tokens processed.
-        pruner: Says whether dropped tokens also leave the caches of earlier layers.
+        pruner: The method; its stages may prune the caches of earlier layers too.
     """
     if all(stage.prune_earlier_kv for stage in pruner.stages()):
         return sum(layer_tokens[-1]) / sum(layer_tokens[0])
@@ -116,45 +117,43 @@ def kept_fraction(layer_tokens: list[list[int]], pruner: Pruner) -> float:
 
 
 def numbers(
-    runs: list[Run], base: list[Run], books: Run, method: Method, sizes: DecoderSizes, steps: int
+    runs: list[Run], base: list[Run], unpruned: Run, method: Method, sizes: DecoderSizes, steps: int
 ) -> Row:
     """The measured part of a row.
 
     Args:
         runs: Repeats of the method.
-        base: Repeats of the unpruned model, paired with them; empty if it ran out of memory.
-        books: The books of the unpruned model, from a run of `NoPruning`.
+        base: Repeats of the plain model, paired with them; empty if it ran out of memory.
+        unpruned: Cache and tokens of the unpruned model, from a session of `NoPruning`.
         method: The method.
         sizes: Sizes of the decoder.
         steps: Decoding steps of each run.
     """
 
-    def flops(of: Run) -> int:
-        return sum(prefill_flops(sample, sizes) for sample in zip(*of.layer_tokens, strict=True))
+    def flops(run: Run) -> int:
+        return sum(prefill_flops(sample, sizes) for sample in zip(*run.layer_tokens, strict=True))
 
-    kept = books if method.pruner is None else runs[0]
+    kept = unpruned if method.pruner is None else runs[0]
     row: Row = {
-        **spread("first_token_ms", [1e3 * one.phases.first_token for one in runs]),
-        **spread("vision_tower_ms", [1e3 * one.phases.vision for one in runs]),
-        **spread("prefill_ms", [1e3 * one.phases.decoder for one in runs]),
-        **spread("pruning_overhead_ms", [1e3 * one.overhead for one in runs]),
-        **spread("decode_ms_per_token", [1e3 * one.phases.decoding / steps for one in runs]),
+        **spread("first_token_ms", [1e3 * run.phases.first_token for run in runs]),
+        **spread("vision_tower_ms", [1e3 * run.phases.vision for run in runs]),
+        **spread("prefill_ms", [1e3 * run.phases.decoder for run in runs]),
+        **spread("pruning_overhead_ms", [1e3 * run.overhead for run in runs]),
+        **spread("decode_ms_per_token", [1e3 * run.phases.decoding / steps for run in runs]),
         "kv_cache_bytes": kept.cache_bytes,
-        "peak_memory_bytes": max((one.peak_bytes or 0 for one in runs), default=0) or "",
+        "peak_memory_bytes": max((run.peak_bytes or 0 for run in runs), default=0) or "",
         "prefill_flops": flops(kept),
-        "prefill_flops_ratio": flops(kept) / flops(books),
-        "kv_cache_ratio": kept.cache_bytes / books.cache_bytes,
+        "prefill_flops_ratio": flops(kept) / flops(unpruned),
+        "kv_cache_ratio": kept.cache_bytes / unpruned.cache_bytes,
         "kept_tokens_fraction": kept_fraction(kept.layer_tokens, method.pruner or NoPruning()),
     }
     row["kv_cache_ratio_over_kept_fraction"] = row["kv_cache_ratio"] / row["kept_tokens_fraction"]
     if base:
-        pairs = [(one.phases, plain.phases) for one, plain in zip(runs, base, strict=True)]
+        pairs = [(run.phases, plain.phases) for run, plain in zip(runs, base, strict=True)]
         row |= spread("first_token_time_ratio", [a.first_token / b.first_token for a, b in pairs])
         row |= spread("prefill_time_ratio", [a.decoder / b.decoder for a, b in pairs])
         row |= spread("decode_time_ratio", [a.decoding / b.decoding for a, b in pairs])
-        shares = [
-            one.overhead / plain.phases.decoder for one, plain in zip(runs, base, strict=True)
-        ]
+        shares = [run.overhead / b.decoder for run, (_, b) in zip(runs, pairs, strict=True)]
         row |= spread("overhead_share_of_unpruned_prefill", shares)
         row["prefill_time_ratio_over_flops_ratio"] = (
             row["prefill_time_ratio"] / row["prefill_flops_ratio"]
@@ -165,32 +164,33 @@ def numbers(
 def measure(
     model: Any, name: str, tokens: int, batch: int, methods: list[Method], args: Any
 ) -> list[Row]:
-    """Rows of one group; a method that runs out of memory leaves the rotation and says so."""
+    """Rows of one group; a method that runs out of memory leaves the rotation."""
     prepared = attempt(lambda: random_inputs(name, model, tokens, batch))
     if prepared is None:
         return [{"status": "out of memory"} for _ in methods]
     inputs, visual = prepared
     runs: list[list[Run]] = [[] for _ in methods]
-    alive = set(range(len(methods)))
+    left = set(range(len(methods)))
     sizes = DecoderSizes.of(find_family(model).decoder(model))
-    books = attempt(lambda: run(model, inputs, NoPruning(), 1)) or expected(model, inputs, sizes)
+    unpruned = attempt(lambda: run_once(model, inputs, NoPruning(), 1))
+    unpruned = unpruned or unpruned_by_formula(model, inputs, sizes)
     for repeat in range(-args.warmups, args.repeats):
-        for place in range(len(methods)):
-            number = (place + repeat) % len(methods)
-            if number not in alive:
+        for turn in range(len(methods)):
+            number = (turn + repeat) % len(methods)
+            if number not in left:
                 continue
             pruner = methods[number].pruner
-            done = attempt(lambda p=pruner: run(model, inputs, p, args.decode_tokens))  # type: ignore[misc]
-            if done is None:
-                alive.remove(number)
+            run = attempt(lambda p=pruner: run_once(model, inputs, p, args.decode_tokens))  # type: ignore[misc]
+            if run is None:
+                left.remove(number)
             elif repeat >= 0:
-                runs[number].append(done)
+                runs[number].append(run)
     rows: list[Row] = []
     for number, method in enumerate(methods):
         row: Row = {"visual_tokens": visual, "prompt_tokens": inputs["input_ids"].shape[1]}
-        if number in alive:
-            base = runs[0] if 0 in alive else []
-            row |= numbers(runs[number], base, books, method, sizes, args.decode_tokens)
+        if number in left:
+            base = runs[0] if 0 in left else []
+            row |= numbers(runs[number], base, unpruned, method, sizes, args.decode_tokens)
             if args.syncs:
                 count = attempt(lambda p=method.pruner: synchronisations(model, inputs, p))  # type: ignore[misc]
                 row["synchronisations_in_layers"] = "" if count is None else count
@@ -207,12 +207,12 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
             torch.cuda.get_device_properties(args.device).total_memory / 2**30, 1
         )
         machine["cuda"] = torch.version.cuda
-    chosen = {name: value for name, value in vars(args).items() if name != "words"}
+    chosen = {name: value for name, value in vars(args).items() if name != "argv"}
     return {
         "machine": machine,
         "versions": versions(),
         "git": git_state(),
-        "command": shlex.join(["python", "-m", "benchmarks.fullsize.bench", *args.words]),
+        "command": shlex.join(["python", "-m", "benchmarks.fullsize.bench", *args.argv]),
         "arguments": {**chosen, "out": args.out.name},
     }
 
@@ -221,13 +221,13 @@ def check(args: argparse.Namespace) -> None:
     """Find mistakes before any weights are made.
 
     Raises:
-        UserError: An argument has no meaning here.
+        UserError: A name is unknown, or an argument needs a GPU.
     """
-    for given, known in ((args.models, PUBLISHED), (args.pruners, PRUNERS)):
-        if wrong := [name for name in given if name not in known]:
-            raise UserError(f"Expected some of {', '.join(known)}; got {', '.join(wrong)}.")
+    for names, available in ((args.models, PUBLISHED), (args.pruners, PRUNERS)):
+        if wrong := [name for name in names if name not in available]:
+            raise UserError(f"Expected some of {', '.join(available)}; got {', '.join(wrong)}.")
     if args.syncs and not args.device.startswith("cuda"):
-        raise UserError("--syncs counts what a GPU waits for; go without it on a CPU.")
+        raise UserError("--syncs counts how often the CPU waits for a GPU; leave it out on a CPU.")
     for name in args.models:
         find_family(SimpleNamespace(config=model_config(name, args.size)))  # type: ignore[arg-type]
 
@@ -243,10 +243,10 @@ def bench(args: argparse.Namespace) -> Results:
         "repeats": args.repeats, "decode_tokens": args.decode_tokens,
     }  # fmt: skip
     for name in args.models:
-        config, model = model_config(name, args.size), None
-        share = LAYER_SHARE[name] if args.layer_share is None else args.layer_share
+        config, model = model_config(name, args.size, args.attention), None
+        fraction = LAYER_FRACTION[name] if args.layer_fraction is None else args.layer_fraction
         layers = config.text_config.num_hidden_layers
-        compared = methods_for(args.pruners, args.ratios, layers, share)
+        compared = methods_for(args.pruners, args.ratios, layers, fraction)
         for tokens, batch in itertools.product(args.tokens, args.batch):
             rows: list[Row] = [
                 {**fixed, "model": name, "visual_tokens_wanted": tokens, "batch": batch, **label(m)}
@@ -256,16 +256,16 @@ def bench(args: argparse.Namespace) -> Results:
             if not new:
                 continue
             if model is None:
-                dtype = getattr(torch, args.dtype)
                 try:
-                    model = random_model(config, args.attention, dtype, args.device)
+                    model = random_model(config, getattr(torch, args.dtype), args.device)
                 except ImportError as error:
                     reason = str(error).split(".")[0]
                     raise UserError(
                         f"--attention {args.attention} cannot be used here ({reason}); "
                         "install it or use sdpa."
                     ) from error
-            wanted = sorted({0, *new})  # the unpruned model runs beside whatever is missing
+                model.generation_config.eos_token_id = None  # all answers have the same length
+            wanted = sorted({0, *new})  # ratios need the unpruned model in the same repeats
             methods = [compared[n] for n in wanted]
             measured = measure(model, name, tokens, batch, methods, args)
             results.add([rows[n] | row for n, row in zip(wanted, measured, strict=True)])
@@ -278,8 +278,8 @@ def bench(args: argparse.Namespace) -> Results:
     return results
 
 
-def arguments(words: list[str]) -> argparse.Namespace:
-    """The command line; what is not given depends on the size."""
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line; defaults depend on the size."""
 
     def several(kind: type) -> Callable[[str], list[Any]]:
         return lambda text: [kind(part) for part in text.split(",")]
@@ -299,16 +299,16 @@ def arguments(words: list[str]) -> argparse.Namespace:
         "--attention", choices=["sdpa", "eager", "flash_attention_2"], default="sdpa"
     )
     parser.add_argument(
-        "--layer-share", type=float, help="where single-stage methods act, of the depth"
+        "--layer-fraction", type=float, help="where single-stage methods act, of the depth"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--syncs", action="store_true", help="count synchronisations (CUDA)")
     parser.add_argument("--out", type=Path, help="folder of the results; default: by size")
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     for name, value in DEFAULTS[args.size].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    args.out, args.words = args.out or HERE / args.size, words
+    args.out, args.argv = args.out or HERE / args.size, argv
     return args
 
 

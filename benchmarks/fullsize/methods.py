@@ -14,29 +14,31 @@ from ivcp.pruners.random import RandomPruning
 from ivcp.pruners.sparsevlm import SparseVLM
 
 PRUNERS = ("none", "ivcp", "fastv", "sparsevlm", "random")
-LAYER_SHARE = {"qwen25vl": 16 / 28, "qwen3vl": 0.5, "internvl": 0.5}
+LAYER_FRACTION = {"qwen25vl": 16 / 28, "qwen3vl": 0.5, "internvl": 0.5}
 """Where single-stage methods act: as published for Qwen2.5-VL-7B (16 of 28) and InternVL2.5-8B (16
 of 32); the middle for Qwen3-VL, for which nothing is published."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A line of the comparison; without a pruner it is the plain model, outside any session."""
+    """A row of the comparison; without a pruner it is the plain model, outside any session."""
 
     name: str
     pruner: Pruner | None = None
 
 
-def methods_for(names: list[str], ratios: list[float], layers: int, share: float) -> list[Method]:
-    """The methods to compare on a model with so many decoder layers.
+def methods_for(
+    names: list[str], ratios: list[float], layers: int, fraction: float
+) -> list[Method]:
+    """The methods to compare on one model.
 
     Args:
         names: Some of `PRUNERS`.
         ratios: Keep ratios.
         layers: Number of decoder layers.
-        share: Where single-stage methods act, as a share of the depth.
+        fraction: Where single-stage methods act, as a fraction of the depth.
     """
-    layer = min(max(1, round(share * layers)), layers - 1)
+    layer = min(max(1, round(fraction * layers)), layers - 1)
     stages: list[int] = []
     for published in (3, 7, 16):  # of the 32 layers of LLaVA-1.5-7B
         stages.append(max(round(published * layers / 32), stages[-1] + 1 if stages else 1))
@@ -51,11 +53,11 @@ def methods_for(names: list[str], ratios: list[float], layers: int, share: float
         "sparsevlm": [lambda r: Method("sparsevlm", SparseVLM(keep_ratio=r, layers=tuple(stages)))],
         "random": [lambda r: Method("random", RandomPruning(keep_ratio=r, layer=layer))],
     }
-    found = [Method("unpruned")]
+    methods = [Method("unpruned")]
     if "none" in names:
-        found.append(Method("none", NoPruning()))
-    return found + [
-        one(r) for name in names if name != "none" for r in ratios for one in build[name]
+        methods.append(Method("none", NoPruning()))
+    return methods + [
+        make(ratio) for name in names if name != "none" for ratio in ratios for make in build[name]
     ]
 
 

@@ -1,4 +1,4 @@
-"""Three models with random weights, at their published sizes or reduced, and inputs for them."""
+"""Configurations of three models, at their published sizes or reduced, and inputs for them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from torch import Tensor
+from transformers import AutoConfig
 
-IMAGE, VIDEO, START, END = 10, 11, 12, 13
+from ivcp.testing import END, IMAGE, START, VIDEO
+
 TEXT_BEFORE, TEXT_AFTER = 16, 48
 TILE = 256
 """Visual tokens of one InternVL tile."""
@@ -85,7 +86,7 @@ REDUCED_VISION: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def model_config(name: str, size: str) -> Any:
+def model_config(name: str, size: str, attention: str = "sdpa") -> Any:
     """Configuration of a model, `size` "full" as published or "reduced" to a few narrow layers."""
     published = PUBLISHED[name]
     text, vision = dict(published["text_config"]), dict(published["vision_config"])
@@ -102,20 +103,12 @@ def model_config(name: str, size: str) -> Any:
         rest |= {"vision_start_token_id": START, "vision_end_token_id": END}
         rest["video_token_id"] = VIDEO
     return AutoConfig.for_model(
-        published["model_type"], text_config=text, vision_config=vision, **rest
+        published["model_type"],
+        text_config=text,
+        vision_config=vision,
+        attn_implementation=attention,
+        **rest,
     )
-
-
-def random_model(config: Any, attention: str, dtype: torch.dtype, device: str) -> nn.Module:
-    """The model, made on the device; no copy of it is ever on the CPU."""
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = AutoModelForImageTextToText.from_config(
-            config, dtype=dtype, attn_implementation=attention
-        )
-    model.generation_config.eos_token_id = None  # answers have the length that is asked for
-    eval_model: nn.Module = model.eval()
-    return eval_model
 
 
 def grid_side(tokens: int) -> int:
@@ -130,7 +123,7 @@ def grid_side(tokens: int) -> int:
 def tile_count(tokens: int) -> int:
     """Tiles, thumbnail included, whose number of visual tokens is nearest to `tokens`.
 
-    One tile needs no thumbnail; two and more have one beside them, so two in all cannot be.
+    One tile has no thumbnail, two and more tiles have one: the number is never 2.
 
     >>> tile_count(400), tile_count(1024), tile_count(1600), tile_count(4096)
     (1, 4, 6, 16)
@@ -140,12 +133,12 @@ def tile_count(tokens: int) -> int:
 
 
 def random_inputs(name: str, model: Any, tokens: int, batch: int) -> tuple[dict[str, Tensor], int]:
-    """Keyword arguments of `generate` with one image a sample, and its real visual tokens.
+    """Keyword arguments of `generate` with one image a sample, and the number of its visual tokens.
 
     Args:
         name: Which model it is.
         model: The model; gives device, dtype and sizes.
-        tokens: Visual tokens wished for.
+        tokens: Visual tokens of an image; the nearest possible number is taken.
         batch: Samples, all of one length.
     """
     generator = torch.Generator().manual_seed(tokens)
@@ -158,7 +151,7 @@ def random_inputs(name: str, model: Any, tokens: int, batch: int) -> tuple[dict[
         visual, merge = side**2, vision.spatial_merge_size
         patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
         shape = (batch * visual * merge**2, patch)
-    text = torch.randint(20, 1000, (batch, TEXT_BEFORE + TEXT_AFTER), generator=generator)
+    text = torch.randint(100, 1000, (batch, TEXT_BEFORE + TEXT_AFTER), generator=generator)
     image = torch.tensor([START, *[IMAGE] * visual, END]).expand(batch, -1)
     ids = torch.cat([text[:, :TEXT_BEFORE], image, text[:, TEXT_BEFORE:]], 1)  # (B, S)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

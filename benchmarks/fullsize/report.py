@@ -1,4 +1,4 @@
-"""The files that the full-size check leaves: a table, its short form, a verdict and a picture."""
+"""The files that the full-size check writes: a table, its short form, the targets and a plot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = (
     "size", "device", "model", "attention", "dtype", "visual_tokens_wanted", "batch", "method",
     "keep_ratio", "before_layers",
 )  # fmt: skip
-"""What tells one combination from another."""
+"""Columns that identify a combination."""
 
 
 def spread_columns(name: str) -> tuple[str, ...]:
@@ -41,14 +41,14 @@ BASELINES = ("unpruned", "none")
 
 @dataclass(frozen=True)
 class Target:
-    """A promise about one column of each pruned row.
+    """A range for one column of each pruned row.
 
     Attributes:
-        text: The promise.
-        column: What it is about.
-        low: Smallest value that keeps it.
-        high: Largest value that keeps it.
-        tokens: It holds for at least so many visual tokens.
+        text: The target in words.
+        column: The column.
+        low: Smallest value that meets it.
+        high: Largest value that meets it.
+        tokens: Fewest visual tokens that it applies to.
     """
 
     text: str
@@ -81,9 +81,8 @@ TARGETS = (
 
 def spread(name: str, values: list[float]) -> Row:
     """Median and quartiles as three columns."""
-    found = quartiles(values)
-    wanted = (found["median"], found["q1"], found["q3"])
-    return dict(zip(spread_columns(name), wanted, strict=True))
+    spread = quartiles(values)
+    return dict(zip(spread_columns(name), (spread[k] for k in ("median", "q1", "q3")), strict=True))
 
 
 def number(row: Row, column: str) -> float:
@@ -93,15 +92,15 @@ def number(row: Row, column: str) -> float:
 
 
 def combination(row: Row) -> tuple[str, ...]:
-    """The cells that tell a row from all others."""
+    """The cells that identify a row."""
     return tuple(str(row[column]) for column in KEY)
 
 
-def verdicts(rows: list[Row]) -> list[dict[str, Any]]:
-    """For each target how many pruned rows keep it; `met` is None where no row can tell."""
-    found: list[dict[str, Any]] = []
+def check_targets(rows: list[Row]) -> list[dict[str, Any]]:
+    """For each target how many pruned rows meet it; `met` is None where no row applies."""
+    checks: list[dict[str, Any]] = []
     for target in TARGETS:
-        asked = [
+        measured = [
             row
             for row in rows
             if row["status"] == "ok" and row["method"] not in BASELINES
@@ -109,29 +108,29 @@ def verdicts(rows: list[Row]) -> list[dict[str, Any]]:
             and not math.isnan(number(row, target.column))
         ]  # fmt: skip
         missed = [
-            row for row in asked if not target.low <= number(row, target.column) <= target.high
+            row for row in measured if not target.low <= number(row, target.column) <= target.high
         ]
-        values = [number(row, target.column) for row in asked]
-        found.append(
+        values = [number(row, target.column) for row in measured]
+        checks.append(
             {
                 "target": target.text,
                 "column": target.column,
-                "met": not missed if asked else None,
-                "rows": len(asked),
-                "rows_met": len(asked) - len(missed),
+                "met": not missed if measured else None,
+                "rows": len(measured),
+                "rows_met": len(measured) - len(missed),
                 "smallest": min(values, default=None),
                 "largest": max(values, default=None),
                 "missed_by": sorted({row["method"] for row in missed}),
             }
         )
-    return found
+    return checks
 
 
 class Results:
-    """Rows on disk, saved whole and at once, so that a kill never tears them.
+    """Rows on disk; the table is replaced as a whole, so that a kill leaves the old or the new one.
 
     Args:
-        folder: Where the files are; rows that are there already are kept.
+        folder: Folder of the files; rows that it holds already are kept.
         about: Machine, versions and command, for `results.json`.
     """
 
@@ -145,7 +144,7 @@ class Results:
         self.done = {combination(row) for row in self.rows}
 
     def add(self, rows: list[Row]) -> None:
-        """Save new rows and write all files anew."""
+        """Save new rows and rewrite all files."""
         for row in rows:
             if combination(row) not in self.done:
                 cells = {column: row.get(column, "") for column in COLUMNS}
@@ -162,11 +161,11 @@ class Results:
         self.write()
 
     def write(self) -> None:
-        """Short table, verdict and picture of the rows so far."""
-        verdict = verdicts(self.rows)
-        record = {**self.about, "rows": len(self.rows), "targets": verdict}
+        """Write short table, targets and plot of the rows so far."""
+        targets = check_targets(self.rows)
+        record = {**self.about, "rows": len(self.rows), "targets": targets}
         (self.folder / "results.json").write_text(json.dumps(record, indent=1) + "\n")
-        (self.folder / "results.md").write_text(markdown(self.rows, verdict, self.about))
+        (self.folder / "results.md").write_text(markdown(self.rows, targets, self.about))
         plot(self.rows, self.folder / "plot.png")
 
 
@@ -176,7 +175,7 @@ def cell(row: Row, column: str, digits: int, scale: float = 1.0) -> str:
     return "" if math.isnan(value) else f"{scale * value:.{digits}f}"
 
 
-def markdown(rows: list[Row], verdict: list[dict[str, Any]], about: dict[str, Any]) -> str:
+def markdown(rows: list[Row], targets: list[dict[str, Any]], about: dict[str, Any]) -> str:
     """Targets and medians as Markdown."""
     machine = ", ".join(f"{name} {value}" for name, value in about.get("machine", {}).items())
     lines = [
@@ -185,13 +184,11 @@ def markdown(rows: list[Row], verdict: list[dict[str, Any]], about: dict[str, An
         "| target | met | rows that meet it | range | missed by |",
         "|---|---|---|---|---|",
     ]
-    for one in verdict:
-        met = {True: "yes", False: "no", None: "not measured"}[one["met"]]
-        ends = f"{one['smallest']:.3g} to {one['largest']:.3g}" if one["rows"] else ""
-        missed = ", ".join(one["missed_by"])
-        lines.append(
-            f"| {one['target']} | {met} | {one['rows_met']} of {one['rows']} | {ends} | {missed} |"
-        )
+    for check in targets:
+        met = {True: "yes", False: "no", None: "not measured"}[check["met"]]
+        ends = f"{check['smallest']:.3g} to {check['largest']:.3g}" if check["rows"] else ""
+        cells = (check["target"], met, f"{check['rows_met']} of {check['rows']}", ends)
+        lines.append(f"| {' | '.join(cells)} | {', '.join(check['missed_by'])} |")
     columns = (
         "V", "batch", "method", "keep", "before", "first token ms", "vision ms", "prefill ms",
         "prefill ratio", "FLOPs ratio", "time / FLOPs", "overhead ms", "overhead share",
@@ -231,22 +228,22 @@ def plot(rows: list[Row], path: Path) -> None:
     """Prefill time against FLOPs, and decoding against visual tokens, all against unpruned."""
     from matplotlib.figure import Figure
 
-    good = [row for row in rows if row["status"] == "ok" and row["method"] not in BASELINES]
-    methods = list(dict.fromkeys(row["method"] for row in good))
-    models = list(dict.fromkeys(row["model"] for row in good))
-    counts = sorted({int(row["visual_tokens"]) for row in good})
+    pruned = [row for row in rows if row["status"] == "ok" and row["method"] not in BASELINES]
+    methods = list(dict.fromkeys(row["method"] for row in pruned))
+    models = list(dict.fromkeys(row["model"] for row in pruned))
+    counts = sorted({int(row["visual_tokens"]) for row in pruned})
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, method in enumerate(methods):
         colour, shift = f"C{index}", (index - (len(methods) - 1) / 2) * 0.6 / max(1, len(methods))
         for model in models:
-            mine = [row for row in good if row["method"] == method and row["model"] == model]
+            points = [row for row in pruned if row["method"] == method and row["model"] == model]
             style = {"color": colour, "marker": "os^D"[models.index(model) % 4], "alpha": 0.75}
             style |= {"linestyle": "none", "markersize": 6, "markeredgewidth": 0}
-            flops = [number(row, "prefill_flops_ratio") for row in mine]
-            left.plot(flops, [number(row, "prefill_time_ratio") for row in mine], **style)
-            places = [counts.index(int(row["visual_tokens"])) + shift for row in mine]
-            right.plot(places, [number(row, "decode_time_ratio") for row in mine], **style)
+            flops = [number(row, "prefill_flops_ratio") for row in points]
+            left.plot(flops, [number(row, "prefill_time_ratio") for row in points], **style)
+            positions = [counts.index(int(row["visual_tokens"])) + shift for row in points]
+            right.plot(positions, [number(row, "decode_time_ratio") for row in points], **style)
         left.plot([], [], color=colour, marker="o", linestyle="none", label=method)
     for model in models:
         marker = "os^D"[models.index(model) % 4]
@@ -256,7 +253,7 @@ def plot(rows: list[Row], path: Path) -> None:
     left.fill_between(
         ends, [0, 0.95 * 1.1], [0, 1.05 * 1.1], color="0.88", zorder=0, label="within 5 %"
     )
-    lowest = [number(row, name) for row in good for name in
+    lowest = [number(row, name) for row in pruned for name in
               ("prefill_flops_ratio", "prefill_time_ratio")]  # fmt: skip
     floor = max(0.0, math.floor(10 * min((v for v in lowest if v == v), default=0)) / 10)
     left.set(xlim=(floor - 0.02, 1.02), xlabel="prefill FLOPs, of unpruned")

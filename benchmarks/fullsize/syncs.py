@@ -32,16 +32,16 @@ def counted_syncs(layers: nn.ModuleList) -> Iterator[list[str]]:
         for layer in layers:
             stack.callback(layer.register_forward_pre_hook(switch("warn")).remove)
             stack.callback(layer.register_forward_hook(switch("default"), always_call=True).remove)
-        found: list[str] = []
-        yield found
-        found += [str(one.message) for one in caught if SYNC_WARNING in str(one.message)]
+        messages: list[str] = []
+        yield messages
+        messages += [text for text in (str(w.message) for w in caught) if SYNC_WARNING in text]
 
 
 def synchronisations(model: Any, inputs: dict[str, Tensor], pruner: Pruner | None) -> int:
     """Host-device synchronisations inside the decoder layers during one prefill."""
     layers = find_family(model).decoder(model).layers
-    with counted_syncs(layers) as found, torch.no_grad(), ExitStack() as stack:  # type: ignore[arg-type]
+    with counted_syncs(layers) as messages, torch.no_grad(), ExitStack() as stack:  # type: ignore[arg-type]
         if pruner is not None:
             stack.enter_context(pruned(model, pruner))
         model(**inputs, use_cache=True, logits_to_keep=1)
-    return len(found)
+    return len(messages)

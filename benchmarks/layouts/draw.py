@@ -32,10 +32,10 @@ from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
 from ivcp.models.qwen3vl import Qwen3VL
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.ivcp import IVCPrune
+from ivcp.testing import END, IMAGE, START, VIDEO, random_model
 from ivcp.visualize.overlay import draw_overlay
 
 HERE = Path(__file__).parent
-IMAGE, VIDEO, START, END = 90, 91, 92, 93
 TEXT_BEFORE, TEXT_AFTER = 35, 20
 KEEP = 0.3
 
@@ -63,13 +63,13 @@ def rotary(base: float, **others: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a family makes of an image.
+    """A checkpoint's geometry: patches, tiles, resolutions and rotary frequencies.
 
     Attributes:
-        title: The checkpoint whose geometry it is.
+        title: Name of the checkpoint.
         family: The family.
-        config: Published geometry for the model, narrow layers for the rest.
-        images: Published settings of the image processor; None reads them off the configuration.
+        config: Configuration of the model: published geometry, narrow layers.
+        images: Published settings of the image processor; None reads them from `config`.
     """
 
     title: str
@@ -171,59 +171,57 @@ GEOMETRIES = {
 }  # fmt: skip
 
 
-def photo() -> Image.Image:
+def scene() -> Image.Image:
     """640 x 400 pixels of a rendered scene, enlarged."""
-    scene = make_scene(0, "test", 21).render()
-    return scene.resize((640, 640), Image.Resampling.BICUBIC).crop((0, 120, 640, 520))
+    rendered = make_scene(0, "test", 21).render()
+    return rendered.resize((640, 640), Image.Resampling.BICUBIC).crop((0, 120, 640, 520))
 
 
 def keep(geometry: Geometry, image: Image.Image) -> tuple[ImageLayout, Tensor, list[str]]:
-    """Layout of an image, areas in fractions of it, and (K,) kept tokens and why."""
+    """Layout of an image with areas as fractions of it, (K,) kept tokens, and their reasons."""
     family = geometry.family
-    model = random_model(family, geometry.config)
+    config = family._model_class().config_class(
+        **geometry.config, image_token_id=IMAGE, tie_word_embeddings=False
+    )
+    model = random_model(config)
     if geometry.images is None:
         images = family._images(model.config)
     else:
         images = getattr(transformers, family.image_processor)(**geometry.images)
     sample = Sample(id="", task="yes_no", images=(image,), question="", answer="")
-    seen = family.process_images(Processor(None, images, model.config), [sample])
+    processed = family.process_images(Processor(None, images, model.config), [sample])
     generator = torch.Generator().manual_seed(0)
     text = torch.randint(3, 80, (TEXT_BEFORE + TEXT_AFTER,), generator=generator).tolist()
-    there = [START, *[IMAGE] * seen.texts[0].count(family.image_token), END]
-    ids = torch.tensor([text[:TEXT_BEFORE] + there + text[TEXT_BEFORE:]])
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **seen.inputs}
+    placeholders = [START, *[IMAGE] * processed.texts[0].count(family.image_token), END]
+    ids = torch.tensor([text[:TEXT_BEFORE] + placeholders + text[TEXT_BEFORE:]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **processed.inputs}
     if isinstance(family, QwenFamily):
         inputs["mm_token_type_ids"] = (ids == IMAGE).int()
-    with torch.no_grad(), pruned(model, IVCPrune(keep_ratio=KEEP, layer=1), family=family) as run:
+    with (
+        torch.no_grad(),
+        pruned(model, IVCPrune(keep_ratio=KEEP, layer=1), family=family) as session,
+    ):
         model.generate(**inputs, max_new_tokens=1, do_sample=False)
-    (layout,) = run.layouts[0].images
-    shown = seen.visible_areas[0] if seen.visible_areas else WHOLE
-    return on_original(layout, shown), run.kept[0], run.reasons[0]
-
-
-def random_model(family: HubFamily, settings: dict[str, Any]) -> Any:
-    """The family's model with random weights."""
-    torch.manual_seed(0)
-    kind = family._model_class()
-    config = kind.config_class(**settings, image_token_id=IMAGE, tie_word_embeddings=False)
-    return kind(config).eval()
+    (layout,) = session.layouts[0].images
+    area = processed.visible_areas[0] if processed.visible_areas else WHOLE
+    return on_original(layout, area), session.kept[0], session.reasons[0]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Draw some families, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", metavar="family", help=", ".join(GEOMETRIES))
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of the pictures")
-    told = parser.parse_args(arguments)
-    image = photo()
-    for name in told.families or GEOMETRIES:
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the drawings")
+    options = parser.parse_args(arguments)
+    image = scene()
+    for name in options.families or GEOMETRIES:
         layout, kept, reasons = keep(GEOMETRIES[name], image)
-        picture = draw_overlay(
+        drawing = draw_overlay(
             image, layout=layout, kept=kept.tolist(), reasons=reasons,
             title=f"{GEOMETRIES[name].title}: {layout.length} visual tokens, {KEEP} kept",
         )  # fmt: skip
-        picture.save(told.out / f"{name}.png", optimize=True)
-        ivc = torch.isin(layout.tokens, kept[torch.tensor([one == "ivc" for one in reasons])])
+        drawing.save(options.out / f"{name}.png", optimize=True)
+        ivc = torch.isin(layout.tokens, kept[torch.tensor([reason == "ivc" for reason in reasons])])
         print(
             f"{name}: kept {len(kept)} of {layout.length}; "
             f"{int(ivc.sum())} IVC tokens, {int((ivc & layout.on_padding).sum())} on padding"

@@ -1,6 +1,6 @@
-"""Does pruning save the time that its FLOPs promise? `python -m benchmarks.speed.bench`.
+"""Does pruning save the time that its FLOPs predict? `python -m benchmarks.speed.bench`.
 
-Pruned and unpruned prefills alternate, so that whatever else the machine does hits both; medians
+Pruned and unpruned prefills alternate, so that whatever else the machine does affects both; medians
 and quartiles are reported. Writes `results.json` and `results.md` beside this file.
 """
 
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from ivcp import pruned
 from ivcp.core.pruner import Pruner
@@ -29,9 +28,9 @@ from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning
 from ivcp.pruners.sparsevlm import SparseVLM
 from ivcp.pruners.uniform import UniformGrid
+from ivcp.testing import SMALL, prompts, random_model
 
 HERE = Path(__file__).parent
-IMAGE, START, END = 10, 11, 12
 
 
 def quartiles(values: list[float]) -> dict[str, float]:
@@ -40,36 +39,23 @@ def quartiles(values: list[float]) -> dict[str, float]:
     return {"median": median, "q1": q1, "q3": q3}
 
 
-def middle_model(layers: int = 12, hidden: int = 1024) -> Qwen2_5_VLForConditionalGeneration:
-    """A random Qwen2.5-VL of middle size with the smallest vision tower."""
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": 64, "hidden_size": hidden, "intermediate_size": 3 * hidden,
-            "num_hidden_layers": layers, "num_attention_heads": 8, "num_key_value_heads": 2,
-            "rope_parameters": {
-                "rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24],
-            },
+def middle_model(layers: int = 12, hidden: int = 1024) -> Any:
+    """A random Qwen2.5-VL of middle size with a vision tower of one narrow layer."""
+    rotary = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    config = SMALL["qwen25vl"].config(
+        layers=layers,
+        text={
+            "hidden_size": hidden, "intermediate_size": 3 * hidden, "num_attention_heads": 8,
+            "rope_parameters": rotary, "initializer_range": 0.02,
         },
-        vision_config={
-            "depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 4,
-            "window_size": 16, "fullatt_block_indexes": [0], "out_hidden_size": hidden,
-        },
-        image_token_id=IMAGE, vision_start_token_id=START, vision_end_token_id=END,
+        vision={"depth": 1, "fullatt_block_indexes": [0], "out_hidden_size": hidden},
     )  # fmt: skip
-    torch.manual_seed(0)
-    return Qwen2_5_VLForConditionalGeneration(config).eval()
+    return random_model(config)
 
 
-def prompt(side: int, text: int = 30) -> dict[str, Tensor]:
-    """One square image of `side` x `side` visual tokens and some text."""
-    ids = [1, 2, START, *[IMAGE] * side**2, END, *range(20, 20 + text)]
-    input_ids = torch.tensor([ids])
-    return {
-        "input_ids": input_ids,
-        "mm_token_type_ids": (input_ids == IMAGE).int(),
-        "pixel_values": torch.randn(4 * side**2, 96),
-        "image_grid_thw": torch.tensor([[1, 2 * side, 2 * side]]),
-    }
+def prompt(side: int) -> dict[str, Tensor]:
+    """One square image of `side` x `side` visual tokens between some text."""
+    return prompts([2, (side, side), 30]).inputs
 
 
 def prefill(model: Any, inputs: dict[str, Tensor], pruner: Pruner) -> tuple[float, float]:
@@ -131,8 +117,8 @@ def batching(repeats: int) -> dict[str, Any]:
 
     def answer(size: int) -> float:
         start = time.perf_counter()
-        for first in range(0, 8, size):
-            inputs = family.encode(processor, samples[first : first + size]).inputs
+        for batch in range(0, 8, size):
+            inputs = family.encode(processor, samples[batch : batch + size]).inputs
             with pruned(model, IVCPrune(keep_ratio=0.5, layer=4)):
                 model.generate(**inputs, max_new_tokens=16, do_sample=False)
         return 8 / (time.perf_counter() - start)
@@ -142,9 +128,9 @@ def batching(repeats: int) -> dict[str, Any]:
     pairs = [(answer(1), answer(8)) for _ in range(repeats)]
     return {
         "repeats": repeats,
-        "batch_1_samples_per_second": quartiles([one for one, _ in pairs]),
+        "batch_1_samples_per_second": quartiles([single for single, _ in pairs]),
         "batch_8_samples_per_second": quartiles([eight for _, eight in pairs]),
-        "speedup": quartiles([eight / one for one, eight in pairs]),
+        "speedup": quartiles([eight / single for single, eight in pairs]),
     }
 
 

@@ -1,7 +1,7 @@
 """Is this checkout slower than another one? `python -m benchmarks.speed.versions CHECKOUT`.
 
-Two processes, one a checkout, hold the same random model and take turns, so that whatever else the
-machine does hits both. Writes `versions.json` and `versions.md` beside this file.
+Two processes, one for each checkout, hold the same random model and take turns, so that whatever
+else the machine does affects both. Writes `versions.json` and `versions.md` beside this file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from benchmarks.speed.bench import quartiles
 
 HERE = Path(__file__).parent
 METHODS = {
@@ -24,18 +24,20 @@ METHODS = {
     "none": "NoPruning()",
 }
 WORKER = """
+import importlib.util
 import sys
 import torch
-from benchmarks.speed.bench import middle_model, prefill, prompt
+room = "benchmarks" if importlib.util.find_spec("benchmarks") else "experiments"  # its old folder
+bench = importlib.import_module(room + ".speed.bench")
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning
 from ivcp.pruners.sparsevlm import SparseVLM
-model, inputs = middle_model(layers=int(sys.argv[1]), hidden=int(sys.argv[2])), None
+model = bench.middle_model(layers=int(sys.argv[1]), hidden=int(sys.argv[2]))
 torch.manual_seed(0)
-inputs = prompt(int(sys.argv[3]))
+inputs = bench.prompt(int(sys.argv[3]))
 for line in sys.stdin:
-    print(*prefill(model, inputs, eval(line)), flush=True)
+    print(*bench.prefill(model, inputs, eval(line)), flush=True)
 """
 
 
@@ -59,54 +61,49 @@ class Worker:
 
     def measure(self, method: str) -> tuple[float, float]:
         """Seconds of a language prefill, pruning included, and of pruning alone."""
-        assert self.process.stdin
-        assert self.process.stdout
         self.process.stdin.write(METHODS[method] + "\n")
         self.process.stdin.flush()
         total, pruning = map(float, self.process.stdout.readline().split())
         return total, pruning
 
 
-def quartiles(values: list[float]) -> list[float]:
-    """First quartile, median, third quartile."""
-    return [float(value) for value in np.quantile(values, [0.25, 0.5, 0.75])]
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkout", type=Path, help="the other checkout, before a change")
+    parser.add_argument("checkout", type=Path, help="the checkout before a change")
     parser.add_argument("--repeats", type=int, default=12)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--side", type=int, default=32, help="visual tokens along the image's side")
-    given = parser.parse_args()
-    sizes = [given.layers, given.hidden, given.side]
-    before, after = Worker(given.checkout.resolve(), sizes), Worker(HERE.parents[1], sizes)
+    options = parser.parse_args()
+    sizes = [options.layers, options.hidden, options.side]
+    before, after = Worker(options.checkout.resolve(), sizes), Worker(HERE.parents[1], sizes)
     rows: dict[str, Any] = {}
     for method in METHODS:
         before.measure(method), after.measure(method)  # warm-up
         pairs = []
-        for number in range(given.repeats):
-            first, second = (before, after) if number % 2 else (after, before)
-            one, other = first.measure(method), second.measure(method)
-            pairs.append((one, other) if number % 2 else (other, one))
+        for number in range(options.repeats):
+            if number % 2:
+                pairs.append((before.measure(method), after.measure(method)))
+            else:
+                new = after.measure(method)
+                pairs.append((before.measure(method), new))
         rows[method] = {
             "prefill_ratio": quartiles([new[0] / old[0] for old, new in pairs]),
             "overhead_before_ms": quartiles([1e3 * old[1] for old, _ in pairs]),
             "overhead_after_ms": quartiles([1e3 * new[1] for _, new in pairs]),
         }
-    report = {"visual_tokens": given.side**2, "repeats": given.repeats, "methods": rows}
+    report = {"visual_tokens": options.side**2, "repeats": options.repeats, "methods": rows}
     (HERE / "versions.json").write_text(json.dumps(report, indent=2) + "\n")
     lines = [
         "| method | prefill, after / before | pruning overhead before (ms) | after (ms) |",
         "|---|---|---|---|",
     ]
     for method, row in rows.items():
-        q1, median, q3 = row["prefill_ratio"]
+        ratio, old, new = row["prefill_ratio"], row["overhead_before_ms"], row["overhead_after_ms"]
         lines.append(
-            f"| {method} | {median:.3f} ({q1:.3f} to {q3:.3f}) "
-            f"| {row['overhead_before_ms'][1]:.2f} | {row['overhead_after_ms'][1]:.2f} |"
+            f"| {method} | {ratio['median']:.3f} ({ratio['q1']:.3f} to {ratio['q3']:.3f}) "
+            f"| {old['median']:.2f} | {new['median']:.2f} |"
         )
     text = "\n".join(lines) + "\n"
     (HERE / "versions.md").write_text(text)

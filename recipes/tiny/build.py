@@ -35,8 +35,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-# A number up to 999, the scaffolding of an answer and each standing instruction are one token; the
-# rest is words. Short sequences are what makes training on two cores possible.
+# One token: a number up to 999, a fixed part of an answer, a fixed instruction, or else a word.
+# Sequences must be short to train on two cores.
 PIECES = "|".join(
     (
         r'\{"bbox_2d": \[', r'\], "label": "', r'"\}', r", ", r"[0-9]{1,3}",

@@ -1,7 +1,7 @@
-"""Training batches: one image, several independent questions behind it in one sequence.
+"""Training batches: one image and several independent questions behind it in one sequence.
 
 Each question attends to the image and to itself only and continues the image's position numbering,
-so that it is trained exactly as it is asked later: alone, right after the image.
+so that it is trained as it is evaluated later: alone, right after the image.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ GRID = SIDE // CELL
 VISUAL = GRID * GRID
 PREFIX = "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * VISUAL + "<|vision_end|>"
 TASKS: tuple[Task, ...] = ("grounding", "yes_no", "multiple_choice")
+INPUTS = ("input_ids", "pixel_values", "image_grid_thw", "attention_mask", "position_ids")
+"""Parts of a batch that are inputs of the model."""
 
 
 @dataclass
@@ -44,15 +46,15 @@ class Packed:
 
 
 class PackedScenes(Dataset[Packed]):
-    """Scenes of the training split with `questions` questions each.
+    """Scenes of the training split with several questions each.
 
     Attributes:
         tokenizer: The model's tokenizer.
         processor: The model's image processor.
-        first: Index of the first scene; a resumed run goes on with unseen ones.
+        start: Index of the first scene; a resumed run continues with new ones.
         size: Number of scenes.
-        referring: Referring expressions per image.
-        counting: Counts per image; one yes/no question joins them.
+        referring: Referring expressions an image.
+        counting: Counts an image; one yes/no question is added.
     """
 
     def __init__(
@@ -60,14 +62,14 @@ class PackedScenes(Dataset[Packed]):
         tokenizer: PreTrainedTokenizerFast,
         processor: Qwen2VLImageProcessorPil,
         *,
-        first: int = 0,
+        start: int = 0,
         size: int,
         referring: int = 4,
         counting: int = 1,
         seed: int = 0,
     ) -> None:
         self.tokenizer, self.processor = tokenizer, processor
-        self.first = first
+        self.start = start
         self.size, self.referring, self.counting, self.seed = size, referring, counting, seed
         self.prefix = tokenizer(PREFIX)["input_ids"]
         self.image_start = self.prefix.index(tokenizer.convert_tokens_to_ids("<|image_pad|>"))
@@ -76,7 +78,7 @@ class PackedScenes(Dataset[Packed]):
         return self.size
 
     def __getitem__(self, index: int) -> Packed:
-        scene = make_scene(self.seed, "train", self.first + index)
+        scene = make_scene(self.seed, "train", self.start + index)
         rng = np.random.default_rng((*scene.pixel_seed, 3))
         pixels = self.processor(scene.render(), return_tensors="pt")["pixel_values"]
         cover = _cover(scene)  # (objects, V)
@@ -124,8 +126,8 @@ def _cover(scene: Scene) -> np.ndarray:
     boxes = np.array([item.box for item in scene.objects], dtype=float)
     low, high = edges, edges + CELL
 
-    def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return np.clip(np.minimum(high, second[:, None]) - np.maximum(low, first[:, None]), 0, None)
+    def overlap(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+        return np.clip(np.minimum(high, stop[:, None]) - np.maximum(low, start[:, None]), 0, None)
 
     columns, rows = overlap(boxes[:, 0], boxes[:, 2]), overlap(boxes[:, 1], boxes[:, 3])
     return (rows[:, :, None] * columns[:, None, :]).reshape(len(boxes), -1) / CELL**2
@@ -133,7 +135,7 @@ def _cover(scene: Scene) -> np.ndarray:
 
 def _dense(scene: Scene, cover: np.ndarray) -> np.ndarray:
     """(V, 8): what the object that covers most of each visual token is and where its box lies."""
-    owner = cover.argmax(0)
+    covering = cover.argmax(0)
     table = np.array(
         [
             [
@@ -144,7 +146,7 @@ def _dense(scene: Scene, cover: np.ndarray) -> np.ndarray:
         ]
     )  # fmt: skip
     foreground = cover.max(0, keepdims=True).T > 0.15
-    return np.concatenate([foreground.astype(float), table[owner]], 1)
+    return np.concatenate([foreground.astype(float), table[covering]], 1)
 
 
 def collate(rows: list[Packed], pad: int) -> dict[str, torch.Tensor]:
@@ -163,8 +165,8 @@ def collate(rows: list[Packed], pad: int) -> dict[str, torch.Tensor]:
     for number, row in enumerate(rows):
         positions[:, number, : row.positions.shape[1]] = row.positions
     order = torch.arange(longest)
-    seen = (segment[:, None, :] == 0) | (segment[:, :, None] == segment[:, None, :])
-    mask = (seen & (order[None, :] <= order[:, None]))[:, None]
+    visible = (segment[:, None, :] == 0) | (segment[:, :, None] == segment[:, None, :])
+    mask = (visible & (order[None, :] <= order[:, None]))[:, None]
     batch = {
         "input_ids": ids,
         "labels": padded("labels", -100),

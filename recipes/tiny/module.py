@@ -1,7 +1,7 @@
 """The training step: next-token loss plus dense, pointer, box and count heads.
 
 The heads only shape the representations and are thrown away; the saved model is a plain
-Qwen2_5_VLForConditionalGeneration. Why they are needed is told in the README beside this file.
+Qwen2_5_VLForConditionalGeneration. The README beside this file says why they are needed.
 """
 
 from __future__ import annotations
@@ -49,30 +49,30 @@ class TrainingHeads(nn.Module):
             return states[layer].gather(1, index[..., None].expand(-1, -1, states[layer].shape[-1]))
 
         dense = batch["dense"]
-        found = self.dense(self.dense_norm(gather(self.dense_layer, image))).split(self.sizes, -1)
+        read = self.dense(self.dense_norm(gather(self.dense_layer, image))).split(self.sizes, -1)
         inside = dense[..., 0] > 0
         losses = {
             "foreground": functional.binary_cross_entropy_with_logits(
-                found[0][..., 0], dense[..., 0]
+                read[0][..., 0], dense[..., 0]
             ),
-            "color": functional.cross_entropy(found[1][inside], dense[..., 1][inside].long()),
-            "shape": functional.cross_entropy(found[2][inside], dense[..., 2][inside].long()),
-            "size": functional.cross_entropy(found[3][inside], dense[..., 3][inside].long()),
-            "dense_box": 5 * functional.l1_loss(found[4][inside], dense[..., 4:][inside]),
+            "color": functional.cross_entropy(read[1][inside], dense[..., 1][inside].long()),
+            "shape": functional.cross_entropy(read[2][inside], dense[..., 2][inside].long()),
+            "size": functional.cross_entropy(read[3][inside], dense[..., 3][inside].long()),
+            "dense_box": 5 * functional.l1_loss(read[4][inside], dense[..., 4:][inside]),
         }
         query = self.query(self.query_norm(gather(self.pointer_layer, batch["last"])))
         key = self.key(self.key_norm(gather(self.pointer_layer, image)))
         logits = query @ key.transpose(1, 2) / query.shape[-1] ** 0.5  # (B, Q, V)
         target = batch["pointer"]
-        asked = target.sum(-1) > 0
-        target = target[asked] / target[asked].sum(-1, keepdim=True)
-        losses["pointer"] = functional.cross_entropy(logits[asked], target)
-        read = gather(self.box_layer, batch["last"])
+        visible = target.sum(-1) > 0
+        target = target[visible] / target[visible].sum(-1, keepdim=True)
+        losses["pointer"] = functional.cross_entropy(logits[visible], target)
+        last = gather(self.box_layer, batch["last"])
         grounded = ~batch["boxes"][..., 0].isnan()
-        boxes = self.box(read[grounded])
+        boxes = self.box(last[grounded])
         losses["box"] = 5 * functional.l1_loss(boxes, batch["boxes"][grounded])
         losses["count"] = functional.cross_entropy(
-            self.count(read[~grounded]), batch["counts"][~grounded].clamp_max(8)
+            self.count(last[~grounded]), batch["counts"][~grounded].clamp_max(8)
         )
         return losses
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from recipes.tiny.data import PackedScenes, collate
+from recipes.tiny.data import INPUTS, PackedScenes, collate
 from recipes.tiny.train import TinyTraining
 
 UNSEEN = 5_000_000  # scenes of the training stream far behind those of any run
@@ -25,18 +25,13 @@ def main() -> None:
     module.load_state_dict(state, strict=False)
     module.eval()
     scenes = PackedScenes(
-        module.tokenizer, module.image_processor, first=UNSEEN, size=128, referring=0, counting=2
+        module.tokenizer, module.image_processor, start=UNSEEN, size=128, referring=0, counting=2
     )
-    counted = answered = asked = 0
+    counted = answered = questions = 0
     for start in range(0, len(scenes), 16):
         rows = [scenes[index] for index in range(start, start + 16)]
         batch = collate(rows, module.tokenizer.pad_token_id)
-        inputs = {
-            name: batch[name]
-            for name in (
-                "input_ids", "pixel_values", "image_grid_thw", "attention_mask", "position_ids"
-            )
-        }  # fmt: skip
+        inputs = {name: batch[name] for name in INPUTS}
         with torch.no_grad():
             out = module.model.model(**inputs, output_hidden_states=True, use_cache=False)
             for question in (1, 2):  # the first one, 0, is a yes/no question
@@ -50,8 +45,11 @@ def main() -> None:
                 )
                 letter = module.model.lm_head(out.last_hidden_state[row, last]).argmax(-1)
                 answered += (letter == batch["labels"][row, last]).sum().item()
-                asked += len(last)
-    print(f"count head {counted / asked:.3f}, letter {answered / asked:.3f}, {asked} questions")
+                questions += len(last)
+    print(
+        f"count head {counted / questions:.3f}, letter {answered / questions:.3f}, "
+        f"{questions} questions"
+    )
 
 
 if __name__ == "__main__":

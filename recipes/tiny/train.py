@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from ivcp.models.qwen25vl import Qwen25VL
 from recipes.tiny.build import build_image_processor, build_model, build_tokenizer, save
-from recipes.tiny.data import TASKS, VISUAL, PackedScenes, collate, validation_samples
+from recipes.tiny.data import INPUTS, TASKS, VISUAL, PackedScenes, collate, validation_samples
 from recipes.tiny.module import TrainingHeads, language_loss
 
 NUMBERS = 1000
@@ -67,12 +67,7 @@ class TinyTraining(lightning.LightningModule):
             self.trainer.should_stop = True
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        inputs = {
-            name: batch[name]
-            for name in (
-                "input_ids", "pixel_values", "image_grid_thw", "attention_mask", "position_ids"
-            )
-        }  # fmt: skip
+        inputs = {name: batch[name] for name in INPUTS}
         out = self.model.model(**inputs, output_hidden_states=True, use_cache=False)
         answered = batch["labels"] != -100
         logits = self.model.lm_head(out.last_hidden_state[answered])
@@ -114,7 +109,7 @@ class TinyTraining(lightning.LightningModule):
 
     def answers(self, task: str) -> list[tuple[object, str]]:
         """(ground truth, generated text) of the validation samples of a task."""
-        tokenizer, found = self.tokenizer, []
+        tokenizer, pairs = self.tokenizer, []
         samples = [s for s in validation_samples(self.cfg.val_size) if s.task == task]
         for start in range(0, len(samples), 50):
             chunk = samples[start : start + 50]
@@ -138,14 +133,14 @@ class TinyTraining(lightning.LightningModule):
             texts = tokenizer.batch_decode(
                 out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
             )
-            found += [(sample.answer, text) for sample, text in zip(chunk, texts, strict=True)]
-        return found
+            pairs += [(sample.answer, text) for sample, text in zip(chunk, texts, strict=True)]
+        return pairs
 
     def train_dataloader(self) -> DataLoader:
         scenes = PackedScenes(
             self.tokenizer,
             self.image_processor,
-            first=self.global_step * self.cfg.batch_size,
+            start=self.global_step * self.cfg.batch_size,
             size=10**7,
             referring=self.cfg.referring,
             counting=self.cfg.counting,
@@ -169,10 +164,10 @@ def correct(answer: object, text: str) -> bool:
     box = re.search(r"\[(\d+), (\d+), (\d+), (\d+)\]", text)
     if not box:
         return False
-    first, second = torch.tensor([float(v) for v in box.groups()]), torch.tensor(answer)
-    low, high = torch.maximum(first[:2], second[:2]), torch.minimum(first[2:], second[2:])
+    a, b = torch.tensor([float(v) for v in box.groups()]), torch.tensor(answer)
+    low, high = torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])
     overlap = (high - low).clamp_min(0).prod()
-    area = (first[2:] - first[:2]).clamp_min(0).prod() + (second[2:] - second[:2]).prod()
+    area = (a[2:] - a[:2]).clamp_min(0).prod() + (b[2:] - b[:2]).prod()
     return bool(overlap >= 0.5 * (area - overlap))
 
 

@@ -1,18 +1,18 @@
-"""Pictures of every family's geometry: all are there, and what they show is right."""
+"""Drawings of every family's geometry: all are there, and what they show is right."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.layouts.draw import GEOMETRIES, HERE, KEEP, keep, main, photo
+from benchmarks.layouts.draw import GEOMETRIES, HERE, KEEP, keep, main, scene
 from ivcp.core.selection import budget
 
 
-def test_every_picture_is_there_and_told_of() -> None:
-    told = (HERE / "README.md").read_text(encoding="utf-8")
+def test_every_drawing_is_there_and_described() -> None:
+    page = (HERE / "README.md").read_text(encoding="utf-8")
     assert {path.stem for path in HERE.glob("*.png")} == set(GEOMETRIES)
     for name in GEOMETRIES:
-        assert f"]({name}.png)" in told
+        assert f"]({name}.png)" in page
         assert (HERE / f"{name}.png").stat().st_size < 400_000
 
 
@@ -24,7 +24,7 @@ def test_every_picture_is_there_and_told_of() -> None:
     ],
 )
 def test_every_grid_has_the_published_size_and_ivc_tokens(name, sizes, steps) -> None:
-    layout, kept, reasons = keep(GEOMETRIES[name], photo())
+    layout, kept, reasons = keep(GEOMETRIES[name], scene())
     assert [(grid.rows, grid.columns) for grid in layout.grids] == sizes
     assert [grid.step for grid in layout.grids] == steps
     assert len(kept) == budget(KEEP, layout.length)
@@ -32,7 +32,7 @@ def test_every_grid_has_the_published_size_and_ivc_tokens(name, sizes, steps) ->
     assert all(ivc & set(grid.tokens.tolist()) for grid in layout.grids)
 
 
-def test_a_picture_is_drawn(tmp_path, capsys) -> None:
+def test_a_family_is_drawn(tmp_path, capsys) -> None:
     main(["llava15_crop", "--out", str(tmp_path)])
     assert capsys.readouterr().out.startswith("llava15_crop: kept 173 of 576; 70 IVC tokens, 0 on")
     assert [path.name for path in tmp_path.iterdir()] == ["llava15_crop.png"]
