@@ -1,4 +1,4 @@
-"""Fixtures for all tests; the models and inputs themselves are made in `small.py`."""
+"""Fixtures for all tests; `ivcp.testing` makes the models and their inputs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from small import END, IMAGE, START, VIDEO, random_qwen25vl
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-torch.set_num_threads(1)  # the tensors of tests are too small to share
+from ivcp.testing import END, IMAGE, SMALL, START, VIDEO
+
+torch.set_num_threads(1)  # the tensors of tests are too small for several threads
 
 collect_ignore_glob = ["*/conftest.py"]  # no doctests there; two of one name cannot be imported
 
 
 @pytest.fixture(scope="session")
 def qwen() -> Qwen2_5_VLForConditionalGeneration:
-    return random_qwen25vl()
+    return SMALL["qwen25vl"].model()
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +36,7 @@ def realdata() -> Path:
 def greedy() -> Callable[..., Any]:
     """Generate greedily and return sequences and logits."""
 
-    def run(model: Any, inputs: dict[str, Tensor], tokens: int = 5, **kwargs: Any) -> Any:
+    def run(model: Any, inputs: dict[str, Tensor], tokens: int = 3, **kwargs: Any) -> Any:
         return model.generate(
             **inputs, max_new_tokens=tokens, do_sample=False, eos_token_id=None,
             output_logits=True, return_dict_in_generate=True,

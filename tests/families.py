@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel
 
 from ivcp.core.family import ModelAdapter
 from ivcp.core.layout import ImageLayout, PromptLayout
@@ -59,3 +61,13 @@ class DeepseekWindow(LlamaWindow):
     cached_states = DeepSeekVL2.cached_states
     query_states = DeepSeekVL2.query_states
     stored_states = DeepSeekVL2.stored_states
+
+
+def small_llama(layers: int) -> LlamaModel:
+    """A random language model without images."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=32, intermediate_size=32, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+    return LlamaModel(config).eval()

@@ -16,19 +16,19 @@ class PeakBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self.known: set[int] = set()
+        self.counted: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs or {}))
+        inputs = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs or {}))
                  if isinstance(x, torch.Tensor)}  # fmt: skip
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if not isinstance(tensor, torch.Tensor):
                 continue
             storage = tensor.untyped_storage()
-            if storage._cdata in self.known or storage._cdata in given:
+            if storage._cdata in self.counted or storage._cdata in inputs:
                 continue
-            self.known.add(storage._cdata)
+            self.counted.add(storage._cdata)
             self.live += storage.nbytes()
             self.peak = max(self.peak, self.live)
             weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
@@ -36,4 +36,4 @@ class PeakBytes(TorchDispatchMode):
 
     def _gone(self, key: int, size: int) -> None:
         self.live -= size
-        self.known.discard(key)
+        self.counted.discard(key)

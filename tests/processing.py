@@ -1,4 +1,4 @@
-"""Every family with the library's own image processor, at the size of the models in `small.py`."""
+"""Every family with the library's own image processor, at the size of `ivcp.testing`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from small import SMALL
 from vocabulary import byte_tokenizer
 
-from ivcp.models.deepseekvl import DeepSeekVL
-from ivcp.models.deepseekvl2 import DeepSeekVL2
 from ivcp.models.hub import Processor
-from ivcp.models.internvl import InternVL
-from ivcp.models.llava15 import Llava15
-from ivcp.models.llavanext import LlavaNext
-from ivcp.models.qwen2vl import Qwen2VL
-from ivcp.models.qwen3vl import Qwen3VL
-from ivcp.models.qwen25vl import Qwen25VL
+from ivcp.testing import SMALL
 
 CLIP = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 24}}
 CLIP["crop_size"] = {"height": 24, "width": 24}
@@ -39,16 +31,7 @@ PREPROCESSOR = {  # small, in the form of the published files
     },
     "deepseekvl2": {},  # all is in the model's configuration
 }  # fmt: skip
-FAMILIES: dict[str, Any] = {
-    "qwen2vl": Qwen2VL,
-    "qwen25vl": Qwen25VL,
-    "qwen3vl": Qwen3VL,
-    "llava15": Llava15,
-    "llavanext": LlavaNext,
-    "internvl": InternVL,
-    "deepseekvl": DeepSeekVL,
-    "deepseekvl2": DeepSeekVL2,
-}
+FAMILIES: dict[str, Any] = {name: small.family for name, small in SMALL.items()}
 
 
 def setup(
@@ -64,14 +47,14 @@ def setup(
         name: Stem of the family.
         folder: An empty folder.
         tokenizer: None for one token a byte.
-        published: What the folder's file says otherwise.
+        published: Settings that the folder's file changes.
         fields: Fields of the family.
     """
     published = PREPROCESSOR[name] | (published or {})
-    model = SMALL[name].model(layers=1)
+    config = SMALL[name].config(layers=1)
     if name == "llavanext":
-        published["image_grid_pinpoints"] = model.config.image_grid_pinpoints
+        published["image_grid_pinpoints"] = config.image_grid_pinpoints
     (folder / "preprocessor_config.json").write_text(json.dumps(published))
     family = FAMILIES[name](path=str(folder), **fields)
-    images = family._images(model.config)
-    return family, Processor(tokenizer or byte_tokenizer(name), images, model.config)
+    images = family._images(config)
+    return family, Processor(tokenizer or byte_tokenizer(name), images, config)

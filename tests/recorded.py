@@ -1,4 +1,4 @@
-"""A view whose signals are given."""
+"""A view with recorded signals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ivcp.core.layout import ImageLayout, PromptLayout
 
 @dataclass
 class RecordedView:
-    """What IVC-Prune looks at in one image.
+    """The signals of one image that IVC-Prune reads.
 
     Attributes:
         image: The image.

@@ -11,21 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.fullsize import bench, syncs
-from experiments.fullsize.methods import methods_for
-from experiments.fullsize.models import (
-    PUBLISHED,
-    model_config,
-    random_inputs,
-    random_model,
-    tile_count,
-)
-from experiments.fullsize.report import Results, combination, verdicts
+from benchmarks.fullsize import bench, syncs
+from benchmarks.fullsize.methods import methods_for
+from benchmarks.fullsize.models import PUBLISHED, model_config, random_inputs, tile_count
+from benchmarks.fullsize.report import Results, check_targets, combination
 from ivcp.core.errors import UserError
 from ivcp.evaluation.flops import DecoderSizes
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning
+from ivcp.testing import random_model
 
 BILLIONS = {"qwen25vl": 8.29, "qwen3vl": 8.77, "internvl": 8.08}  # as the hub states them
 TINY = ["--size=reduced", "--models=qwen25vl", "--tokens=16", "--batch=2", "--repeats=1",
@@ -34,8 +29,8 @@ TINY = ["--size=reduced", "--models=qwen25vl", "--tokens=16", "--batch=2", "--re
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Narrow layers, and one thread, since waiting for threads would take longest."""
-    from experiments.fullsize import models
+    """Narrow layers, and one thread: for so little work starting threads takes longest."""
+    from benchmarks.fullsize import models
 
     narrow = {"hidden_size": 128, "intermediate_size": 64, "num_attention_heads": 2}
     monkeypatch.setattr(models, "REDUCED_TEXT", models.REDUCED_TEXT | narrow)
@@ -49,7 +44,7 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_full_size_has_the_published_number_of_parameters(name):
-    model = random_model(model_config(name, "full"), "sdpa", torch.bfloat16, "meta")
+    model = random_model(model_config(name, "full"), torch.bfloat16, "meta")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert parameters / 1e9 == pytest.approx(BILLIONS[name], abs=0.01)
 
@@ -59,11 +54,11 @@ def test_tiles_never_number_two():
 
 
 def test_methods_act_where_their_papers_say():
-    found = methods_for(["none", "ivcp", "fastv", "sparsevlm"], [0.5], 28, 16 / 28)
-    assert [method.name for method in found] == [
+    methods = methods_for(["none", "ivcp", "fastv", "sparsevlm"], [0.5], 28, 16 / 28)
+    assert [method.name for method in methods] == [
         "unpruned", "none", "ivcp", "fastv as published", "fastv matched", "sparsevlm",
     ]  # fmt: skip
-    layers = [[stage.layer for stage in method.pruner.stages()] for method in found[2:]]
+    layers = [[stage.layer for stage in method.pruner.stages()] for method in methods[2:]]
     assert layers == [[16], [2], [16], [3, 6, 14]]
 
 
@@ -75,7 +70,7 @@ def test_stages_ascend_within_any_depth(depth):
     assert layers[0] >= 1
 
 
-def test_unprune_earlier_kvs_should_hold_what_each_layer_processed():
+def test_earlier_caches_that_stay_hold_what_each_layer_processed():
     tokens = [[10, 10], [10, 10], [4, 4], [4, 4]]
     assert bench.kept_fraction(tokens, FastV(keep_ratio=0.5)) == pytest.approx(0.7)
     assert bench.kept_fraction(tokens, IVCPrune(keep_ratio=0.5, layer=2)) == pytest.approx(0.4)
@@ -103,43 +98,43 @@ def test_a_run_leaves_all_files_and_goes_on_where_it_stopped(tmp_path, monkeypat
     bench.bench(bench.arguments([*words, "--pruners=ivcp,fastv"]))  # nothing is left to do
 
 
-def test_books_by_formula_are_those_of_a_run():
-    config = model_config("qwen25vl", "reduced")
-    model = random_model(config, "sdpa", torch.float32, "cpu")
+def test_the_formula_gives_cache_and_tokens_of_a_run():
+    model = random_model(model_config("qwen25vl", "reduced"))
     inputs, _ = random_inputs("qwen25vl", model, 16, 2)
     sizes = DecoderSizes.of(model.model.language_model)
-    real, formula = bench.run(model, inputs, NoPruning(), 1), bench.expected(model, inputs, sizes)
+    real = bench.run_once(model, inputs, NoPruning(), 1)
+    formula = bench.unpruned_by_formula(model, inputs, sizes)
     assert formula.cache_bytes == real.cache_bytes
     assert formula.layer_tokens == real.layer_tokens
 
 
 @pytest.mark.parametrize("victim", [FastV, None])
 def test_a_method_out_of_memory_is_a_row_and_the_others_go_on(tmp_path, monkeypatch, victim):
-    real = bench.run
+    real = bench.run_once
 
     def run(model, inputs, pruner, steps):
         if (pruner is None) if victim is None else isinstance(pruner, victim):
             raise torch.OutOfMemoryError
         return real(model, inputs, pruner, steps)
 
-    monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr(bench, "run_once", run)
     bench.bench(bench.arguments([*TINY, "--pruners=ivcp,fastv", f"--out={tmp_path}"]))
     with (tmp_path / "results.csv").open() as file:
-        found = {row["method"]: row for row in csv.DictReader(file)}
-    failed = {name for name, row in found.items() if row["status"] == "out of memory"}
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    failed = {name for name, row in rows.items() if row["status"] == "out of memory"}
     expected = {"unpruned"} if victim is None else {"fastv as published", "fastv matched"}
     assert failed == expected
-    assert found["ivcp"]["prefill_ms"]
-    assert bool(found["ivcp"]["prefill_time_ratio"]) == (victim is not None)
+    assert rows["ivcp"]["prefill_ms"]
+    assert bool(rows["ivcp"]["prefill_time_ratio"]) == (victim is not None)
 
 
 def test_targets_are_judged_by_pruned_rows_alone():
     row = {"status": "ok", "method": "ivcp", "visual_tokens": "400", "decode_time_ratio": "0.9"}
     slow = {**row, "method": "none", "decode_time_ratio": "1.5"}
-    found = {one["column"]: one for one in verdicts([row, slow])}
-    assert found["decode_time_ratio"]["met"] is True
-    assert found["pruning_overhead_ms"]["met"] is None
-    late = verdicts([row, {**row, "decode_time_ratio": "1.01"}])[-1]
+    checks = {check["column"]: check for check in check_targets([row, slow])}
+    assert checks["decode_time_ratio"]["met"] is True
+    assert checks["pruning_overhead_ms"]["met"] is None
+    late = check_targets([row, {**row, "decode_time_ratio": "1.01"}])[-1]
     assert (late["met"], late["rows_met"], late["missed_by"]) == (False, 1, ["ivcp"])
 
 
@@ -161,13 +156,13 @@ def test_synchronisations_count_inside_layers_only(monkeypatch):
             warnings.warn(syncs.SYNC_WARNING, stacklevel=1)
 
     layers = nn.ModuleList([nn.Identity(), nn.Identity()])
-    with syncs.counted_syncs(layers) as found:
+    with syncs.counted_syncs(layers) as messages:
         handle = layers[1].register_forward_pre_hook(wait)  # as a session's hooks do
         for layer in layers:
             wait()
             layer(torch.zeros(1))
         handle.remove()
-    assert len(found) == 1
+    assert len(messages) == 1
     assert modes[-1] == "default"
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import run_py
 from hydra import compose, initialize_config_dir
-from small import save_untrained
+from untrained import save_untrained
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,24 +20,24 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("launcher", "plugin", "words"),
+    ("launcher", "plugin", "options"),
     [
         ("joblib", "hydra_plugins.hydra_joblib_launcher", ["hydra.launcher.n_jobs=2"]),
         ("submitit_local", "hydra_plugins.hydra_submitit_launcher", []),
     ],
 )
-def test_a_sweep_on_another_launcher(launcher, plugin, words, model, tmp_path) -> None:
+def test_a_sweep_on_another_launcher(
+    launcher, plugin, options, model, tmp_path, monkeypatch, capsys
+) -> None:
     pytest.importorskip(plugin)
-    done = subprocess.run(
-        [
-            sys.executable, ROOT / "run.py", "-m", f"hydra/launcher={launcher}", *words,
-            f"model.path={model}", "pruner=random", "pruner.layer=1,2", "trainer=cpu",
-            "logger=none", "workers=1", "limit=1", "pictures=0", "generation.max_new_tokens=1",
-        ],
-        cwd=tmp_path, capture_output=True, text=True, timeout=250,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    code = run_py(
+        "-m", f"hydra/launcher={launcher}", *options, f"model.path={model}", "pruner=random",
+        "pruner.layer=1,2", "trainer=cpu", "logger=none", "workers=1", "limit=1", "pictures=0",
+        "generation.max_new_tokens=1",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert code == 0, capsys.readouterr().err
     reports = [
         json.loads(path.read_text()) for path in tmp_path.glob("multirun/*/*/*/metrics.json")
     ]

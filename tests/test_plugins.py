@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from small import save_untrained
+from command import run_py
+from untrained import save_untrained
 
 from ivcp.core.errors import UserError
 from ivcp.core.plugins import PRUNERS, plugged
 from ivcp.core.pruner import Pruner
 
-ROOT = Path(__file__).parents[1]
 METHOD = """
 from dataclasses import dataclass
 import torch
@@ -41,18 +38,17 @@ def elsewhere(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_method_of_another_package_is_evaluated_by_name(elsewhere: Path, tmp_path: Path) -> None:
+def test_a_method_of_another_package_is_evaluated_by_name(
+    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, out = save_untrained(tmp_path / "model", layers=4), tmp_path / "run"
-    command = [
-        sys.executable, "run.py", "pruner=strided", "pruner.step=3", "ratio=0.3", "limit=2",
-        f"model.path={model}", "trainer=cpu", "logger=none", "workers=0", "pictures=0",
-        "generation.max_new_tokens=2", f"hydra.run.dir={out}",
-    ]  # fmt: skip
-    paths = os.pathsep.join([str(elsewhere), str(ROOT)])
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.syspath_prepend(str(elsewhere))
+    code = run_py(
+        "pruner=strided", "pruner.step=3", "ratio=0.3", "limit=2", f"model.path={model}",
+        "trainer=cpu", "logger=none", "workers=0", "pictures=0", "generation.max_new_tokens=2",
+        f"hydra.run.dir={out}",
+    )  # fmt: skip
+    assert code == 0
     report = json.loads((out / "metrics.json").read_text())
     assert report["run"]["pruner"] == "strided"
     assert report["run"]["config"]["pruner"]["step"] == 3

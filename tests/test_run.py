@@ -1,15 +1,13 @@
 import json
-import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from small import save_untrained
+from command import RUN, run_py
+from untrained import save_untrained
 
 from ivcp import load_runs
 
-ROOT = Path(__file__).parents[1]
 QUICK = ("trainer=cpu", "logger=none", "workers=0", "limit=2", "generation.max_new_tokens=3")
 
 
@@ -24,12 +22,7 @@ def run(tmp_path, monkeypatch, capsys):
     """Calls run.py as a script in this process: exit code, standard output, standard error."""
 
     def call(*words: str) -> tuple[int, str, str]:
-        code = 0
-        monkeypatch.setattr(sys, "argv", [str(ROOT / "run.py"), *words])
-        try:
-            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
-        except SystemExit as end:
-            code = end.code
+        code = run_py(*words)
         out, err = capsys.readouterr()
         return code, out, err
 
@@ -40,7 +33,7 @@ def run(tmp_path, monkeypatch, capsys):
 
 def test_a_run_from_the_command_line(model, tmp_path) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "run.py", model, "pruner=random", "ratio=0.25", *QUICK],
+        [sys.executable, RUN, model, "pruner=random", "ratio=0.25", *QUICK],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -98,10 +91,10 @@ def test_a_sweep_names_its_folders_and_finds_its_baseline(model, run, tmp_path) 
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(words, sentence, model, run) -> None:
     code, _, err = run(*words, *([] if "model" in words[0] else [model]), "trainer=cpu")
-    told = [line for line in err.splitlines() if "Loading weights" not in line]
+    lines = [line for line in err.splitlines() if "Loading weights" not in line]
     assert code == 2
-    assert len(told) == 1, err
-    assert sentence in told[0]
+    assert len(lines) == 1, err
+    assert sentence in lines[0]
 
 
 def test_a_temperature_of_0_is_greedy(model, run, tmp_path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from command import run_py
 from wandb_files import OfflineRun, forget_credentials, read_runs
 
-from experiments.wandb import dashboard, upload
+from ivcp.wandb import dashboard, upload
 
 pytest.importorskip("wandb")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb_workspaces.*")
@@ -34,8 +34,7 @@ def runs(tmp_path_factory) -> list[OfflineRun]:
     with pytest.MonkeyPatch.context() as patch:
         forget_credentials(patch, folder)
         patch.chdir(folder)
-        patch.setattr(sys, "argv", [str(ROOT / "run.py"), *WORDS])
-        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        assert run_py(*WORDS) == 0
     return read_runs(folder)
 
 

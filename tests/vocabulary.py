@@ -26,7 +26,7 @@ DEEPSEEK = {
     "eos_token": "<｜end▁of▁sentence｜>",  # noqa: RUF001
     "pad_token": "<｜▁pad▁｜>",  # noqa: RUF001
 }
-ROLES = {  # what has a role of its own, and what else is one token
+ROLES = {  # tokens with a role, and what else is one token
     "qwen2vl": (QWEN, QWEN_SPECIAL),
     "qwen25vl": (QWEN, QWEN_SPECIAL),
     "qwen3vl": (QWEN, QWEN_SPECIAL),
@@ -78,9 +78,9 @@ def _qwen_merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
     merges = []
     for piece in ranks:  # in order of rank
         pairs = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
-        known = [pair for pair in pairs if pair[0] in ranks and pair[1] in ranks]
-        known.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-        merges += [(spelled(left), spelled(right)) for left, right in known]
+        mergeable = [pair for pair in pairs if pair[0] in ranks and pair[1] in ranks]
+        mergeable.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+        merges += [(spelled(left), spelled(right)) for left, right in mergeable]
     return {spelled(piece): rank for piece, rank in ranks.items()}, merges
 
 

@@ -19,7 +19,7 @@ SWITCHES = (
 
 @dataclass
 class OfflineRun:
-    """What one run recorded; keys of nested values are joined by dots."""
+    """The records of one run; keys of nested values are joined by dots."""
 
     folder: Path
     started: float = 0.0
@@ -39,18 +39,18 @@ class OfflineRun:
 
 
 def forget_credentials(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Leave no key to be found, and no switch that changes what is logged."""
+    """Remove keys, and switches that change what is logged."""
     for name in SWITCHES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
 
 
-def read_runs(place: Path) -> list[OfflineRun]:
+def read_runs(folder: Path) -> list[OfflineRun]:
     """All offline runs below a folder, oldest first."""
     import wandb
 
     wandb.teardown()  # the process that writes the files may still hold their ends
-    files = place.rglob("offline-run-*/run-*.wandb")
+    files = folder.rglob("offline-run-*/run-*.wandb")
     return sorted(map(_read, files), key=lambda run: run.started)
 
 
@@ -61,11 +61,14 @@ def _read(path: Path) -> OfflineRun:
     for record in map(Record.FromString, _records(path)):
         match record.WhichOneof("record_type"):
             case "run":
-                told = record.run
-                run.name, run.project, run.tags = told.display_name, told.project, tuple(told.tags)
-                run.group, run.job_type = told.run_group, told.job_type
-                run.started = told.start_time.seconds + told.start_time.nanos / 1e9
-                run.config |= dict(_values(told.config.update))
+                run.name, run.project, run.tags = (
+                    record.run.display_name,
+                    record.run.project,
+                    tuple(record.run.tags),
+                )
+                run.group, run.job_type = record.run.run_group, record.run.job_type
+                run.started = record.run.start_time.seconds + record.run.start_time.nanos / 1e9
+                run.config |= dict(_values(record.run.config.update))
             case "config":
                 run.config |= dict(_values(record.config.update))
             case "history":
@@ -103,6 +106,6 @@ def _records(path: Path) -> Iterator[bytes]:
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
         parts += data[at + 7 : at + 7 + length]
         at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
+        if kind in (1, 4):  # a complete record, or the last part of one
             yield parts
             parts = b""

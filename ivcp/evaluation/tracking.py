@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from PIL import Image, ImageOps
 
 from ivcp.core.metric import AnswerMetric, ScoredAnswer
+from ivcp.core.pixels import open_image
 from ivcp.evaluation.job import Job
 from ivcp.results.comparability import flatten
 from ivcp.results.files import full_disk_explained
@@ -223,8 +224,8 @@ def summary_of(results: Results, numbers: Mapping[str, float]) -> dict[str, floa
 
 def framed(path: Path) -> Image.Image:
     """An overlay in the middle of a picture of `PICTURE_SIZE`."""
-    with Image.open(path, formats=("PNG",)) as overlay:
-        return ImageOps.pad(overlay.convert("RGB"), PICTURE_SIZE, color="white")
+    overlay = open_image(path).convert("RGB")
+    return ImageOps.pad(overlay, PICTURE_SIZE, color="white")
 
 
 def _index(path: Path) -> int:

@@ -13,7 +13,7 @@ COMPARED = ("model", "dataset", "metric", "judge", "seed", "limit", "batch_size"
 MEASURED = ("samples", "dtype", "attention", "device")
 """What else they share, as it came out."""
 
-PATHS = ("root", "photos", "download", "verify")
+PATHS = ("root", "photos", "images_anywhere", "download", "verify")
 """Settings of a dataset that say where it lies, not what it is."""
 
 

@@ -3,28 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from source import Source
 
 from ivcp.core.errors import UserError
 from ivcp.core.types import BrokenSample, Sample
 from ivcp.datasets.task_group import TaskGroup
 
 SAMPLE = Sample(id="7", task="yes_no", images=(), question="?", answer="Yes", labels={"a": "b"})
-
-
-class Source:
-    task = "yes_no"
-
-    def __init__(self, *samples: Sample | Exception, notes: tuple[str, ...] = ()) -> None:
-        self.samples, self.notes = samples, notes
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self.samples[index]
-        if isinstance(sample, Exception):
-            raise sample
-        return sample
 
 
 def group(limit: int | None = None, **tasks: Source) -> TaskGroup:

@@ -18,7 +18,7 @@ def hidden_tokens_logits(
     """Logits of one teacher-forced forward pass without a cache.
 
     Args:
-        model: A random model of `small.py` with SDPA attention.
+        model: A random model of `ivcp.testing` with SDPA attention.
         inputs: A batch of one, without padding.
         sequences: (1, S + N) prompt and generated tokens.
         hidden_from: For each layer, the prompt indices of the tokens that are hidden in prefill and
@@ -51,7 +51,7 @@ def teacher_forced(
     """Logits that predict the generated tokens, in one pass without a cache.
 
     Args:
-        model: A random model of `small.py` with SDPA attention.
+        model: A random model of `ivcp.testing` with SDPA attention.
         inputs: A batch of one, without padding.
         sequences: (1, S + N) prompt and generated tokens.
         hook_of: Gives the hook that runs before each decoder layer.

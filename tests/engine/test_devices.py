@@ -8,12 +8,12 @@ tensors of two devices is a fault, as it would be on real ones.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small import SMALL, batch_of, single
 from test_invariants import build, every_pair
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -23,6 +23,7 @@ import ivcp
 from ivcp import pruned
 from ivcp.core.selection import top
 from ivcp.core.similarity import summed_similarity
+from ivcp.testing import SMALL, batch_of, single
 
 HOST = torch.device("cpu")
 PACKAGE = Path(ivcp.__file__).parent
@@ -95,16 +96,20 @@ def place_of(name: str) -> set[str]:
     return {f"{path.relative_to(PACKAGE)}:{frame.f_lineno} {name}"}
 
 
-def placed(model: Any) -> Any:
-    """The model on device 0."""
+@cache
+def placed(family: str) -> Any:
+    """The family's random model on device 0."""
+    model = SMALL[family].model()
     for weight in (*model.parameters(), *model.buffers()):
         weight._played = torch.device("xpu", 0)
     model.set_experts_implementation("eager")  # the others ask for the kind of the device
     return model
 
 
-def spread(model: Any) -> None:
-    """Layer i of the decoder goes to device i // 2 and pulls its inputs over."""
+@cache
+def spread(family: str) -> Any:
+    """The same, but layer i of the decoder is on device i // 2 and pulls its inputs over."""
+    model = placed.__wrapped__(family)
     for index, layer in enumerate(model.model.language_model.layers):
         device = torch.device("xpu", index // 2)
         for weight in layer.parameters():
@@ -118,6 +123,7 @@ def spread(model: Any) -> None:
             return _own(*tree_map(pull, args), **tree_map(pull, kwargs))
 
         layer.forward = forward
+    return model
 
 
 def test_the_play_sees_mixed_devices() -> None:
@@ -132,13 +138,12 @@ def test_the_play_sees_mixed_devices() -> None:
 @every_pair
 @pytest.mark.parametrize("batch", ["single", "ragged"])
 def test_no_operation_mixes_devices(family: str, name: str, batch: str) -> None:
-    model, inputs = placed(SMALL[family].model()), batch_of(family).inputs
+    model, inputs = spread(family), batch_of(family).inputs
     if batch == "single":
         inputs = single(batch_of(family), 1)
-    spread(model)
     with torch.no_grad(), pruned(model, build(name, 0.4)) as session, Devices() as devices:
         inputs = {key: value.to(torch.device("xpu", 0)) for key, value in inputs.items()}
-        model.generate(**inputs, max_new_tokens=3, do_sample=False)
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
     assert not devices.faults
     assert session.kept
 
@@ -146,7 +151,7 @@ def test_no_operation_mixes_devices(family: str, name: str, batch: str) -> None:
 @every_pair
 def test_a_prefill_waits_for_the_device_once(family: str, name: str) -> None:
     """To read where images stand; lengths are known on the host from there on."""
-    model, inputs = placed(SMALL[family].model()), batch_of(family).inputs
+    model, inputs = placed(family), batch_of(family).inputs
     with torch.no_grad(), pruned(model, build(name, 0.4)), Devices() as devices:
         inputs = {key: value.to(torch.device("xpu", 0)) for key, value in inputs.items()}
         devices.waits.clear()

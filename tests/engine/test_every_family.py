@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from small import EOS, IMAGE, PAD, SMALL, START, batch_of, model_of, single
 from test_invariants import build
 from transformers import DynamicCache
 
@@ -17,8 +16,27 @@ from ivcp import models as families
 from ivcp import pruned
 from ivcp.core.family import ModelFamily
 from ivcp.models import find_family
+from ivcp.testing import EOS, IMAGE, PAD, SMALL, START, batch_of, model_of, single
 
 QUIET = {"suppress_tokens": [EOS, IMAGE, START], "pad_token_id": PAD}
+Grids = list[list[tuple[str, int, int]]]
+SQUARE: Grids = [[("image", 6, 6)]] * 4
+QWEN: Grids = [[("image", *size)] for size in ((6, 9), (4, 5), (7, 3), (8, 8))]
+TILE = ("tile", 4, 4)
+GRIDS: dict[str, Grids] = {  # kind, rows and columns of what the four images become
+    "qwen2vl": QWEN, "qwen25vl": QWEN, "qwen3vl": QWEN,
+    "llava15": SQUARE, "deepseekvl": SQUARE,
+    "llavanext": [
+        [("thumbnail", 6, 6), ("tile", *size)] for size in ((8, 12), (6, 6), (6, 12), (18, 6))
+    ],
+    "internvl": [
+        [TILE] * 4 + [("thumbnail", 4, 4)], [("image", 4, 4)],
+        [TILE] * 3 + [("thumbnail", 4, 4)], [TILE] * 2 + [("thumbnail", 4, 4)],
+    ],
+    "deepseekvl2": [
+        [("thumbnail", 3, 3), ("tile", *size)] for size in ((6, 6), (3, 3), (3, 6), (6, 3))
+    ],
+}  # fmt: skip
 every_family = pytest.mark.parametrize("family", SMALL)
 two_methods = pytest.mark.parametrize("name", ["ivcp", "sparsevlm"])
 
@@ -67,10 +85,12 @@ def test_layouts_and_the_parts_that_are_timed(family: str) -> None:
         for handle in handles:
             handle.remove()
     assert ran == ["vision", "decoder"]
-    for layout, tokens, grids in zip(session.layouts, batch.tokens, batch.grids, strict=True):
-        for image, own, shapes in zip(layout.images, tokens, grids, strict=True):
-            assert torch.equal(image.tokens, own)
-            assert [(one.kind, one.rows, one.columns) for one in image.grids] == shapes
+    grids = []
+    for layout, tokens in zip(session.layouts, batch.tokens, strict=True):
+        for image, indices in zip(layout.images, tokens, strict=True):
+            assert torch.equal(image.tokens, indices)
+            grids.append([(grid.kind, grid.rows, grid.columns) for grid in image.grids])
+    assert grids == GRIDS[family]
 
 
 @every_family
@@ -83,11 +103,15 @@ def test_without_a_cache(family: str, name: str) -> None:
     torch.testing.assert_close(cached, plain, atol=1e-4, rtol=1e-5)
 
 
-@every_family
-@two_methods
-def test_second_turn_sees_its_past_only(family: str, name: str) -> None:
+TURNS = [(family, "sdpa", name) for family in SMALL for name in ("ivcp", "sparsevlm")]
+TURNS += [("qwen25vl", "sdpa", name) for name in ("fastv", "random")]
+TURNS += [("qwen25vl", "eager", name) for name in ("ivcp", "sparsevlm", "fastv", "random")]
+
+
+@pytest.mark.parametrize(("family", "backend", "name"), TURNS)
+def test_second_turn_sees_its_past_only(family: str, backend: str, name: str) -> None:
     """New text on a pruned cache, as one chunk, equals the same text token by token."""
-    model, inputs = model_of(family), single(batch_of(family), 1)
+    model, inputs = model_of(family, backend), single(batch_of(family), 1)
     turn = torch.randint(3, 80, (1, 9), generator=torch.Generator().manual_seed(3))
     logits = []
     with pruned(model, build(name, 0.4)), torch.no_grad():

@@ -18,14 +18,11 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from processing import setup
-from small import CLIP, EOS, IMAGE, PAD, SMALL, START, TEXT, Prompts, model_of, prompts, single
 from torch import Tensor, nn
 from transformers import (
     Cache,
     DynamicCache,
     GenerationConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
     QuantizedCache,
     StaticCache,
 )
@@ -47,6 +44,18 @@ from ivcp.pruners.pyramiddrop import PyramidDrop
 from ivcp.pruners.sparsevlm import SparseVLM
 from ivcp.pruners.uniform import UniformGrid
 from ivcp.pruners.visionzip import VisionZip
+from ivcp.testing import (
+    EOS,
+    IMAGE,
+    PAD,
+    SMALL,
+    START,
+    Prompts,
+    model_of,
+    prompts,
+    random_model,
+    single,
+)
 
 Inputs = dict[str, Any]
 QUIET = {"suppress_tokens": [EOS, IMAGE, START], "pad_token_id": PAD, "do_sample": False}
@@ -679,14 +688,7 @@ def test_attention_weights_and_hidden_states_are_those_of_the_tokens_left() -> N
 
 
 def llava_on(backend: str = "sdpa", **text: Any) -> Any:
-    torch.manual_seed(0)
-    config = LlavaConfig(
-        text_config={**TEXT, **text}, vision_config=CLIP, image_token_index=IMAGE,
-        attn_implementation=backend,
-    )  # fmt: skip
-    model = LlavaForConditionalGeneration(config).eval()
-    model.generation_config.pad_token_id = PAD
-    return model
+    return random_model(SMALL["llava15"].config(backend, text=text))
 
 
 MISTRAL = {"model_type": "mistral", "sliding_window": None}
@@ -1477,7 +1479,7 @@ def test_weights_are_saved_and_loaded_inside(tmp_path: Path, greedy: Any) -> Non
         model.save_pretrained(tmp_path)
         model.load_state_dict(model.state_dict())
         assert torch.equal(greedy(model, ONE.inputs).sequences, before)
-        other = LlavaForConditionalGeneration.from_pretrained(tmp_path)
+        other = type(model).from_pretrained(tmp_path)
     with pruned(other, UNIFORM):
         assert torch.equal(greedy(other, ONE.inputs).sequences, before)
 
@@ -1896,7 +1898,16 @@ def test_a_refused_model_is_left_alone() -> None:
 # --- compiled and offloaded models
 
 
+SHALLOW = UniformGrid(keep_ratio=0.5, layer=1)
 COMPILED = r"is compiled, and compiled code runs no hooks: prune the model as it was before"
+
+
+def quick_to_compile() -> Any:
+    """Two decoder layers and a tower that stays as it is: each layer takes seconds to compile."""
+    model = SMALL["llava15"].model(layers=2)
+    tower: Any = model.model.vision_tower
+    tower.forward = torch.compiler.disable(tower.forward)
+    return model
 
 
 @pytest.mark.parametrize("part", ["model", "entry", "language model", "layer", "attention"])
@@ -1927,8 +1938,8 @@ def test_compiled_by_torch(part: str) -> None:
 @pytest.mark.parametrize("warm", [False, True])
 def test_compiled_inside(warm: bool) -> None:
     """The hooks run as they are between the compiled parts."""
-    model = SMALL["llava15"].model()
-    with pruned(model, UNIFORM) as session:
+    model = quick_to_compile()
+    with pruned(model, SHALLOW) as session:
         if warm:
             run(model, ONE.inputs)
         model.compile(backend="eager")
@@ -1938,10 +1949,10 @@ def test_compiled_inside(warm: bool) -> None:
 
 def test_called_through_a_wrapper_that_was_compiled_before() -> None:
     """Compiled code runs the hooks that were there when it was made, so it is made anew."""
-    model = SMALL["llava15"].model()
+    model = quick_to_compile()
     compiled: Any = torch.compile(model, backend="eager")
     whole = [run(compiled, ONE.inputs).logits for _ in range(2)]
-    with pruned(model, UNIFORM) as session:
+    with pruned(model, SHALLOW) as session:
         found = run(compiled, ONE.inputs).logits
         assert found.shape[1] == len(session.remaining[0]) == ONE.lengths[0] - COUNT // 2
     after = run(compiled, ONE.inputs).logits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from small import SMALL, batch_of, model_of, single
 
 from ivcp import pruned
 from ivcp.core.pruner import Pruner
+from ivcp.testing import SMALL, batch_of, model_of, single
 
 CONF = Path(__file__).parents[2] / "conf" / "pruner"
 PRUNERS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -20,6 +22,9 @@ SMALL_SETTINGS: dict[str, dict[str, object]] = {}
 """Settings of methods whose own do not fit towers of 2 layers and images of 9 to 100 tokens."""
 
 PAIRS = [(family, name) for family in SMALL for name in PRUNERS]
+UNPRUNED: dict[tuple[str, int | None], Any] = {}
+"""What `generate` gives without pruning, by family and rows; the same for every pruner."""
+
 every_pair = pytest.mark.parametrize(("family", "name"), PAIRS)
 
 
@@ -35,9 +40,16 @@ def on_disk(name: str) -> Any:
 
 def build(name: str, ratio: float, **changes: Any) -> Pruner:
     """The pruner as configured on disk, with layers that fit the small models."""
-    own = SMALL_SETTINGS.get(name, {})
+    return _build(name, ratio, json.dumps(changes))
+
+
+@cache  # a pruner has no state, and reading a configuration takes as long as a small prefill
+def _build(name: str, ratio: float, changes: str) -> Pruner:
     config = OmegaConf.merge(
-        {"ratio": ratio}, {"pruner": on_disk(name)}, {"pruner": own}, {"pruner": changes}
+        {"ratio": ratio},
+        {"pruner": on_disk(name)},
+        {"pruner": SMALL_SETTINGS.get(name, {})},
+        {"pruner": json.loads(changes)},
     )
     return instantiate(config.pruner, _convert_="all").fitted("", 6)
 
@@ -47,7 +59,9 @@ def build(name: str, ratio: float, **changes: Any) -> Pruner:
 def test_keep_everything_is_bit_identical(family: str, name: str, rows: slice, greedy: Any) -> None:
     model, batch = model_of(family), batch_of(family)
     inputs = single(batch, 0) if rows.stop == 1 else batch.inputs
-    plain = greedy(model, inputs)
+    if (family, rows.stop) not in UNPRUNED:
+        UNPRUNED[family, rows.stop] = greedy(model, inputs)
+    plain = UNPRUNED[family, rows.stop]
     with pruned(model, build(name, 1.0)):
         same = greedy(model, inputs)
     assert torch.equal(plain.sequences, same.sequences)
@@ -64,7 +78,7 @@ def test_batch_equals_single(family: str, name: str, greedy: Any) -> None:
         for number in range(len(batch.lengths)):
             alone = greedy(model, single(batch, number))
             length = batch.lengths[number]
-            tokens = together.sequences[number, -length - 5 :]
+            tokens = together.sequences[number, -length - 3 :]
             assert torch.equal(alone.sequences[0], tokens)
             for first, second in zip(together.logits, alone.logits, strict=True):
                 torch.testing.assert_close(first[number], second[0], atol=1e-4, rtol=0)
@@ -75,14 +89,14 @@ def test_batch_equals_single(family: str, name: str, greedy: Any) -> None:
 
 @every_pair
 @pytest.mark.parametrize("ratio", [0.5, 0.1, 0.01])
-def test_kept_tokens_and_books(family: str, name: str, ratio: float, greedy: Any) -> None:
+def test_kept_tokens_and_bookkeeping(family: str, name: str, ratio: float, greedy: Any) -> None:
     model, batch = model_of(family), batch_of(family)
     pruner = build(name, ratio)
     with pruned(model, pruner) as session:
-        first = greedy(model, batch.inputs, 3)
+        first = greedy(model, batch.inputs)
         kept = session.kept
-        second = greedy(model, batch.inputs, 3)
-    assert torch.equal(first.sequences, second.sequences)
+        second = greedy(model, batch.inputs, 1)
+    assert torch.equal(first.sequences[:, :-2], second.sequences)
     for before, after in zip(kept, session.kept, strict=True):
         assert torch.equal(before, after)
     pruning = [stage.layer for stage in pruner.stages() if stage.prune_earlier_kv and stage.layer]
@@ -102,7 +116,7 @@ def test_kept_tokens_and_books(family: str, name: str, ratio: float, greedy: Any
         first_layer = session.layer_tokens[pruning[-1] if pruning else 0][number]
         assert session.cache_lengths[0][number] == first_layer
     slots = sum(max(row) for row in session.cache_lengths)
-    assert session.cache_bytes == slots * len(batch.lengths) * SMALL[family].slot * 4
+    assert session.cache_bytes == slots * len(batch.lengths) * SMALL[family].cache_width * 4
 
 
 @every_pair
@@ -127,7 +141,7 @@ def test_a_field_to_renumber_does(name: str) -> None:
 @every_pair
 def test_nothing_is_left_behind(family: str, name: str, greedy: Any) -> None:
     model, batch = model_of(family), batch_of(family)
-    greedy(model, single(batch, 0))  # generate itself sets rope_deltas
+    greedy(model, single(batch, 0), 1)  # generate itself sets rope_deltas
 
     def snapshot() -> dict[str, Any]:
         return {
@@ -140,10 +154,10 @@ def test_nothing_is_left_behind(family: str, name: str, greedy: Any) -> None:
 
     before = snapshot()
     with pruned(model, build(name, 0.4)):
-        greedy(model, single(batch, 0))
+        greedy(model, single(batch, 0), 2)
         assert snapshot() != before, "the comparison sees hooks"
     assert snapshot() == before
     with pytest.raises(RuntimeError, match="inside"), pruned(model, build(name, 0.4)):
-        greedy(model, single(batch, 0))
+        greedy(model, single(batch, 0), 2)
         raise RuntimeError("inside")
     assert snapshot() == before

@@ -8,14 +8,14 @@ import pytest
 import torch
 from families import LlamaWindow
 from peak_bytes import PeakBytes
-from small import CLIP, IMAGE, TEXT
 from test_invariants import PRUNERS, build
-from transformers import LlamaConfig, LlamaModel, LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlamaConfig, LlamaModel
 
 from ivcp import pruned
 from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.view import TOWER_SIGNALS
 from ivcp.engine.prefill import Prefill
+from ivcp.testing import IMAGE, SMALL, random_model
 
 VISUAL, LIMIT = 4096, 64 * 2**20
 
@@ -56,35 +56,34 @@ def test_selection_adds_little(name: str, text: int, meter: PeakBytes) -> None:
 
 
 def alone(text: int) -> tuple[Any, dict[str, Any], LlamaWindow]:
-    """A language model with 8 heads, called with embeddings."""
+    """A language model with 8 narrow heads, called with embeddings."""
     config = LlamaConfig(
-        vocab_size=32, hidden_size=256, intermediate_size=256, num_hidden_layers=6,
+        vocab_size=32, hidden_size=64, intermediate_size=64, num_hidden_layers=6,
         num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=8192,
     )  # fmt: skip
     torch.manual_seed(0)
     window = LlamaWindow(ImageLayout((Grid(10, 64, VISUAL // 64),)))
-    embeddings = torch.randn(1, VISUAL + text, 256)
+    embeddings = torch.randn(1, VISUAL + text, 64)
     return LlamaModel(config).eval(), {"inputs_embeds": embeddings}, window
 
 
 def with_tower(text: int) -> tuple[Any, dict[str, Any], None]:
     """LLaVA with an image of as many patches."""
-    torch.manual_seed(0)
-    config = LlavaConfig(
-        text_config={"model_type": "llama", **TEXT, "max_position_embeddings": 8192},
-        vision_config={**CLIP, "image_size": 256, "num_attention_heads": 8},
-        image_token_index=IMAGE,
+    config = SMALL["llava15"].config(
+        text={"max_position_embeddings": 8192},
+        vision={"image_size": 256, "num_attention_heads": 8},
     )
+    model = random_model(config)
     ids = torch.tensor([[2, *[IMAGE] * VISUAL, *[5] * (text - 1)]])
     inputs = {"input_ids": ids, "pixel_values": torch.randn(1, 3, 256, 256)}
-    return LlavaForConditionalGeneration(config).eval(), inputs, None
+    return model, inputs, None
 
 
 @pytest.mark.parametrize("name", ["ivcp", "foreground", "fastv", "pyramiddrop"])
 def test_selection_adds_little_to_a_model_of_7b(name: str, meter: PeakBytes) -> None:
     """32 heads of 128 in bfloat16, where a float32 copy of all keys would take 67 MB."""
     config = LlamaConfig(
-        vocab_size=8, hidden_size=256, intermediate_size=64, num_hidden_layers=4, head_dim=128,
+        vocab_size=8, hidden_size=256, intermediate_size=64, num_hidden_layers=3, head_dim=128,
         num_attention_heads=32, num_key_value_heads=32, max_position_embeddings=8192,
     )  # fmt: skip
     torch.manual_seed(0)

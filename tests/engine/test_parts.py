@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from small import prompts, random_qwen25vl, single
 from test_invariants import build
 from transformers import DynamicCache
 
@@ -17,6 +16,7 @@ from ivcp.core.selection import Selection
 from ivcp.engine.masks import attention_mask
 from ivcp.engine.sample_tokens import SampleTokens
 from ivcp.pruners.fastv import FastV
+from ivcp.testing import SMALL, prompts, single
 
 BATCH = prompts([5, (6, 9), 7], [3, (4, 5), 12, (7, 3), 4], [9, (8, 8), 1])
 
@@ -52,7 +52,7 @@ def test_masks_equal_a_loop(queries: int, width: int | None) -> None:
 
 def test_attention_rows_equal_the_models_own(greedy: Any) -> None:
     """Rows of a padded batch against the attention that the eager backend returns."""
-    model = random_qwen25vl("eager")
+    model = SMALL["qwen25vl"].model("eager")
     with torch.no_grad():
         full = model(**BATCH.inputs, output_attentions=True).attentions[1].mean(1)  # (B, S, S)
     seen: list[tuple[int, int, torch.Tensor]] = []

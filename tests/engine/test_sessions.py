@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from small import SMALL, model_of, prompts, single
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -24,6 +23,7 @@ from ivcp.pruners.plus_ivc import PlusIVC
 from ivcp.pruners.random import RandomPruning
 from ivcp.pruners.sparsevlm import SparseVLM
 from ivcp.pruners.uniform import UniformGrid
+from ivcp.testing import SMALL, model_of, prompts, single
 
 METHODS: list[Pruner] = [
     UniformGrid(keep_ratio=0.5, layer=3),

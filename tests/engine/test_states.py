@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from oracle import teacher_forced
-from small import SMALL, prompts, single
 from test_oracle import exact_model
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from ivcp import pruned
 from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.selection import Selection
 from ivcp.core.view import View
+from ivcp.testing import SMALL, prompts, single
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from small import END, IMAGE, SMALL, START, VIDEO, model_of
 from test_invariants import PRUNERS, build
 from torch import Tensor
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
 from ivcp.models import find_family
+from ivcp.testing import END, IMAGE, SMALL, START, VIDEO, model_of
 
 ROWS, COLUMNS, FRAMES = 3, 4, (2, 3)  # two videos
 FAMILIES = ["qwen2vl", "qwen25vl", "qwen3vl"]

@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 import pytest
 from processes import make_server
-from small import save_untrained
+from untrained import save_untrained
 
 from ivcp.datasets.shapes import Shapes
 from ivcp.metrics.grounding import GroundingMetrics

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
+from source import Source
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded
@@ -20,20 +21,6 @@ def truncated_image() -> Image.Image:
     file = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(file, "JPEG")
     return Image.open(io.BytesIO(file.getvalue()[: file.tell() // 2]))
-
-
-class Source:
-    def __init__(self, *samples) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self.samples[index]
-        if isinstance(sample, Exception):
-            raise sample
-        return sample
 
 
 class PickyFamily:

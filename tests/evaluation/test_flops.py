@@ -1,6 +1,5 @@
 import pytest
 import torch
-from small import SMALL, prompts
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ivcp.datasets.shapes import Shapes
@@ -10,6 +9,7 @@ from ivcp.models import find_family
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning
 from ivcp.pruners.random import RandomPruning
+from ivcp.testing import SMALL, prompts
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from small import SMALL, batch_of, model_of, prompts
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ivcp import pruned
@@ -16,6 +15,7 @@ from ivcp.core.errors import UserError
 from ivcp.models import find_family
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.random import RandomPruning
+from ivcp.testing import SMALL, batch_of, model_of, prompts
 
 PRUNER = RandomPruning(keep_ratio=0.5, layer=2)
 every_family = pytest.mark.parametrize("family", SMALL)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from small import CLIP, IMAGE, SMALL, prompts, random_llava15
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
@@ -18,6 +17,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner, ScorePruner
 from ivcp.core.view import View
 from ivcp.models.llava15 import Llava15
+from ivcp.testing import CLIP, IMAGE, SMALL, prompts
 
 QUESTION = "is the red ball left of the blue box or right"
 
@@ -57,7 +57,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
 
 def test_relevance_is_the_cosine_of_clip(clip: tuple[Path, Any, Any]) -> None:
     folder, whole, tokenizer = clip
-    model = random_llava15()
+    model = SMALL["llava15"].model()
     model.model.vision_tower.load_state_dict(whole.vision_model.state_dict())
     inputs = prompts([5, (6, 6), 7], [4, (6, 6), 9], family="llava15").inputs
     seen: list[Tensor] = []
@@ -101,7 +101,7 @@ def test_a_family_without_one_says_so(family: str) -> None:
 def test_one_that_is_absent_or_of_another_tower(
     clip: tuple[Path, Any, Any], tmp_path: Path
 ) -> None:
-    model = random_llava15()
+    model = SMALL["llava15"].model()
     inputs = prompts([5, (6, 6), 7], family="llava15").inputs
     assert IMAGE in inputs["input_ids"]
     for source, sentence in (

@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 from processing import FAMILIES, setup
-from small import END, IMAGE, PAD, SMALL, START
 from torch import Tensor
 from transformers import LlavaNextProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
@@ -28,6 +27,7 @@ from ivcp.core.layout import Grid, PromptLayout
 from ivcp.core.types import Box, Sample
 from ivcp.models.internvl import arrangement
 from ivcp.models.llava15 import square_frame
+from ivcp.testing import END, IMAGE, PAD, SMALL, START
 
 QWENS = ("qwen2vl", "qwen25vl", "qwen3vl")
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
@@ -78,7 +78,7 @@ def ask(*images: Image.Image) -> Sample:
 
 @cache
 def config(name: str) -> Any:
-    return SMALL[name].model(layers=1).config
+    return SMALL[name].config(layers=1)
 
 
 def for_the_model(name: str, processor: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import run_py
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 from processing import PREPROCESSOR
-from small import PINPOINTS, SMALL, model_of
 from vocabulary import byte_tokenizer
 
 from ivcp.models import find_family
+from ivcp.testing import PINPOINTS, SMALL, model_of
 
 ROOT = Path(__file__).parents[2]
 QWEN_IDS = {
@@ -25,7 +24,7 @@ QWEN_IDS = {
 
 
 def classes() -> dict[type, str]:
-    """Family classes and their names in `small.py`."""
+    """Family classes and their names in `ivcp.testing`."""
     return {type(find_family(model_of(name))): name for name in SMALL}
 
 
@@ -72,13 +71,7 @@ def test_a_folder_is_evaluated(
         "pruner.layer=2", "trainer=cpu", "logger=none", "workers=0", "limit=2", "batch_size=2",
         "pictures=1", "generation.max_new_tokens=3",
     ]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", [str(ROOT / "run.py"), *words])
-    code: Any = 0
-    try:
-        runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
-    except SystemExit as end:
-        code = end.code
-    assert not code, capsys.readouterr()
+    assert run_py(*words) == 0, capsys.readouterr()
     (path,) = tmp_path.glob("outputs/*/*/metrics.json")
     report = json.loads(path.read_text())
     assert report["run"]["failed_samples"] == 0

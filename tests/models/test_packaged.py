@@ -56,8 +56,8 @@ def test_it_is_an_ordinary_folder_of_the_promised_kind(loaded: Any) -> None:
 def test_it_answers_and_pruning_bites(loaded: Any) -> None:
     from ivcp.pruners.none import NoPruning
 
-    whole = accuracy(loaded, NoPruning(), 60)
-    tenth = accuracy(loaded, RandomPruning(keep_ratio=0.1, layer=4), 60)
+    whole = accuracy(loaded, NoPruning(), 40)
+    tenth = accuracy(loaded, RandomPruning(keep_ratio=0.1, layer=4), 40)
     assert whole > 0.75
     assert tenth < whole - 0.1
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from processing import FAMILIES, setup
-from small import SMALL
 from tokenizers import processors
 from vocabulary import QWEN_SPECIAL, byte_tokenizer, qwen_ranks, qwen_tokenizer
 
@@ -20,6 +19,7 @@ from ivcp.models.hub import Processor
 from ivcp.models.internvl import InternVL
 from ivcp.models.llavanext import LlavaNext
 from ivcp.models.qwen2vl import Qwen2VL
+from ivcp.testing import SMALL
 
 QWENS = ("qwen2vl", "qwen25vl", "qwen3vl")
 PICTURE = Image.radial_gradient("L").convert("RGB")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from small import prompts, random_qwen25vl, single
 from transformers import Qwen2VLImageProcessorPil
 
 from ivcp.core.errors import UserError
@@ -17,6 +16,7 @@ from ivcp.core.family import BoxFrame
 from ivcp.core.types import Sample
 from ivcp.models.hub import Processor
 from ivcp.models.qwen25vl import Qwen25VL
+from ivcp.testing import SMALL, prompts, single
 
 FAMILY = Qwen25VL()
 
@@ -100,7 +100,7 @@ def test_frames_follow_the_processors_own_grid() -> None:
 
 
 def test_layouts_from_positions_and_from_grids_agree() -> None:
-    model = random_qwen25vl()
+    model = SMALL["qwen25vl"].model()
     batch = prompts([5, (6, 9), 7], [3, (4, 5), 12, (7, 3), 4], [14])
     inputs = batch.inputs
     rows = [single(batch, number)["input_ids"][0] for number in range(3)]

@@ -18,9 +18,7 @@ from typing import Any
 import pytest
 import torch
 from peak_bytes import PeakBytes
-from small import CLIP, IMAGE, SMALL, TEXT, prompts
 from torch import Tensor
-from transformers import LlavaConfig, LlavaForConditionalGeneration
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
@@ -36,6 +34,7 @@ from ivcp.models.towers import (
     LlavaTower,
 )
 from ivcp.models.towers_qwen import Qwen25Tower, QwenTower
+from ivcp.testing import SMALL, prompts, random_model
 
 TOWERS: dict[str, Callable[[Any], VisionTower]] = {
     "qwen2vl": QwenTower,
@@ -358,12 +357,10 @@ def test_who_pays_attention() -> None:
 
 
 def test_several_layers_of_features_are_refused() -> None:
-    config = LlavaConfig(
-        text_config={"model_type": "llama", **TEXT}, vision_config=CLIP, image_token_index=IMAGE,
-        vision_feature_layer=[-2, -1],
-    )  # fmt: skip
+    config = SMALL["llava15"].config()
+    config.vision_feature_layer = [-2, -1]
     with pytest.raises(UserError, match="one layer"):
-        LlavaTower(LlavaForConditionalGeneration(config).model)
+        LlavaTower(random_model(config).model)
     found = case("llava15")
     with pytest.raises(UserError, match="vision_feature_layer"):
         found.tower.patches({**found.call, "vision_feature_layer": -1})

@@ -7,22 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from small import IMAGE, TEXT
 from test_golden import cases, read
 from torch import Tensor, nn
-from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from ivcp import pruned
 from ivcp.pruners.visionzip import VisionZip
+from ivcp.testing import IMAGE, SMALL, random_model
 
 
 def llava_with(case: dict[str, Any], golden: dict[str, Tensor]) -> Any:
     """LLaVA with the recorded tower, whose features go to the language model as they are."""
-    torch.manual_seed(0)
-    vision = {"model_type": "clip_vision_model", "projection_dim": 32, **case["vision_config"]}
-    text = {"model_type": "llama", **TEXT, "hidden_size": vision["hidden_size"]}
-    config = LlavaConfig(text_config=text, vision_config=vision, image_token_index=IMAGE)
-    model = LlavaForConditionalGeneration(config).eval()
+    vision = case["vision_config"]
+    text = {"hidden_size": vision["hidden_size"]}
+    model = random_model(SMALL["llava15"].config(text=text, vision=vision))
     weights = {name[2:]: value for name, value in golden.items() if name.startswith("w.")}
     known = set(model.model.vision_tower.state_dict())
     named = {name if name in known else name.removeprefix("vision_model."): value

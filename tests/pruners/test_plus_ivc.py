@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import LlamaWindow
-from small import small_llama
+from families import LlamaWindow, small_llama
 
 from ivcp import pruned
 from ivcp.core.errors import UserError

@@ -1,0 +1,232 @@
+"""Draw which tokens IVC-Prune keeps on each family's own geometry.
+
+The models have random weights and few, narrow layers, but the published patches, tiles, resolutions
+and rotary frequencies: `python -m benchmarks.layouts.draw`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor
+
+from ivcp import pruned
+from ivcp.core.layout import ImageLayout
+from ivcp.core.types import Sample
+from ivcp.datasets.scenes import make_scene
+from ivcp.models.backports.deepseek_vl2_processing import PUBLISHED_TILES
+from ivcp.models.deepseekvl import DeepSeekVL
+from ivcp.models.deepseekvl2 import DeepSeekVL2
+from ivcp.models.hub import FULL_AREA, HubFamily, Processor
+from ivcp.models.internvl import InternVL
+from ivcp.models.llava15 import Llava15
+from ivcp.models.llavanext import LlavaNext
+from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
+from ivcp.models.qwen3vl import Qwen3VL
+from ivcp.models.qwen25vl import Qwen25VL
+from ivcp.pruners.ivcp import IVCPrune
+from ivcp.results.prediction import on_original
+from ivcp.testing import END, IMAGE, START, VIDEO, random_model
+from ivcp.visualize.overlay import draw_overlay
+
+HERE = Path(__file__).parent
+TEXT_BEFORE, TEXT_AFTER = 35, 20
+KEEP = 0.3
+
+TEXT = {
+    "vocab_size": 96, "hidden_size": 256, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 128,
+    "max_position_embeddings": 8192, "bos_token_id": None, "eos_token_id": None,
+    "pad_token_id": 0,
+}  # fmt: skip
+VISION = {
+    "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+}  # fmt: skip
+QWEN = {
+    "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END,
+}  # fmt: skip
+CLIP = {**VISION, "model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}
+PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+AT_336 = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
+
+
+def rotary(base: float, **others: Any) -> dict[str, Any]:
+    """Rotary settings of a language model."""
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": base, **others}}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A checkpoint's geometry: patches, tiles, resolutions and rotary frequencies.
+
+    Attributes:
+        title: Name of the checkpoint.
+        family: The family.
+        config: Configuration of the model: published geometry, narrow layers.
+        images: Published settings of the image processor; None reads them from `config`.
+    """
+
+    title: str
+    family: HubFamily
+    config: dict[str, Any]
+    images: dict[str, Any] | None = None
+
+
+def llava(square: Literal["pad", "crop"]) -> Geometry:
+    """LLaVA-1.5-7B."""
+    text = {"model_type": "llama", **TEXT, **rotary(1e4)}
+    name = {"pad": "padded to a square", "crop": "cropped to a square"}[square]
+    return Geometry(
+        f"LLaVA-1.5, {name}", Llava15(square=square),
+        {"text_config": text, "vision_config": CLIP}, {**AT_336, "do_pad": square == "pad"},
+    )  # fmt: skip
+
+
+GEOMETRIES = {
+    "qwen2vl": Geometry(
+        "Qwen2-VL-7B", Qwen2VL(),
+        {
+            "text_config": {**TEXT, **rotary(1e6, mrope_section=[16, 24, 24])},
+            "vision_config": {
+                "depth": 2, "embed_dim": 32, "hidden_size": 256, "num_heads": 2, "patch_size": 14,
+            },
+            **QWEN,
+        },
+        {"size": {"shortest_edge": 3136, "longest_edge": 12845056}, "patch_size": 14},
+    ),
+    "qwen25vl": Geometry(
+        "Qwen2.5-VL-7B", Qwen25VL(),
+        {
+            "text_config": {**TEXT, **rotary(1e6, mrope_section=[16, 24, 24])},
+            "vision_config": {
+                "depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+                "patch_size": 14, "out_hidden_size": 256, "fullatt_block_indexes": [1],
+            },
+            **QWEN,
+        },
+        {"size": {"shortest_edge": 3136, "longest_edge": 12845056}, "patch_size": 14},
+    ),
+    "qwen3vl": Geometry(
+        "Qwen3-VL-8B", Qwen3VL(),
+        {
+            "text_config": {
+                **TEXT, **rotary(5e6, mrope_section=[24, 20, 20], mrope_interleaved=True),
+            },
+            "vision_config": {
+                "depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+                "patch_size": 16, "out_hidden_size": 256, "deepstack_visual_indexes": [0],
+            },
+            **QWEN,
+        },
+        {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16},
+    ),
+    "llava15_pad": llava("pad"),
+    "llava15_crop": llava("crop"),
+    "llavanext": Geometry(
+        "LLaVA-NeXT-7B (Vicuna)", LlavaNext(),
+        {
+            "text_config": {"model_type": "llama", **TEXT, **rotary(1e4)},
+            "vision_config": CLIP, "image_grid_pinpoints": PINPOINTS,
+        },
+        {**AT_336, "image_grid_pinpoints": PINPOINTS},
+    ),
+    "internvl": Geometry(
+        "InternVL3-8B", InternVL(),
+        {
+            "text_config": {"model_type": "qwen2", **TEXT, **rotary(1e6)},
+            "vision_config": {**VISION, "image_size": [448, 448], "patch_size": [14, 14]},
+            "downsample_ratio": 0.5,
+        },
+        {"size": {"height": 448, "width": 448}, "crop_to_patches": True, "max_patches": 6},
+    ),
+    "deepseekvl": Geometry(
+        "DeepSeek-VL-1.3B", DeepSeekVL(),
+        {
+            "text_config": {"model_type": "llama", **TEXT, **rotary(1e4)},
+            "vision_config": {
+                **VISION, "model_type": "siglip_vision_model", "image_size": 384,
+                "patch_size": 16, "vision_use_head": False,
+            },
+        },
+        {"size": {"height": 384, "width": 384}},
+    ),
+    "deepseekvl2": Geometry(
+        "DeepSeek-VL2-small", DeepSeekVL2(),
+        {
+            "text_config": {
+                **TEXT, **rotary(1e4), "num_key_value_heads": 2, "q_lora_rank": None,
+                "kv_lora_rank": 32, "qk_rope_head_dim": 64, "qk_nope_head_dim": 32,
+                "v_head_dim": 32, "first_k_dense_replace": 2, "head_dim": 64,
+            },
+            "vision_config": {**VISION, "image_size": 384, "patch_size": 14},
+            "candidate_resolutions": [(384 * x, 384 * y) for x, y in PUBLISHED_TILES],
+        },
+    ),
+}  # fmt: skip
+
+
+def scene() -> Image.Image:
+    """640 x 400 pixels of a rendered scene, enlarged."""
+    rendered = make_scene(0, "test", 21).render()
+    return rendered.resize((640, 640), Image.Resampling.BICUBIC).crop((0, 120, 640, 520))
+
+
+def keep(geometry: Geometry, image: Image.Image) -> tuple[ImageLayout, Tensor, list[str]]:
+    """Layout of an image with areas as fractions of it, (K,) kept tokens, and their reasons."""
+    family = geometry.family
+    config = family._model_class().config_class(
+        **geometry.config, image_token_id=IMAGE, tie_word_embeddings=False
+    )
+    model = random_model(config)
+    if geometry.images is None:
+        images = family._images(model.config)
+    else:
+        images = getattr(transformers, family.image_processor)(**geometry.images)
+    sample = Sample(id="", task="yes_no", images=(image,), question="", answer="")
+    processed = family.process_images(Processor(None, images, model.config), [sample])
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randint(3, 80, (TEXT_BEFORE + TEXT_AFTER,), generator=generator).tolist()
+    placeholders = [START, *[IMAGE] * processed.texts[0].count(family.image_token), END]
+    ids = torch.tensor([text[:TEXT_BEFORE] + placeholders + text[TEXT_BEFORE:]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **processed.inputs}
+    if isinstance(family, QwenFamily):
+        inputs["mm_token_type_ids"] = (ids == IMAGE).int()
+    with (
+        torch.no_grad(),
+        pruned(model, IVCPrune(keep_ratio=KEEP, layer=1), family=family) as session,
+    ):
+        model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    (layout,) = session.layouts[0].images
+    area = processed.visible_areas[0] if processed.visible_areas else FULL_AREA
+    return on_original(layout, area), session.kept[0], session.reasons[0]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Draw some families, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("families", nargs="*", metavar="family", help=", ".join(GEOMETRIES))
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the drawings")
+    options = parser.parse_args(arguments)
+    image = scene()
+    for name in options.families or GEOMETRIES:
+        layout, kept, reasons = keep(GEOMETRIES[name], image)
+        drawing = draw_overlay(
+            image, layout=layout, kept=kept.tolist(), reasons=reasons,
+            title=f"{GEOMETRIES[name].title}: {layout.length} visual tokens, {KEEP} kept",
+        )  # fmt: skip
+        drawing.save(options.out / f"{name}.png", optimize=True)
+        ivc = torch.isin(layout.tokens, kept[torch.tensor([reason == "ivc" for reason in reasons])])
+        print(
+            f"{name}: kept {len(kept)} of {layout.length}; "
+            f"{int(ivc.sum())} IVC tokens, {int((ivc & layout.on_padding).sum())} on padding"
+        )
+
+
+if __name__ == "__main__":
+    main()
