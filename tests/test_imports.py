@@ -21,6 +21,7 @@ ALLOWED = {
     "evaluation": {"core", "engine", "results"},
     "report": {"core", "results", "visualize"},
     "integrations": {"core", "engine"},
+    "cli": {"core", "evaluation"},
     "testing": {"core", "models"},  # nothing of the package imports it
     "wandb": {"core", "evaluation"},  # commands that follow a run; nothing imports them
 }
@@ -30,8 +31,9 @@ HOMES = {
     "lmms_eval": {"integrations"},
     "wandb": {"wandb"},  # a run logs through Lightning's logger; only the commands need more
     "wandb_workspaces": {"wandb"},
+    "hydra": {"cli"},
+    "omegaconf": {"cli"},
 }
-NOWHERE = {"hydra", "omegaconf"}
 
 
 def imported(path: Path) -> set[str]:
@@ -64,7 +66,6 @@ def test_imports(path: Path) -> None:
     part = path.relative_to(ROOT).parts[0].removesuffix(".py")
     for name in imported(path):
         library, *rest = name.split(".")
-        assert library not in NOWHERE, f"{library} has no place in the package"
         assert part in HOMES.get(library, {part}), f"{library} belongs in {HOMES.get(library)}"
         if library == "ivcp" and rest and rest[0] in ALLOWED:
             assert rest[0] == part or rest[0] in ALLOWED[part], f"{part} imports {name}"

@@ -19,21 +19,13 @@ def model(tmp_path_factory) -> Path:
     return save_untrained(tmp_path_factory.mktemp("launch") / "model", layers=4)
 
 
-@pytest.mark.parametrize(
-    ("launcher", "plugin", "options"),
-    [
-        ("joblib", "hydra_plugins.hydra_joblib_launcher", ["hydra.launcher.n_jobs=2"]),
-        ("submitit_local", "hydra_plugins.hydra_submitit_launcher", []),
-    ],
-)
-def test_a_sweep_on_another_launcher(
-    launcher, plugin, options, model, tmp_path, monkeypatch, capsys
-) -> None:
-    pytest.importorskip(plugin)
+def test_a_sweep_as_jobs(model, tmp_path, monkeypatch, capsys) -> None:
+    """With joblib, it is a command of the README, which are all run by a test."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     code = run_py(
-        "-m", f"hydra/launcher={launcher}", *options, f"model.path={model}", "pruner=random",
+        "-m", "hydra/launcher=submitit_local", f"model.path={model}", "pruner=random",
         "pruner.layer=1,2", "trainer=cpu", "logger=none", "workers=1", "limit=1", "pictures=0",
         "generation.max_new_tokens=1",
     )  # fmt: skip

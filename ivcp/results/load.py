@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # pandas and torch take seconds to import
     from ivcp.results.prediction import Prediction
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
+BEFORE = "before"
+"""Folder of the results of a finished run while another one in its place is not finished."""
 ROOTS = (Path("outputs"), Path("multirun"))
 """Where other runs are looked for."""
 LARGEST = 64_000_000
@@ -88,6 +90,7 @@ def find_runs(paths: Iterable[str | Path]) -> tuple[list[FinishedRun], list[str]
     problems: list[str] = []
     for path in map(Path, paths):
         files = [path] if path.is_file() else sorted(path.rglob(METRICS))
+        files = [file for file in files if file.parent.name != BEFORE]
         if not files:
             what = "holds no finished run" if path.is_dir() else "does not exist"
             problems.append(f"{path} {what}.")

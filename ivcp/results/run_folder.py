@@ -24,7 +24,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.lock import alone
 from ivcp.results.comparability import differing
 from ivcp.results.files import full_disk_explained, write_atomically
-from ivcp.results.load import METRICS, PREDICTIONS, FinishedRun, read_results
+from ivcp.results.load import BEFORE, METRICS, PREDICTIONS, FinishedRun, read_results
 from ivcp.results.prediction import Prediction, read_predictions
 from ivcp.results.schema import Results
 
@@ -37,8 +37,6 @@ CARRIED = "predictions.earlier.jsonl"
 """Answers of an interrupted run, while it goes on."""
 OURS = re.compile(r"predictions(\.\d+|\.earlier)?\.jsonl")
 """Names of the files of answers; others, such as a user's copies, are never touched."""
-BEFORE = "before"
-"""Folder of the results of a finished run while another one in its place is not finished."""
 PICTURES = "pictures"
 
 CODE = ("code of ivcp", "version of ")

@@ -103,6 +103,7 @@ def test_neither_folders_nor_pipes_are_read(tmp_path: Path) -> None:
 def test_runs_and_predictions_as_tables(tmp_path: Path) -> None:
     write_run(tmp_path / "a", made_results())
     write_run(tmp_path / "b", unpruned_results())
+    write_run(tmp_path / "b" / "before", unpruned_results())  # which b has replaced, or is about to
     lines = [Prediction(index=n, id=f"s{n}", answer=(1, 2, 3, 4), score=n / 2) for n in (1, 0)]
     (tmp_path / "a" / "predictions.jsonl").write_text("".join(line.line() for line in lines))
     runs = ivcp.load_runs(tmp_path)

@@ -1,0 +1,75 @@
+"""Every command of the README runs as it stands there, on two samples."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from command import run_py
+from test_mdetr import write_mdetr, write_photos
+from untrained import save_untrained
+from wandb_files import forget_credentials
+
+from ivcp.report.__main__ import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line.partition(" #")[0].strip()
+    for block in BLOCKS
+    for line in block.splitlines()
+    if line.startswith("python ")
+]
+LESS = ("limit=2", "pictures=1", "generation.max_new_tokens=3")
+"""What makes the commands cheaper than they are; all of their own words stay."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """What stands for DIR in the README."""
+    root = tmp_path_factory.mktemp("readme")
+    write_photos(root / "photos")
+    write_mdetr(root / "finetune_refcoco_testA.json")
+    return {
+        "model.path": save_untrained(root / "model", layers=4),
+        "data.root": root,
+        "data.coco": root / "photos",
+    }
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python run.py")])
+def test_a_run(command, folders, tmp_path, monkeypatch, capfd) -> None:
+    forget_credentials(monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = [
+        f"{word.removesuffix('DIR')}{folders[word.partition('=')[0]]}"
+        if word.endswith("=DIR")
+        else word
+        for word in shlex.split(command)[2:]
+    ]
+    code = run_py(*words, *LESS)
+    err = capfd.readouterr().err
+    if "trainer=ddp" in words and torch.cuda.device_count() < 8:
+        assert code == 2
+        assert "The trainer cannot be used here" in err
+        return
+    assert code == 0, err
+    assert list(tmp_path.rglob("metrics.json"))
+
+
+def test_the_report(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_py("-m", "pruner=none,random", "hydra.sweep.dir=multirun", *LESS) == 0
+    (command,) = (c for c in COMMANDS if c.startswith("python -m ivcp.report"))
+    assert main(shlex.split(command)[3:]) == 0
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_no_command_is_left_out() -> None:
+    known = ("python run.py", "python -m ivcp.report")
+    assert [command for command in COMMANDS if not command.startswith(known)] == []
+    assert len(COMMANDS) > 9
