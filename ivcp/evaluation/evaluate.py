@@ -149,7 +149,7 @@ def evaluate(
         records, judged = judge_records(
             records, metric, judge if isinstance(judge, Judge) else None
         )
-        if judged["judged"]:
+        if judged["scored"]:
             write_atomically(place / "predictions.jsonl", "".join(map(Record.line, records)))
         report = outcome(
             records,

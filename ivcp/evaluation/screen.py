@@ -87,7 +87,7 @@ def show_result(
     if not console.is_terminal:
         console = Console(width=100)
     console.print(result_table(report, baseline))
-    console.print(notes(report, baseline, differing), highlight=False)
+    console.print(notes(report, baseline, differing), highlight=False, markup=False)
     console.print(f"Results: {folder}", highlight=False, soft_wrap=True)
 
 

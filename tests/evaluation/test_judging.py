@@ -14,7 +14,7 @@ from ivcp.evaluation.records import Record
 
 
 class Grades(AnswerMetric):
-    """Asks about all answers but "sure"; a reply is the grade, or nothing that can be read."""
+    """Has a prompt for all answers but "sure"; a reply is the score, or can't be read."""
 
     primary_metric = "mean"
     judged_by = "model"
@@ -25,8 +25,8 @@ class Grades(AnswerMetric):
     def score(self, parsed, sample):
         return float(parsed == sample.answer)
 
-    def summarize(self, verdicts):
-        return {"mean": float(verdicts["score"].mean())}
+    def summarize(self, scored):
+        return {"mean": float(scored["score"].mean())}
 
     def judge_prompt(self, prediction, parsed, sample):
         if prediction == "sure":
@@ -34,7 +34,7 @@ class Grades(AnswerMetric):
         return f"{sample.question} {sample.answer} {prediction} {parsed} {sample.options}"
 
     def parse_judge_reply(self, reply, sample):
-        return (f"heard {sample.id}", float(reply)) if reply.replace(".", "").isdigit() else None
+        return (f"judged {sample.id}", float(reply)) if reply.replace(".", "").isdigit() else None
 
 
 class Rules(Grades):
@@ -46,13 +46,13 @@ class Script(Judge):
         self, *replies: str | None, missing: str | None = None, error: Exception | None = None
     ) -> None:
         self.replies, self.why, self.error = list(replies), missing, error
-        self.asked: list[list[str]] = []
+        self.prompts: list[list[str]] = []
 
     def missing(self) -> str | None:
         return self.why
 
-    def ask(self, prompts: Sequence[str]) -> list[str | None]:
-        self.asked.append(list(prompts))
+    def complete(self, prompts: Sequence[str]) -> list[str | None]:
+        self.prompts.append(list(prompts))
         if self.error:
             raise self.error
         return self.replies
@@ -85,53 +85,55 @@ RECORDS = [
 ]
 
 
-def test_all_is_asked_at_once_and_verdicts_replace_the_rules() -> None:
+def test_all_prompts_go_at_once_and_scores_replace_the_rules() -> None:
     judge = Script("1", "0.5", "0")
     judged, info = judge_records(RECORDS, Grades(), judge)
-    told = [("a", "one"), ("e", "five"), ("f", "six")]
-    assert judge.asked == [[f"{name}? x {said} {said} ('p', 'q')" for name, said in told]]
+    answers = [("a", "one"), ("e", "five"), ("f", "six")]
+    prompts = [f"{name}? x {answer} {answer} ('p', 'q')" for name, answer in answers]
+    assert judge.prompts == [prompts]
     assert [(one.parsed, one.score, one.judged) for one in judged] == [
-        ("heard a", 1.0, "1"),
+        ("judged a", 1.0, "1"),
         ("sure", 0.25, None),
         ("three", 0.25, None),
         (None, 0.0, None),
-        ("heard e", 0.5, "0.5"),
-        ("heard f", 0.0, "0"),
+        ("judged e", 0.5, "0.5"),
+        ("judged f", 0.0, "0"),
     ]
     assert [one.prediction for one in judged] == [one.prediction for one in RECORDS]
     assert RECORDS[0].judged is None
     assert info == {
-        "by": "model",
+        "scored_by": "model",
         "reason": None,
-        "wanted": 3,
-        "judged": 3,
-        "unreadable": 0,
+        "prompts": 3,
+        "scored": 3,
+        "unscored": 0,
         "account": {"model": "script"},
     }
 
 
-def test_the_rule_stands_where_the_judge_says_nothing_of_use() -> None:
+def test_the_rule_stands_where_the_judge_gives_no_score() -> None:
     judged, info = judge_records(RECORDS, Grades(), Script(None, "hm", "0.5"))
     assert [(one.parsed, one.score, one.judged) for one in (judged[0], judged[4], judged[5])] == [
         ("one", 0.25, None),
         ("five", 0.25, "hm"),
-        ("heard f", 0.5, "0.5"),
+        ("judged f", 0.5, "0.5"),
     ]
-    assert (info["by"], info["wanted"], info["judged"], info["unreadable"]) == ("model", 3, 1, 2)
+    assert info["scored_by"] == "model"
+    assert (info["prompts"], info["scored"], info["unscored"]) == (3, 1, 2)
     assert "2 of 3 answers" in info["reason"]
 
 
-def test_without_any_verdict_the_rule_decided() -> None:
+def test_without_any_score_of_the_judge_the_rule_scored() -> None:
     judged, info = judge_records(RECORDS, Grades(), Script(None, None, None))
-    assert (judged, info["by"], info["judged"]) == (RECORDS, "rule", 0)
+    assert (judged, info["scored_by"], info["scored"]) == (RECORDS, "rule", 0)
     assert "3 of 3 answers" in info["reason"]
 
 
-def test_no_judge_is_said_where_a_model_is_meant() -> None:
+def test_no_judge_is_a_reason_where_a_model_is_meant() -> None:
     judged, info = judge_records(RECORDS, Grades(), None)
     reason = info.pop("reason")
     assert judged == RECORDS
-    assert info == {"by": "rule", "wanted": 3, "judged": 0}
+    assert info == {"scored_by": "rule", "prompts": 3, "scored": 0}
     assert reason.startswith(
         "MMVet: answers are meant to be graded by a model, but a rule stood in"
     )
@@ -139,7 +141,7 @@ def test_no_judge_is_said_where_a_model_is_meant() -> None:
     assert judge_records(RECORDS, Rules(), None)[1] == {**info, "reason": None}
 
 
-def test_of_a_suite_only_the_members_that_need_a_model_are_named() -> None:
+def test_of_a_group_only_the_tasks_that_need_a_model_are_named() -> None:
     ruled = record("g", "seven", "ruled", "MMStar")
     graded = record("h", "eight", "graded")
     assert judge_records([ruled], TaskGroup(), None)[1]["reason"] is None
@@ -153,14 +155,15 @@ def test_of_a_suite_only_the_members_that_need_a_model_are_named() -> None:
     "judge",
     [Script(missing="No key in X: set it."), Script(error=UserError("No key in X: set it."))],
 )
-def test_a_judge_that_cannot_be_asked_costs_no_predictions(metric, judge) -> None:
+def test_a_judge_that_cannot_be_used_costs_no_predictions(metric, judge) -> None:
     judged, info = judge_records(RECORDS, metric, judge)
     assert judged == RECORDS
-    reason = "No key in X: set it. No model graded the answers; rules stood in."
+    reason = "No key in X: set it. No model scored the answers; rules stood in."
     assert info == {
-        "by": "rule", "reason": reason, "wanted": 3, "judged": 0, "account": {"model": "script"},
+        "scored_by": "rule", "reason": reason, "prompts": 3, "scored": 0,
+        "account": {"model": "script"},
     }  # fmt: skip
-    assert bool(judge.asked) == (judge.why is None)
+    assert bool(judge.prompts) == (judge.why is None)
 
 
 def test_a_defect_of_a_judge_is_not_hidden() -> None:
@@ -168,10 +171,10 @@ def test_a_defect_of_a_judge_is_not_hidden() -> None:
         judge_records(RECORDS, Grades(), Script(error=ZeroDivisionError()))
 
 
-def test_nothing_to_judge_asks_nothing() -> None:
+def test_without_prompts_no_judge_is_used() -> None:
     judge = Script(missing="No key.")
     for one in (judge, None):
         judged, info = judge_records(RECORDS[1:4], Grades(), one)
         assert judged == RECORDS[1:4]
-        assert info == {"by": "rule", "reason": None, "wanted": 0, "judged": 0}
-    assert not judge.asked
+        assert info == {"scored_by": "rule", "reason": None, "prompts": 0, "scored": 0}
+    assert not judge.prompts
