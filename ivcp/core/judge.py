@@ -1,4 +1,4 @@
-"""The contract of a judge: a language model that reads answers which rules cannot."""
+"""The contract of a judge: a language model that scores answers which rules cannot."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Any
 
 
 class Judge(ABC):
-    """Answers prompts; what they ask and what the replies mean is the metric's affair."""
+    """Completes prompts; the metric writes the prompts and reads scores in the replies."""
 
     @abstractmethod
     def missing(self) -> str | None:
-        """Why the judge cannot be asked (no key, for example), as a sentence; None if it can."""
+        """Why the judge cannot be used (no key, for example), as a sentence; None if it can."""
 
     @abstractmethod
-    def ask(self, prompts: Sequence[str]) -> list[str | None]:
-        """The reply to each prompt; None where none could be had."""
+    def complete(self, prompts: Sequence[str]) -> list[str | None]:
+        """The reply to each prompt; None where there is none.
+
+        Raises:
+            UserError: There is no reply at all, for a reason that the user can change.
+        """
 
     @abstractmethod
     def account(self) -> dict[str, Any]:

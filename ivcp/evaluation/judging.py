@@ -31,12 +31,12 @@ def judge_predictions(
     if not prompts:
         return scored, Judging()
     if judge is None:
-        reason = _stand_in([sample for sample, _ in prompts.values()], metric)
+        reason = _missing_judge([sample for sample, _ in prompts.values()], metric)
         return scored, Judging(reason=reason, wanted=len(prompts))
     try:
         if missing := judge.missing():
             raise UserError(missing)
-        replies = judge.ask([prompt for _, prompt in prompts.values()])
+        replies = judge.complete([prompt for _, prompt in prompts.values()])
     except UserError as error:
         reason = f"{error} No model scored the answers; rules stood in."
         return scored, Judging(reason=reason, wanted=len(prompts), account=judge.account())
@@ -80,7 +80,7 @@ def _prompts(
     return prompts
 
 
-def _stand_in(samples: Sequence[Sample], metric: AnswerMetric) -> str | None:
+def _missing_judge(samples: Sequence[Sample], metric: AnswerMetric) -> str | None:
     """Why values are not what their name promises, and what to do; None if a rule was meant."""
     tasks = getattr(metric, "tasks", {})  # of a group, by the samples' label
     meant = [

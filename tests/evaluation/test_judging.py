@@ -47,13 +47,13 @@ class Script(Judge):
         self, *replies: str | None, missing: str | None = None, error: Exception | None = None
     ) -> None:
         self.replies, self.why, self.error = list(replies), missing, error
-        self.asked: list[list[str]] = []
+        self.prompts: list[list[str]] = []
 
     def missing(self) -> str | None:
         return self.why
 
-    def ask(self, prompts: Sequence[str]) -> list[str | None]:
-        self.asked.append(list(prompts))
+    def complete(self, prompts: Sequence[str]) -> list[str | None]:
+        self.prompts.append(list(prompts))
         if self.error:
             raise self.error
         return self.replies
@@ -90,7 +90,7 @@ def test_all_is_asked_at_once_and_verdicts_replace_the_rules() -> None:
     judge = Script("1", "0.5", "0")
     judged, info = judge_predictions(PREDICTIONS, Grades(), judge)
     told = [("a", "one"), ("e", "five"), ("f", "six")]
-    assert judge.asked == [[f"{name}? x {said} {said} ('p', 'q')" for name, said in told]]
+    assert judge.prompts == [[f"{name}? x {said} {said} ('p', 'q')" for name, said in told]]
     assert [(one.parsed, one.score, one.judge_reply) for one in judged] == [
         ("heard a", 1.0, "1"),
         ("sure", 0.25, None),
@@ -153,7 +153,7 @@ def test_a_judge_that_cannot_be_asked_costs_no_predictions(metric, judge) -> Non
     assert judged == PREDICTIONS
     reason = "No key in X: set it. No model scored the answers; rules stood in."
     assert info == Judging(reason=reason, wanted=3, account={"model": "script"})
-    assert bool(judge.asked) == (judge.why is None)
+    assert bool(judge.prompts) == (judge.why is None)
 
 
 def test_a_defect_of_a_judge_is_not_hidden() -> None:
@@ -167,4 +167,4 @@ def test_nothing_to_judge_asks_nothing() -> None:
         judged, info = judge_predictions(PREDICTIONS[1:4], Grades(), one)
         assert judged == PREDICTIONS[1:4]
         assert info == Judging()
-    assert not judge.asked
+    assert not judge.prompts

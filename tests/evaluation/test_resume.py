@@ -122,7 +122,7 @@ def test_another_judge_grades_what_the_rule_had_left(seven, monkeypatch) -> None
     assert graded(*["1"] * 7, name="generous")["metrics"]["mean"] == 1
     dumb = graded(*[None] * 7, name="dumb")
     assert dumb["metrics"]["mean"] == rule["metrics"]["mean"] < 1
-    assert dumb["run"]["judge"]["by"] == "rule"
+    assert dumb["run"]["judge"]["scored_by"] == "rule"
     half = graded(*["0.5"] * 7, name="half")
     assert half["metrics"]["mean"] == 0.5
     assert half["run"]["config"]["judge"] == {"model": "half"}

@@ -1,4 +1,4 @@
-"""A judge of a local server, with a clock that only sleeping moves."""
+"""A judge of a local server that hardly waits before it tries again."""
 
 from __future__ import annotations
 
@@ -10,22 +10,6 @@ import pytest
 from chat_server import KEY, Chat
 
 from ivcp.judges.openai import OpenAIJudge
-from ivcp.judges.pace import Pace
-
-
-class FakeTime:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now, self.slept, self.lock = 100.0, list[float](), threading.Lock()
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        with self.lock:
-            self.now += seconds
-            self.slept.append(seconds)
 
 
 @pytest.fixture
@@ -41,14 +25,11 @@ def chat() -> Iterator[Chat]:
 
 
 @pytest.fixture
-def time() -> FakeTime:
-    return FakeTime()
-
-
-@pytest.fixture
-def judge(chat, time, tmp_path, monkeypatch) -> Callable[..., OpenAIJudge]:
-    """Makes judges of the server that don't really wait."""
+def judge(chat, tmp_path, monkeypatch) -> Callable[..., OpenAIJudge]:
+    """Makes judges of the server."""
     monkeypatch.setenv("HOUSE_KEY", KEY)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.002)
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.004)
 
     def make(**changes: Any) -> OpenAIJudge:
         settings: dict[str, Any] = {
@@ -58,8 +39,6 @@ def judge(chat, time, tmp_path, monkeypatch) -> Callable[..., OpenAIJudge]:
             "cache": tmp_path / "cache",
             "workers": 1,
         }
-        made = OpenAIJudge(**{**settings, **changes})
-        made.pace = Pace(made.requests_per_minute, time.clock, time.sleep)
-        return made
+        return OpenAIJudge(**{**settings, **changes})
 
     return make

@@ -1,95 +1,138 @@
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
+import pickle
+import sqlite3
 
 import pytest
+from chat_server import refusal
 
 from ivcp.core.errors import UserError
-from ivcp.judges.cache import ReplyCache
+from ivcp.judges.reply_cache import ReplyCache
 
 SETTINGS = {"model": "lab/grader:7b", "base_url": "http://localhost/v1"}
 
 
-def written(folder, **replies: str):
+def write(folder, **replies: str):
     cache = ReplyCache(folder, SETTINGS)
-    cache.open()
     for prompt, reply in replies.items():
         cache.put(prompt, reply)
     cache.close()
-    return cache.path
 
 
 def test_replies_are_there_for_the_next_process(tmp_path) -> None:
-    path = written(tmp_path / "a" / "b", q="ja ✓\n2", empty="")
-    again = ReplyCache(tmp_path / "a" / "b", SETTINGS)
+    folder = tmp_path / "a" / "b"
+    write(folder, q="ja ✓\n2", empty="")
+    again = ReplyCache(folder, SETTINGS)
     assert (again.get("q"), again.get("empty"), again.get("else")) == ("ja ✓\n2", "", None)
-    assert path.name.startswith("lab-grader-7b-")
-    assert path.stat().st_mode & 0o077 == 0
-    assert ReplyCache(tmp_path / "a" / "b", {**SETTINGS, "temperature": 1.0}).get("q") is None
-
-
-def test_a_torn_line_costs_only_itself(tmp_path) -> None:
-    path = written(tmp_path, one="1", two="2")
-    whole = path.read_bytes()
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
-        written(tmp_path, three="3")
-        cache = ReplyCache(tmp_path, SETTINGS)
-        last = whole.rindex(b"}")
-        assert cache.get("three") == "3"
-        assert cache.get("one") == ("1" if length > whole.index(b"}") else None)
-        assert cache.get("two") == ("2" if length > last else None)
-
-
-def test_lines_of_another_kind_are_passed_over(tmp_path) -> None:
-    path = written(tmp_path, one="1")
-    with path.open("ab") as file:
-        file.write(b'\xff\xfe\n[1]\n"text"\n{"prompt": 3, "reply": 4}\n{"reply": "x"}\nnull\n')
-    assert ReplyCache(tmp_path, SETTINGS).get("one") == "1"
+    assert again.replies == {"q": "ja ✓\n2", "empty": ""}
+    assert (folder / "replies.sqlite").stat().st_mode & 0o077 == 0
+    assert ReplyCache(folder, {**SETTINGS, "temperature": 1.0}).get("q") is None
 
 
 def write_many(folder, name: str) -> None:
-    written(folder, **{f"{name}{number}": "x" * 3000 for number in range(100)})
+    for number in range(20):  # opened each time, as by many runs that start together
+        write(folder, **{f"{name}{number}": name * 3000, "same": "s"})
 
 
 def test_processes_write_side_by_side(tmp_path) -> None:
-    spawn = multiprocessing.get_context("fork")
-    writers = [spawn.Process(target=write_many, args=(tmp_path, name)) for name in "abc"]
+    fork = multiprocessing.get_context("fork")
+    writers = [fork.Process(target=write_many, args=(tmp_path, name)) for name in "abcd"]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
-    (path,) = tmp_path.iterdir()
-    lines = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
-    assert len(lines) == 300
-    assert all(len(line["reply"]) == 3000 for line in lines)
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    cache = ReplyCache(tmp_path, SETTINGS)
+    for name in "abcd":
+        assert [cache.get(f"{name}{number}") for number in range(20)] == [name * 3000] * 20
+    assert cache.get("same") == "s"
 
 
-@pytest.mark.parametrize("place", ["file/cache", "/proc/none/cache"])
-def test_a_folder_that_cannot_be_used_costs_no_call(tmp_path, chat, judge, place) -> None:
+@pytest.mark.parametrize("folder", ["file/cache", "/proc/none/cache", "~nobody-of-that-name/cache"])
+def test_a_folder_that_cannot_be_used_costs_no_call(tmp_path, chat, judge, folder) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot be (read|written) at .*judge\.cache=FOLDER"):
-        judge(cache=tmp_path / place).ask(["a"])
+    with pytest.raises(UserError, match=r"cannot be read or written at .*judge\.cache=FOLDER"):
+        judge(cache=tmp_path / folder if folder[0] != "~" else folder).complete(["a"])
     assert not chat.requests
 
 
-def test_a_full_disk(tmp_path, judge, chat, monkeypatch) -> None:
-    def full(file: int, data: bytes) -> int:
-        raise OSError(28, os.strerror(28))
+@pytest.mark.parametrize("content", [b"\x80\x04pickle", b"x" * 9000, "half", "other table"])
+def test_a_damaged_or_foreign_file_is_one_sentence(tmp_path, chat, judge, content) -> None:
+    judge().complete([f"{number}" * 500 for number in range(9)])
+    sent = len(chat.requests)
+    path = tmp_path / "cache" / "replies.sqlite"
+    if content == "half":
+        path.write_bytes(path.read_bytes()[:6000])
+    elif content == "other table":
+        path.unlink()
+        sqlite3.connect(path).execute("CREATE TABLE replies (x)")
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be read or written at .*judge\.cache=FOLDER"):
+        judge().complete([f"{number}" * 500 for number in range(9)])
+    assert len(chat.requests) == sent
 
-    monkeypatch.setattr("ivcp.judges.cache.os.write", full)
+
+def test_the_lines_of_an_older_cache_are_left_alone(tmp_path, judge) -> None:
+    older = tmp_path / "cache" / "grader-0.jsonl"
+    older.parent.mkdir()
+    older.write_text("{}\n")
+    assert judge().complete(["a"]) == ["a!"]
+    assert older.read_text() == "{}\n"
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize("value", [pickle.dumps(Evil()), 3, None, 1.5])
+def test_what_is_no_text_is_no_reply(tmp_path, chat, judge, monkeypatch, value) -> None:
+    monkeypatch.chdir(tmp_path)
+    judge().complete(["a"])
+    file = sqlite3.connect(tmp_path / "cache" / "replies.sqlite")
+    with file:
+        assert file.execute("UPDATE replies SET reply = ?", (value,)).rowcount == 1
+    assert judge().complete(["a"]) == ["a!"]
+    assert len(chat.requests) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_full_disk(judge, monkeypatch) -> None:
+    judge().complete(["earlier"])
+    connect = sqlite3.connect
+
+    def almost_full(*args, **kwargs):
+        file = connect(*args, **kwargs)
+        (pages,) = file.execute("PRAGMA page_count").fetchone()
+        file.execute(f"PRAGMA max_page_count = {pages}")
+        return file
+
+    monkeypatch.setattr("ivcp.judges.reply_cache.sqlite3.connect", almost_full)
     one = judge(workers=1)
-    assert one.ask(["a", "b"])[0] == "a!"
-    assert "No space left" in one.account()["last_problem"]
+    replies = one.complete(["a" * 9000, "b" * 9000])
+    assert replies == ["a" * 9000 + "!", None]
+    assert "database or disk is full" in one.account()["last_error"]
 
 
-def test_a_full_cache_needs_no_writing(tmp_path, chat, judge) -> None:
-    judge().ask(["a"])
-    (path,) = (tmp_path / "cache").iterdir()
-    path.chmod(0o400)
-    path.parent.chmod(0o500)
-    assert judge().ask(["a"]) == ["a!"]
-    path.parent.chmod(0o700)
+def test_a_full_cache_needs_no_writing_and_one_that_cannot_be_written_costs_no_call(
+    tmp_path, chat, judge, monkeypatch
+) -> None:
+    judge().complete(["a"])
+    connect = sqlite3.connect
+    monkeypatch.setattr(  # as root may write to files that are read-only
+        "ivcp.judges.reply_cache.sqlite3.connect",
+        lambda path, **kwargs: connect(f"file:{path}?mode=ro", uri=True, **kwargs),
+    )
+    assert judge().complete(["a"]) == ["a!"]
+    with pytest.raises(UserError, match="readonly database"):
+        judge().complete(["b"])
     assert len(chat.requests) == 1
+
+
+def test_failures_are_not_kept(chat, judge) -> None:
+    chat.script = lambda number, prompt: refusal(500, "oops") if number < 2 else None
+    assert judge(retries=1).complete(["a"]) == [None]
+    assert judge().complete(["a"]) == ["a!"]
