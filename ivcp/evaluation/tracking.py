@@ -75,12 +75,14 @@ class Tracker:
         Raises:
             UserError: The logger refuses the run.
         """
-        if not callable(factory):
-            return cls(None, job.folder)
-        pruner, named = job.parts.pruner, getattr(factory, "named", None)
+        pruner = job.parts.pruner
         layers = [stage.layer for stage in pruner.stages()]
         names = {**job.parts.names, "ratio": pruner.keep_ratio, "layers": layers}
-        logger = (named(names) if named else factory)(save_dir=job.folder.path)
+        if (named := getattr(factory, "named", None)) is not None:
+            factory = named(names)
+        if not callable(factory):
+            return cls(None, job.folder)
+        logger = factory(save_dir=job.folder.path)
         logger.log_hyperparams({**job.parts.config, "names": names})
         return cls(logger, job.folder)
 
