@@ -713,7 +713,7 @@ def test_attention_of_a_view_is_the_models_own(kind: str, source: Any) -> None:
     seen: list[Tensor] = []
 
     def answer(view: View) -> Selection:
-        queries = view.row.layout.text_queries(view.image)
+        queries = view.sample.layout.text_queries(view.image)
         seen.append(view.attention(torch.arange(len(queries))))
         return Selection(torch.arange(0, COUNT, 2))
 
