@@ -16,7 +16,7 @@ from ivcp.engine.prompt import digest
 
 
 @dataclass
-class Results:
+class PrefillResults:
     """The results of one prefill; tensors are copied to the host when they are read."""
 
     layouts: list[PromptLayout] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Session:
         self.questions: list[str] | None = None
         self._close: Callable[[], None] = lambda: None
         self._of_thread = threading.local()
-        self._latest = Results()
+        self._latest = PrefillResults()
 
     def on_close(self, close: Callable[[], None]) -> None:
         """Set the function that ends the session."""
@@ -67,9 +67,9 @@ class Session:
         self._close = lambda: None
 
     @property
-    def _results(self) -> Results:
+    def _results(self) -> PrefillResults:
         # two threads may use one model: each reads what its own forward pass has done
-        results: Results = getattr(self._of_thread, "results", self._latest)
+        results: PrefillResults = getattr(self._of_thread, "results", self._latest)
         return results
 
     @property
@@ -115,7 +115,7 @@ class Session:
         # the functions hold the samples' indices, not the prefill: it holds hidden states
         samples, names = prefill.samples, prefill.reasons
         self._set(
-            Results(
+            PrefillResults(
                 layouts=[sample.layout for sample in samples],
                 layer_tokens=prefill.counts.layer_tokens,
                 cache_lengths=prefill.cache_lengths(),
@@ -132,9 +132,9 @@ class Session:
             (torch.empty(0, dtype=torch.long), []) for _ in layouts
         ]
         remaining = [torch.arange(layout.length) for layout in layouts]
-        self._set(Results(layouts=layouts, kept=none, read_remaining=lambda: remaining))
+        self._set(PrefillResults(layouts=layouts, kept=none, read_remaining=lambda: remaining))
 
-    def _set(self, results: Results) -> None:
+    def _set(self, results: PrefillResults) -> None:
         self._of_thread.results = self._latest = results
 
     def id_of(self, row: int, rows: int, tokens: Tensor) -> str:

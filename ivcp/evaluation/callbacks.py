@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ivcp.core.metric import AnswerMetric, ScoredAnswer
 from ivcp.evaluation.data import Batch
-from ivcp.evaluation.devices import peak_memory
+from ivcp.evaluation.gpus import peak_memory
 from ivcp.results.files import LineFile, write_atomically
 from ivcp.results.prediction import Prediction
 

@@ -29,7 +29,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from ivcp.core.errors import UserError
 from ivcp.evaluation.data import AssignedBatches
-from ivcp.evaluation.devices import first_gpus
+from ivcp.evaluation.gpus import first_gpus
 from ivcp.evaluation.module import Evaluation
 from ivcp.evaluation.process import Interrupted, StopsBetweenBatches, end_with
 

@@ -12,8 +12,8 @@ from test_distributed import outcome, spawned
 
 from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
-from ivcp.evaluation.devices import own_gpus, peak_memory
 from ivcp.evaluation.evaluate import evaluate
+from ivcp.evaluation.gpus import own_gpus, peak_memory
 from ivcp.evaluation.trainer import make_trainer
 
 
