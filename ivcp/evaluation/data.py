@@ -139,6 +139,8 @@ class ReadableItems(Dataset[Item]):
         return unreadable_id(index) if sample is None else sample.id
 
     def __getitem__(self, index: int) -> Item:
+        if not 0 <= index < self.length:
+            raise IndexError(f"Expected an index from 0 to {self.length - 1}; got {index}.")
         sample = None
         try:
             sample = self.source[index]
