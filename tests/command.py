@@ -18,4 +18,7 @@ def run_py(*overrides: str) -> Any:
             runpy.run_path(str(RUN), run_name="__main__")
         except SystemExit as end:
             return end.code or 0
+        finally:
+            if loky := sys.modules.get("joblib.externals.loky"):  # its workers wait for more work
+                loky.get_reusable_executor().shutdown(wait=True)
     return 0
