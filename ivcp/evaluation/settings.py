@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from ivcp.core.errors import UserError
-from ivcp.engine.generation import check_generation
+from ivcp.engine.generate_arguments import check_generation
 
 LEAST = {
     "batch_size": 1, "workers": 0, "worker_timeout": 0, "limit": 1, "pictures": 0, "seed": 0,
