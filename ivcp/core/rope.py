@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ivcp.core.devices import to_device
 from ivcp.core.selection import ranks
+from ivcp.core.transfer import to_device
 from ivcp.core.view import View
 
 

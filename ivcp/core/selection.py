@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ivcp.core.devices import to_device
+from ivcp.core.transfer import to_device
 
 
 @dataclass(frozen=True)

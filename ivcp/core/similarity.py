@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ivcp.core.devices import to_device
 from ivcp.core.layout import ImageLayout
 from ivcp.core.selection import top
+from ivcp.core.transfer import to_device
 
 SCORES = 2**21
 """Most similarities, and most numbers of keys in float32, that are held at once: 8 MB each."""

@@ -176,7 +176,7 @@ def check_model(model: nn.Module, decoder: nn.Module) -> None:
         )
 
 
-def check_generation(settings: dict[str, Any]) -> None:
+def check_pruned_generation(settings: dict[str, Any]) -> None:
     """Refuse settings of `generate` with which something else than the prompt would be pruned.
 
     Args:

@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
 from ivcp.core.pruner import Stage
 from ivcp.core.text_encoder import TextEncoder
+from ivcp.core.transfer import to_device
 from ivcp.core.view import Signal
 from ivcp.engine.encoder_call import EncoderCall
 from ivcp.engine.layer_signals import LayerSignals

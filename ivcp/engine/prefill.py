@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from ivcp.core.devices import to_device
 from ivcp.core.selection import Selection
+from ivcp.core.transfer import to_device
 from ivcp.core.view import LAYER_SIGNALS
 from ivcp.engine.cache import PrunedLayer, SlotMask, pruned_layer, stored_slots
 from ivcp.engine.checks import check_selections

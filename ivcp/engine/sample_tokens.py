@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ivcp.core.devices import to_device
 from ivcp.core.layout import ImageLayout, PromptLayout
 from ivcp.core.selection import Selection
+from ivcp.core.transfer import to_device
 
 KEPT, MERGED = "kept", "merged"
 

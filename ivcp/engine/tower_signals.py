@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.tower import VisionTower
+from ivcp.core.transfer import to_device
 
 SCORES = 2**22
 """Most attention scores that are held at once: 16 MB in float32."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ivcp.core.errors import UserError
 from ivcp.core.tower import VisionTower
-from ivcp.engine.checks import check_generation
+from ivcp.engine.checks import check_pruned_generation
 from ivcp.engine.encoder_call import EncoderCall
 from ivcp.engine.prefill import Prefill
 from ivcp.engine.prompt import Chunk
@@ -46,7 +46,7 @@ def guarded_generate(method: Callable[..., Any], *, state: ThreadState) -> Calla
     def generate(*args: Any, **kwargs: Any) -> Any:
         default = getattr(getattr(method, "__self__", None), "generation_config", None)
         config = kwargs.get("generation_config")
-        check_generation({**_settings(default), **_settings(config), **kwargs})
+        check_pruned_generation({**_settings(default), **_settings(config), **kwargs})
         state.encoder_calls.clear()  # `generate` encodes its images itself
         return method(*args, **kwargs)
 
@@ -62,7 +62,7 @@ def guarded_settings(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def prepare(*args: Any, **kwargs: Any) -> Any:
         config, rest = settings = method(*args, **kwargs)
-        check_generation({**_settings(config), **rest})
+        check_pruned_generation({**_settings(config), **rest})
         return settings
 
     return prepare

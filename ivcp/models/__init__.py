@@ -56,8 +56,8 @@ def find_model(module: nn.Module) -> nn.Module:
     families = known_families()
     models: list[nn.Module] = []
     for inner in module.modules():  # outer modules come before those inside them
-        known = isinstance(inner, PreTrainedModel) and model_type(inner) in families
-        if known and not any(inner in outer.modules() for outer in models):
+        is_known = isinstance(inner, PreTrainedModel) and model_type(inner) in families
+        if is_known and not any(inner in outer.modules() for outer in models):
             models.append(inner)
     if not models:
         raise _unknown(module)

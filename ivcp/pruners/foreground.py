@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 
-from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import LayerPruner
 from ivcp.core.selection import Selection, ranks, top
 from ivcp.core.similarity import foreground_scores, padding_mask, seed_count
+from ivcp.core.transfer import to_device
 from ivcp.core.view import Signal, View
 
 

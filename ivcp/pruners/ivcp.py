@@ -9,7 +9,6 @@ from typing import ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import LayerPruner
 from ivcp.core.rope import rotation_scores
@@ -21,6 +20,7 @@ from ivcp.core.similarity import (
     semantic_seeds,
     summed_similarity,
 )
+from ivcp.core.transfer import to_device
 from ivcp.core.view import Signal, View
 
 Groups: TypeAlias = Sequence[tuple[int, int]]
@@ -113,9 +113,9 @@ class IVCPrune(LayerPruner):
         imaginary_axis = self._largest(sine, self.sin_share, groups)
         return real_axis | imaginary_axis
 
-    def _largest(self, scores: Tensor, share: float, groups: Groups) -> Tensor:
-        """(V,) True at the k_c largest scores of each group; k_c is a share of its budget."""
-        counts = [round(share * budget(self.keep_ratio, size)) for _, size in groups]
+    def _largest(self, scores: Tensor, fraction: float, groups: Groups) -> Tensor:
+        """(V,) True at the k_c largest scores of each group; k_c is a fraction of its budget."""
+        counts = [round(fraction * budget(self.keep_ratio, size)) for _, size in groups]
         limit: Tensor | int = counts[0]
         if len(groups) > 1:  # each token is compared with the count of its own group
             sizes = torch.tensor([size for _, size in groups])

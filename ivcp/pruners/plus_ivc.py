@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ivcp.core.devices import to_device
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.rope import ivc_rank
 from ivcp.core.selection import Selection, random_order, top
+from ivcp.core.transfer import to_device
 from ivcp.core.view import View
 
 

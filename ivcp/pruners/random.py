@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ivcp.core.devices import to_device
 from ivcp.core.pruner import LayerPruner
 from ivcp.core.selection import Selection, random_order
+from ivcp.core.transfer import to_device
 from ivcp.core.view import View
 
 

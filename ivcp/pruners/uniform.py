@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ivcp.core.devices import to_device
 from ivcp.core.layout import Grid
 from ivcp.core.pruner import LayerPruner
 from ivcp.core.selection import Selection
+from ivcp.core.transfer import to_device
 from ivcp.core.view import View
 
 
