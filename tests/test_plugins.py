@@ -52,7 +52,7 @@ def test_a_method_of_another_package_is_evaluated_by_name(
     report = json.loads((out / "metrics.json").read_text())
     assert report["run"]["pruner"] == "strided"
     assert report["run"]["config"]["pruner"]["step"] == 3
-    assert report["run"]["layer"] == 2
+    assert report["run"]["layers"] == [2]
     assert report["tokens"]["keep_ratio"] == pytest.approx(0.3, abs=0.01)
 
 

@@ -208,10 +208,11 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         )
         machine["cuda"] = torch.version.cuda
     chosen = {name: value for name, value in vars(args).items() if name != "argv"}
+    state = git_state()
     return {
         "machine": machine,
         "versions": versions(),
-        "git": git_state(),
+        "git": state and state.model_dump(),
         "command": shlex.join(["python", "-m", "benchmarks.fullsize.bench", *args.argv]),
         "arguments": {**chosen, "out": args.out.name},
     }

@@ -16,6 +16,7 @@ from typing import Any
 
 import lightning
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
@@ -234,9 +235,13 @@ def lost_process(launcher: Any, seconds: float = 3.0) -> str:
 def _watch(launcher: Any, stop: StopsBetweenBatches, ended: threading.Event) -> None:
     """End this process when one that it has started is lost, wherever it stands.
 
-    Lightning's own observer would do so every five seconds, without a word.
+    Lightning's own observer would kill it every five seconds, without a word, and also when the
+    others stop because of a signal. It first looks after five seconds, and finds nothing to do.
     """
     while not ended.wait(0.5):
+        for thread in threading.enumerate():
+            if isinstance(thread, _ChildProcessObserver):
+                thread._run = lambda: True  # type: ignore[method-assign]
         if not stop.received and (lost := lost_process(launcher, seconds=0)):
             Console(stderr=True).show_cursor()
             print(GONE.format(lost), file=sys.stderr, flush=True)

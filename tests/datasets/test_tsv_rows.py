@@ -33,6 +33,15 @@ ROWS = [
 ]
 
 
+@pytest.fixture
+def short_cells(monkeypatch):
+    """Cells of at most 1,000 characters; the limit is the process's."""
+    before = csv.field_size_limit()
+    monkeypatch.setattr(row_index, "CELL_LIMIT", 1000)
+    yield
+    csv.field_size_limit(before)
+
+
 def write(path: Path, content=ROWS, **options) -> Path:
     pd.DataFrame(content).to_csv(path, sep="\t", index=False, **options)
     return path
@@ -265,8 +274,7 @@ def test_an_absent_file_is_one_sentence(tmp_path) -> None:
     ],
     ids=["few", "many", "encoding", "carriage return", "long"],
 )
-def test_a_broken_row_breaks_no_other(tmp_path, monkeypatch, line, sentence) -> None:
-    monkeypatch.setattr(row_index, "CELL_LIMIT", 1000)
+def test_a_broken_row_breaks_no_other(tmp_path, short_cells, line, sentence) -> None:
     path = tmp_path / "set.tsv"
     path.write_bytes(b"index\tA\tB\n1\tx\tx\n" + line + b"\n3\tx\tx\n")
     for _ in "12":  # with a fresh index and with a kept one
@@ -289,9 +297,8 @@ def test_a_quote_that_takes_the_rest_of_a_file_along_is_told(tmp_path) -> None:
 
 
 def test_a_quote_that_is_never_closed_does_not_bring_the_file_into_memory(
-    tmp_path, monkeypatch
+    tmp_path, short_cells
 ) -> None:
-    monkeypatch.setattr(row_index, "CELL_LIMIT", 1000)
     path = tmp_path / "set.tsv"
     lines = [f"{number}\ttext" for number in range(1000)]
     path.write_text("\n".join(["index\tA", 'x\t"open', *lines, ""]))

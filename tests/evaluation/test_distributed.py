@@ -48,10 +48,9 @@ def spawned(parts: dict[str, Any], processes: int) -> dict[str, Any]:
     return {"trainer": partial(parts["trainer"], devices=processes, strategy="ddp_spawn")}
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_change_nothing_but_times(parts, processes) -> None:
+def test_processes_change_nothing_but_times(parts) -> None:
     parts["dataset"] = Shapes(task="grounding", size=7)
-    assert outcome(parts, "one") == outcome(parts, "many", **spawned(parts, processes))
+    assert outcome(parts, "one") == outcome(parts, "many", **spawned(parts, 3))
 
 
 def test_what_is_sampled_does_not_depend_on_the_processes(parts) -> None:
@@ -66,10 +65,8 @@ def test_what_is_sampled_does_not_depend_on_the_processes(parts) -> None:
 
 def test_fewer_samples_than_processes(parts) -> None:
     parts["config"]["batch_size"] = 1
-    for size in (1, 3):
-        parts["dataset"] = Shapes(task="grounding", size=size)
-        one = outcome(parts, f"one-{size}")
-        assert one == outcome(parts, f"four-{size}", **spawned(parts, 4))
+    parts["dataset"] = Shapes(task="grounding", size=1)
+    assert outcome(parts, "one") == outcome(parts, "three", **spawned(parts, 3))
 
 
 LONG = ("limit=4000", "dataset.size=4000")
