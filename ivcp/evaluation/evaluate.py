@@ -92,7 +92,7 @@ def evaluate(
     silence()
     if multiprocessing.parent_process() is not None:  # a launcher runs several at a time
         end_with(os.getppid())
-    files, stop = RunFolder(folder), StopsBetweenBatches()
+    files, stop, leads = RunFolder(folder), StopsBetweenBatches(), True
     parts = Parts(
         pruner=pruner,
         model=model,
@@ -106,17 +106,19 @@ def evaluate(
     try:
         with stop.listening():
             job = prepare(parts, trainer, files, stop, sweep)
-            if job.trainer.is_global_zero:
+            leads = job.trainer.is_global_zero
+            if leads:
                 with files.alone():
                     return lead(job, logger, started)
             answer(job, job.batches)
             return float("nan")
     except Interrupted as interrupt:
-        log.warning(
-            "Interrupted after %d of %d; the same command with resume=true goes on.",
-            len(files.answers()),
-            min(len(dataset), config.get("limit") or len(dataset)),
-        )
+        if leads:
+            log.warning(
+                "Interrupted after %d of %d; the same command with resume=true goes on.",
+                len(files.answers()),
+                min(len(dataset), config.get("limit") or len(dataset)),
+            )
         raise SystemExit(interrupt.exit_code) from interrupt
 
 
