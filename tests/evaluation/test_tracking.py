@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from made_results import CONFIG, made_results
 from PIL import Image
 
+from ivcp.core.errors import UserError
 from ivcp.evaluation import tracking
 from ivcp.evaluation.tracking import SHORT, Tracker
 from ivcp.metrics.exact_match import ExactMatch
@@ -131,6 +133,16 @@ def test_a_run_that_fails_is_closed_as_failed(folder: RunFolder) -> None:
     with pytest.raises(ZeroDivisionError), Tracker(recorder, folder):
         _ = 1 / 0
     assert recorder.finished == "failed"
+
+
+def test_a_full_disk_under_a_logger_is_one_sentence(folder: RunFolder, monkeypatch) -> None:
+    def full(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CSVLogger, "save", full)
+    logger = CSVLogger(folder.path, name="csv", version="")
+    with pytest.raises(UserError, match="The disk is full"):
+        Tracker(logger, folder).finish(made_results(), PREDICTIONS)
 
 
 def test_a_logger_that_knows_numbers_alone_gets_them(folder: RunFolder) -> None:
