@@ -206,8 +206,18 @@ def test_nobody_waits_on_after_a_refusal(chat, judge) -> None:
     assert time.monotonic() - started < 10
 
 
+@pytest.fixture
+def listening_to_ctrl_c():
+    """The handler that Python starts with; a worker of pytest-xdist ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("trouble", [refusal(503, "busy", Retry_After="30"), Response(body=drip)])
-def test_an_interruption_ends_it_at_once_and_keeps_what_came(chat, judge, trouble) -> None:
+def test_an_interruption_ends_it_at_once_and_keeps_what_came(
+    chat, judge, trouble, listening_to_ctrl_c
+) -> None:
     def script(number, prompt):
         if prompt == "wait":
             main = threading.main_thread().ident
