@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -89,10 +90,24 @@ def results_of(
             primary_metric=PrimaryMetric(**dict(primary), value=metrics[primary.name]),
             points=tuple(name for name in metrics if metric.unit(name) != "%"),
             tasks={name: metric_info(task) for name, task in getattr(metric, "tasks", {}).items()},
-            notes=(*getattr(parts.dataset, "notes", ()), *notes, *metric.notes(to_frame(scored))),
+            notes=(
+                *getattr(parts.dataset, "notes", ()),
+                *notes,
+                *failure_notes(predictions),
+                *metric.notes(to_frame(scored)),
+            ),
             judge=judging,
         ),
     )
+
+
+def failure_notes(predictions: Sequence[Prediction]) -> list[str]:
+    """Why most of the failed samples failed, where there are any."""
+    reasons = Counter(p.failed for p in predictions if p.failed is not None)
+    return [
+        f"{count:,} of {len(predictions):,} samples failed with: {reason.rstrip('.')}."
+        for reason, count in reasons.most_common(1)
+    ]
 
 
 def _tells_ratio(pruner: Pruner) -> bool:

@@ -70,8 +70,10 @@ def take_over(job: Job) -> Earlier:
     if source and finished and _same_judge(finished, job) and launches_workers(job.trainer):
         folder.copy_from(source)
         return Earlier(finished=finished, stands=True)
-    usable = {prediction.index for prediction in answers} - {n for batch in todo for n in batch}
-    predictions = folder.carry_over(source, usable)
+    open_indices = {index for batch in todo for index in batch}
+    usable = [prediction for prediction in answers if prediction.index not in open_indices]
+    predictions = [prediction.with_rule_score() for prediction in usable]  # whoever judged since
+    folder.carry_over(predictions)
     folder.declare(identity)
     return Earlier(predictions, finished)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C, and what schedulers send."""
@@ -49,7 +48,7 @@ class StopsBetweenBatches(Callback):
     def __init__(self) -> None:
         self.received = 0
         self.predicting = False
-        self.started: list[int] = []  # process ids of others that this one waits for
+        self.launcher: Any = None  # of the trainer, while it runs
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -68,18 +67,17 @@ class StopsBetweenBatches(Callback):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         again, self.received = bool(self.received), number
-        spawned = [] if self.predicting else multiprocessing.active_children()
-        for process_id in (*self.started, *(process.pid or 0 for process in spawned)):
+        started = getattr(self.launcher, "procs", None) or []
+        for process in started:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process_id, number)
-        if again or not (self.predicting or spawned):  # spawned ones stop, and so end the wait
+                os.kill(process.pid, number)
+        # a process that spawned others waits for them: they stop, and so end the wait
+        waits = self.predicting or (started and isinstance(self.launcher, _MultiProcessingLauncher))
+        if again or not waits:
             raise Interrupted(number)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen in a spawned process, too, and note which processes to pass a signal on to."""
-        launcher = trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher):
-            self.started = [process.pid for process in launcher.procs]
+        """Listen in a spawned process, too."""
         self._listen()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ivcp.core.printable import printable
+from ivcp.results.comparability import differences
 from ivcp.results.load import FinishedRun, were_paired
 from ivcp.results.schema import Quartiles, Results
 
@@ -39,8 +39,7 @@ TIMED = (
 )
 """What is measured, and can be compared only between runs that were made under one roof."""
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Characters with which a text could move the cursor, colour the terminal or turn a line."""
+LONGEST = 1000  # characters of a note
 
 Value = float | None
 
@@ -85,6 +84,8 @@ def notes(run: FinishedRun, baseline: FinishedRun | None) -> list[str]:
         lines.append(info.judge.reason)
     if baseline is not None:
         lines.append(f"Unpruned: {baseline.folder}.")
+        if names := differences(info, baseline.info):
+            lines.append(f"The unpruned run differs in {', '.join(names)}: compare with care.")
         if not were_paired(run, baseline):
             lines.append(
                 "Times are not compared: the unpruned run is not of the same sweep, machine and "
@@ -95,27 +96,16 @@ def notes(run: FinishedRun, baseline: FinishedRun | None) -> list[str]:
     return lines
 
 
-def show_result(run: FinishedRun, baseline: FinishedRun | None, extra: Sequence[str] = ()) -> None:
-    """Print table, notes and the folder; 100 columns where there is no terminal.
-
-    Args:
-        run: The run.
-        baseline: The unpruned run beside it.
-        extra: Further notes.
-    """
+def show_result(run: FinishedRun, baseline: FinishedRun | None) -> None:
+    """Print table, notes and the folder; 100 columns where there is no terminal."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=100)
     console.print(result_table(run, baseline))
-    lines = [*notes(run, baseline), *extra]
-    for line in map(printable, (*lines, f"Results: {run.folder}")):
-        console.print(Text(line), soft_wrap=line.startswith("Results"))
-        log.info(line)
-
-
-def printable(text: str) -> str:
-    """A text of which a terminal shows every character and obeys none."""
-    return CONTROL.sub("�", text)
+    for line in (*notes(run, baseline), f"Results: {run.folder}"):
+        shown = printable(line, LONGEST)
+        console.print(Text(shown), soft_wrap=line.startswith("Results"))
+        log.info(shown)
 
 
 def show(value: Value, unit: str) -> str:

@@ -88,9 +88,8 @@ def make_trainer(
                 f"model.device_map must be {' or '.join(SHARING)} where {made.num_devices} "
                 f"processes share the GPUs of a machine; got {device_map!r}."
             )
-        if not isinstance(
-            _keywords(trainer).get("devices"), Sequence
-        ):  # a number was given, not a list
+        devices = _keywords(trainer).get("devices")
+        if not isinstance(devices, Sequence):  # but a number of them
             firsts = first_gpus(CUDAAccelerator.auto_device_count(), made.num_devices)
             made = build(trainer, callbacks, devices=firsts)
     if isinstance(made.strategy, DDPStrategy):
@@ -171,11 +170,13 @@ def predict(
         Interrupted: A signal stopped this process or one that it started.
         UserError: As in the process, or a process is gone.
     """
-    launcher = trainer.strategy.launcher
+    launcher = stop.launcher = trainer.strategy.launcher
     ended = threading.Event()
     threading.Thread(target=_watch, args=(launcher, stop, ended), daemon=True).start()
     try:
         trainer.predict(module, datamodule=batches, return_predictions=False)
+        if stop.received:  # too late for a batch
+            raise Interrupted(stop.received)
     except (Exception, SystemExit) as error:
         if isinstance(error, Interrupted) or stop.received:
             for process in _started(launcher):  # which stop likewise, and write their last batch
@@ -189,6 +190,7 @@ def predict(
         raise explained from error
     finally:
         ended.set()
+        stop.launcher = None
         _forget(sys.exc_info()[1])
         module.release()
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from rich.console import Console
 
 from ivcp.core.errors import UserError, exit_code
+from ivcp.core.printable import printable
 from ivcp.report.columns import Where
 from ivcp.report.comparison import Entry, make_entries, merge_repeats, with_statistics
-from ivcp.report.escapes import markdown, printable
+from ivcp.report.escapes import markdown
 from ivcp.report.remarks import PAIRED, remarks
 from ivcp.report.tables import (
     all_lines,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from ivcp.core.errors import UserError
 from ivcp.report.variants import Variant, find_variants
 from ivcp.results.comparability import conditions, differences, differing
-from ivcp.results.load import PREDICTIONS, FinishedRun
+from ivcp.results.load import FinishedRun
 from ivcp.results.schema import Efficiency, PrimaryMetric, RunInfo, Tokens
 
 if TYPE_CHECKING:
-    from ivcp.results.prediction import Prediction
+    pass
 
 ALPHA = 0.05
 
@@ -139,22 +138,6 @@ class Entry:
     def task(self, name: str) -> Entry | None:
         """The entry of a task of the group."""
         return next((task for task in self.tasks if task.dataset == name), None)
-
-    def predictions(self) -> Iterator[Prediction]:
-        """The run's predictions in the order of the file.
-
-        Raises:
-            UserError: The file is missing or damaged; the sentence names it without its folder.
-        """
-        from ivcp.results.prediction import read_predictions  # torch takes seconds to import
-
-        path = self.run.folder / PREDICTIONS
-        if not path.exists():
-            raise UserError(f"{PREDICTIONS} is missing")
-        for number, prediction in enumerate(read_predictions(path), 1):
-            if prediction is None:
-                raise UserError(f"{PREDICTIONS} is damaged at line {number}")
-            yield prediction
 
 
 Unpaired: TypeAlias = tuple[Entry, str]

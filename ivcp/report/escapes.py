@@ -5,12 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-LONGEST = 400
-"""Most characters of a text that readers see."""
-TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~])", re.S)
-"""Escape sequences, which colour, move or rename terminals."""
-JOINERS = "\u200c\u200d"
-"""Invisible, but part of words and emoji."""
+from ivcp.core.printable import LONGEST, printable
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What spreadsheets take for the beginning of a formula."""
@@ -37,24 +32,6 @@ ACCENTS = {
 }  # fmt: skip
 UNPRINTABLE = "?"
 """Stands in LaTeX for a character that pdflatex does not have."""
-
-
-def printable(text: str, longest: int = LONGEST) -> str:
-    r"""A text on one line, without terminal escapes, control characters and lone surrogates.
-
-    >>> printable("\x1b[31ma\x1b[0m\nb\x00c")
-    'a b�c'
-
-    Args:
-        text: Any text.
-        longest: Most characters; "…" stands for the others.
-    """
-    kept = "".join(
-        character if character.isprintable() or character in JOINERS
-        else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
-        for character in TERMINAL.sub("", text[: 2 * longest])
-    )  # fmt: skip
-    return kept if len(kept) <= longest else f"{kept[: longest - 1]}…"
 
 
 def csv_text(text: str) -> str:

@@ -18,8 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 from PIL import Image
 
+from ivcp.core.printable import printable
 from ivcp.report.comparison import Entry
-from ivcp.report.escapes import printable
 
 WIDTH, HEIGHT, SYMBOL, LETTER = 9.5, 3.1, 0.9, 0.075
 """Inches: of the figure, of a panel with its labels, of a symbol in the legend, of a letter."""

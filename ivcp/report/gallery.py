@@ -105,12 +105,12 @@ def make_gallery(entry: Entry, base: Entry) -> Gallery:
     """
     before = {
         prediction.id: (prediction.score >= RIGHT, _answered(prediction))
-        for prediction in base.predictions()
+        for prediction in base.run.predictions()
     }
     counts = {False: 0, True: 0}  # by whether they are fixed
     changed: dict[bool, list[Prediction]] = {False: [], True: []}
     both, by_index = 0, attrgetter("index")
-    for prediction in entry.predictions():
+    for prediction in entry.run.predictions():
         if prediction.id in before:
             both += 1
             fixed = prediction.score >= RIGHT

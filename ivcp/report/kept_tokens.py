@@ -6,7 +6,7 @@ from math import isfinite
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import Grid, ImageLayout
-from ivcp.report.escapes import printable
+from ivcp.core.printable import printable
 from ivcp.results.prediction import Prediction
 
 MOST_TOKENS, MOST_GRIDS = 200_000, 64

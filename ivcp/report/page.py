@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from ivcp.core.printable import printable
 from ivcp.report.columns import Where
 from ivcp.report.comparison import Entry
-from ivcp.report.escapes import printable
 from ivcp.report.tables import (
     group_caption,
     group_tables,

@@ -111,7 +111,7 @@ def read_answers(entry: Entry) -> dict[str, Answers]:
         UserError: The file is missing, damaged, or holds a sample twice.
     """
     rows: list[tuple[int, str, str, ScoredAnswer]] = []
-    for prediction in entry.predictions():
+    for prediction in entry.run.predictions():
         task = prediction.labels.get("task", "") if entry.tasks else entry.dataset
         rows.append((prediction.index, task, prediction.id, prediction.scored()))
     answers: dict[str, Answers] = {}

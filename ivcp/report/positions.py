@@ -54,7 +54,7 @@ def find_samples(entries: Sequence[Entry]) -> tuple[list[tuple[Entry, Prediction
         if entry.info.unpruned or kind in samples:
             continue
         try:
-            for sample in islice(entry.predictions(), 1):
+            for sample in islice(entry.run.predictions(), 1):
                 if drawable_images(sample) and IVC in kept_reasons(sample).values():
                     samples[kind] = entry, sample
         except UserError:

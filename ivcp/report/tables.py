@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ivcp.core.printable import printable
 from ivcp.report.columns import (
     COLUMNS,
     GROUP,
@@ -21,7 +22,6 @@ from ivcp.report.columns import (
     metric_name,
 )
 from ivcp.report.comparison import Entry, with_tasks
-from ivcp.report.escapes import printable
 
 AVERAGE = "average"
 MARKED = (

@@ -12,8 +12,9 @@ from rich.console import Group
 from rich.table import Table as ScreenTable
 from rich.text import Text
 
+from ivcp.core.printable import printable
 from ivcp.report.columns import UNKNOWN, Column, Where
-from ivcp.report.escapes import csv_text, latex, markdown, printable
+from ivcp.report.escapes import csv_text, latex, markdown
 from ivcp.report.tables import Table
 
 GAP = 2  # characters between columns on screen

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,22 +40,21 @@ class FinishedRun:
         """What the run was."""
         return self.results.run
 
-    def predictions(self) -> list[Prediction]:
-        """Its predictions in dataset order.
+    def predictions(self) -> Iterator[Prediction]:
+        """Its predictions in the order of the file.
 
         Raises:
-            UserError: The file cannot be read, has a line that is no prediction, or a sample twice.
+            UserError: The file is missing or damaged; the sentence does not name its folder.
         """
         from ivcp.results.prediction import read_predictions
 
         path = self.folder / PREDICTIONS
-        samples: dict[int, Prediction] = {}
+        if not path.exists():
+            raise UserError(f"{PREDICTIONS} is missing")
         for number, prediction in enumerate(read_predictions(path), 1):
-            if prediction is None:
-                raise UserError(f"{path} is damaged at line {number}.")
-            if samples.setdefault(prediction.index, prediction) is not prediction:
-                raise UserError(f"{path} holds the sample {prediction.id} twice.")
-        return [samples[index] for index in sorted(samples)]
+            if isinstance(prediction, bytes):
+                raise UserError(f"{PREDICTIONS} is damaged at line {number}")
+            yield prediction
 
 
 def read_results(path: Path) -> Results:
@@ -148,10 +148,11 @@ def read_baseline(folder: str) -> FinishedRun:
 
 
 def were_paired(run: FinishedRun, other: FinishedRun) -> bool:
-    """Whether times of two comparable runs compare: one sweep, machine, trainer and code."""
+    """Whether times of two runs compare: comparable runs of one sweep, trainer and code."""
     fields = ("versions", "git", "processes")
     return (
-        run.folder.resolve().parent == other.folder.resolve().parent
+        not differences(run.info, other.info)
+        and run.folder.resolve().parent == other.folder.resolve().parent
         and all(getattr(run.info, name) == getattr(other.info, name) for name in fields)
         and run.info.config.get("trainer") == other.info.config.get("trainer")
     )
@@ -186,15 +187,19 @@ def load_runs(folders: str | Path | Sequence[str | Path]) -> pd.DataFrame:
     Args:
         folders: Run folders, or parents of run folders.
 
+    A `metrics.json` that is not the result of a run is left out with a warning.
+
     Raises:
-        UserError: A `metrics.json` is not the result of a run, or there is none.
+        UserError: There is no finished run.
     """
     import pandas as pd
 
     paths = [folders] if isinstance(folders, str | Path) else list(folders)
     runs, problems = find_runs(paths)
-    if problems:
-        raise UserError(problems[0])
+    if not runs:
+        raise UserError(" ".join(problems))
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
     return pd.DataFrame([row(run) for run in runs])
 
 
@@ -207,4 +212,12 @@ def load_predictions(folder: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     run = FinishedRun(Path(folder), read_results(Path(folder) / METRICS))
-    return pd.DataFrame([dict(prediction) for prediction in run.predictions()])
+    samples: dict[int, dict[str, Any]] = {}
+    try:
+        for prediction in run.predictions():
+            if prediction.index in samples:
+                raise UserError(f"{PREDICTIONS} holds the sample {prediction.id} twice")
+            samples[prediction.index] = dict(prediction)
+    except UserError as error:
+        raise UserError(f"The predictions of {folder} cannot be used: {error}.") from error
+    return pd.DataFrame([samples[index] for index in sorted(samples)])

@@ -159,10 +159,10 @@ class Prediction(Schema):
         return self.model_dump_json() + "\n"
 
 
-def read_predictions(path: Path) -> Iterator[Prediction | None]:
-    """The predictions of a file, line by line; None for a line that is none.
+def read_predictions(path: Path) -> Iterator[Prediction | bytes]:
+    """The predictions of a file, line by line; a line that is none as it stands there.
 
-    Lines that a kill, a full disk or a loss of power has torn are no predictions.
+    A last line without its end is what a kill, a full disk or a loss of power leaves.
 
     Raises:
         UserError: The file is missing, is no regular file, or cannot be read.
@@ -177,13 +177,13 @@ def read_predictions(path: Path) -> Iterator[Prediction | None]:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
-def _prediction(line: bytes) -> Prediction | None:
+def _prediction(line: bytes) -> Prediction | bytes:
     if not line.endswith(b"\n"):
-        return None
+        return line
     try:
         return Prediction.model_validate_json(line)
     except ValidationError:
-        return None
+        return line
 
 
 def on_original(image: ImageLayout, visible: Box) -> ImageLayout:

@@ -16,7 +16,7 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,7 +24,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.lock import alone
 from ivcp.results.comparability import differing
 from ivcp.results.files import full_disk_explained, write_atomically
-from ivcp.results.load import BEFORE, METRICS, PREDICTIONS, FinishedRun, read_results
+from ivcp.results.load import BEFORE, METRICS, PREDICTIONS, read_results
 from ivcp.results.prediction import Prediction, read_predictions
 from ivcp.results.schema import Results
 
@@ -68,13 +68,11 @@ class RunFolder:
         """
         samples: dict[int, Prediction] = {}
         for path in self.answer_files():
-            torn = False
             for prediction in read_predictions(path):
-                if torn:  # not only the last line, as a kill leaves it
-                    self.damaged.add(path)
-                torn = prediction is None
-                if prediction is not None:
+                if isinstance(prediction, Prediction):
                     samples.setdefault(prediction.index, prediction)
+                elif prediction.endswith(b"\n"):  # a torn last line has no end
+                    self.damaged.add(path)
         return [samples[index] for index in sorted(samples)]
 
     def identity(self) -> Identity | None:
@@ -108,11 +106,6 @@ class RunFolder:
             return read_results(self.path / METRICS)
         return None
 
-    def finished(self) -> FinishedRun | None:
-        """The finished run of the folder, if it holds one."""
-        results = self.results()
-        return None if results is None else FinishedRun(self.path, results)
-
     def resumable(self, resume: bool | str, identity: Identity) -> RunFolder | None:
         """The folder whose answers a run may use, after all checks; None for none.
 
@@ -127,13 +120,13 @@ class RunFolder:
         other = None if isinstance(resume, bool) else RunFolder(resume)
         if other and other.path.resolve() == self.path.resolve():
             other, resume = None, True
-        existing = self.identity()
-        if existing is not None and (self.results() or self.answers()):
+        existing, answers, results = self.identity(), self.answers(), self.results()
+        if existing is not None and (results or answers):
             names = differing(existing, identity)
             setting = [name for name in names if not name.startswith(CODE)]
             if setting or (names and resume is True):
                 raise UserError(_another_run(self.path, existing, identity, names))
-            if resume is not True and self.results() is None:
+            if resume is not True and results is None:
                 raise UserError(
                     f"{self.path} holds answers of a run that did not finish; go on with "
                     f"resume=true, or {ELSEWHERE}."
@@ -155,23 +148,14 @@ class RunFolder:
         """How far the run in the folder is, for a choice between several."""
         return self.results() is not None, len(self.answers()), (self.path / RUN).stat().st_mtime
 
-    def carry_over(self, earlier: RunFolder | None, usable: Container[int]) -> list[Prediction]:
+    def carry_over(self, predictions: Sequence[Prediction]) -> None:
         """Take over answers of an earlier run, and make room for new ones.
 
-        They come with the score of the metric's rule, whoever has judged them since. Until they are
-        on disk here, nothing of the earlier run is removed. Results that this run replaces stay in
-        `before/` until it has finished.
-
-        Args:
-            earlier: Where they lie; None for none.
-            usable: Indices of the samples whose answers may be used.
+        Until they are on disk here, nothing of the earlier run is removed. Results that this run
+        replaces stay in `before/` until it has finished; damaged files, which the last `answers`
+        has found, under another name.
         """
-        predictions: list[Prediction] = []
-        if earlier is not None:
-            answers = [answer for answer in earlier.answers() if answer.index in usable]
-            predictions = [answer.with_rule_score() for answer in answers]
         carried = self.path / CARRIED
-        self.answers()  # notes which files are damaged
         if predictions:
             write_atomically(carried, "".join(map(Prediction.line, predictions)))
             self.damaged.discard(carried)
@@ -188,7 +172,6 @@ class RunFolder:
                 path.replace(_free_name(path.with_suffix(".damaged.jsonl")))
             elif path != carried or not predictions:
                 path.unlink()
-        return predictions
 
     def copy_from(self, earlier: RunFolder) -> None:
         """Bring the results of a finished run here."""

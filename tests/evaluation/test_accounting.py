@@ -1,6 +1,6 @@
 import pytest
 
-from ivcp.evaluation.accounting import efficiency_of, tokens_of
+from ivcp.evaluation.accounting import efficiency_of, failure_notes, tokens_of
 from ivcp.results.prediction import Prediction
 from ivcp.results.schema import Quartiles, Tokens
 
@@ -58,6 +58,16 @@ def test_efficiency() -> None:
 def test_a_run_without_answers_has_no_numbers() -> None:
     assert tokens_of([]) == Tokens()
     assert efficiency_of([], PROCESSES).kv_cache_ratio is None
+
+
+def test_the_most_common_reason_of_failures_is_a_note() -> None:
+    reasons = [None, "OSError: gone", "NaN", "OSError: gone"]
+    failures = [
+        Prediction(index=number, id="f", score=0, failed=reason)
+        for number, reason in enumerate(reasons)
+    ]
+    assert failure_notes(failures) == ["2 of 4 samples failed with: OSError: gone."]
+    assert failure_notes(failures[:1]) == []
 
 
 def test_prompts_without_images_have_no_ratio() -> None:

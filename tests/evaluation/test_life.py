@@ -216,6 +216,13 @@ def test_answers_of_other_samples_are_never_used(parts, finished, change) -> Non
     assert path.read_bytes() == before
 
 
+def test_a_file_of_nothing_but_foreign_lines_is_kept_aside(parts, finished) -> None:
+    (finished / "predictions.jsonl").write_text("notes of mine\n")
+    (finished / "metrics.json").unlink()
+    again(parts, resume=True)
+    assert (finished / "predictions.damaged.jsonl").read_text() == "notes of mine\n"
+
+
 @pytest.mark.parametrize("damage", ["5", "[1,2]", "[" * 100_000, '{"index": 1, "id": "x"}', "\0"])
 def test_damaged_lines_are_run_again_and_kept_aside(parts, finished, damage) -> None:
     path = finished / "predictions.jsonl"

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from ivcp.core.printable import printable
 from ivcp.report.__main__ import main
-from ivcp.report.escapes import csv_text, latex, markdown, printable
+from ivcp.report.escapes import csv_text, latex, markdown
 
 HOSTILE = (
     "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='x", "]]>",

@@ -52,6 +52,9 @@ def test_runs_of_one_sweep_and_trainer_are_paired(tmp_path: Path) -> None:
     assert not were_paired(run, write_run(tmp_path / "alone", unpruned_results()))
     two = unpruned_results(processes=2)
     assert not were_paired(run, write_run(tmp_path / "sweep" / "2", two))
+    assert not were_paired(
+        run, write_run(tmp_path / "sweep" / "4", unpruned_results(seconds=1, device="gpu"))
+    )
     other = unpruned_results(config={**CONFIG, "trainer": {"devices": 2}})
     assert not were_paired(run, write_run(tmp_path / "sweep" / "3", other))
 
@@ -71,6 +74,10 @@ def test_what_is_no_result_is_one_sentence(tmp_path: Path, content: str, reason:
     (tmp_path / "bad" / "metrics.json").write_text(content)
     runs, (problem,) = find_runs([tmp_path])
     assert [run.folder.name for run in runs] == ["good"]
+    with pytest.warns(UserWarning, match=r"bad/metrics\.json is not the result"):
+        assert len(ivcp.load_runs(tmp_path)) == 1
+    with pytest.raises(UserError, match=r"bad/metrics\.json is not the result"):
+        ivcp.load_runs(tmp_path / "bad")
     assert "bad/metrics.json is not the result of a run (" in problem
     assert reason in problem
 
