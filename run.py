@@ -1,8 +1,6 @@
 """Evaluate a pruning method: `python run.py model=tiny pruner=ivcp dataset=shapes ratio=0.3`."""
 
-from pathlib import Path
-
-from ivcp.cli import run
+from ivcp.cli.run import run  # Hydra's completion looks for the text "@hydra.main" in this file
 
 if __name__ == "__main__":
-    run(Path(__file__).parent / "conf")
+    run()

@@ -13,17 +13,29 @@ if TYPE_CHECKING:
     from ivcp.core.pruner import Pruner
     from ivcp.engine.session import Session
 
-__all__ = ["attach", "load_predictions", "load_runs", "pruned"]
+__all__ = [
+    "ask", "attach", "evaluate", "load", "load_dataset", "load_predictions", "load_runs", "pruned",
+]  # fmt: skip
 __version__ = "0.1.0"
+
+LATER = {
+    "ask": "ivcp.notebook",
+    "load": "ivcp.notebook",
+    "evaluate": "ivcp.cli.call",
+    "load_dataset": "ivcp.cli.call",
+    "load_predictions": "ivcp.results.load",
+    "load_runs": "ivcp.results.load",
+}
+"""Names with modules that need more packages than pruning does; imported when they are used."""
 
 
 def __getattr__(name: str) -> Any:
-    """Find a method by the name of its class (`from ivcp import FastV`), or what needs pandas."""
+    """Find a method by the name of its class (`from ivcp import FastV`), or what needs more."""
     from importlib import import_module
     from pkgutil import iter_modules
 
-    if name in ("load_predictions", "load_runs"):
-        return getattr(import_module("ivcp.results.load"), name)
+    if name in LATER:
+        return getattr(import_module(LATER[name]), name)
     if name[:1].isupper():
         folder = import_module("ivcp.pruners").__path__
         for module in iter_modules(folder, "ivcp.pruners."):

@@ -33,8 +33,9 @@ def make_server() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
-            "hydra", "ivcp.cli", "ivcp.visualize.overlay", "ivcp.metrics.grounding",
-            "ivcp.models.qwen25vl", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+            "hydra", "ivcp.cli.run", "ivcp.evaluation.evaluate", "ivcp.visualize.overlay",
+            "ivcp.metrics.grounding", "ivcp.models.qwen25vl",
+            "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
         ]
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

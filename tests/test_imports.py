@@ -15,13 +15,14 @@ ALLOWED = {
     "datasets": {"core"},
     "metrics": {"core"},
     "judges": {"core"},
-    "engine": {"core"},
+    "engine": {"core", "visualize"},  # a session draws what it kept
     "visualize": {"core"},
     "results": {"core"},
     "evaluation": {"core", "engine", "results"},
     "report": {"core", "results", "visualize"},
     "integrations": {"core", "engine"},
-    "cli": {"core", "evaluation"},
+    "cli": {"core", "evaluation", "models", "report", "results"},
+    "notebook": {"core", "engine", "models"},
     "testing": {"core", "models"},  # nothing of the package imports it
     "wandb": {"core", "evaluation"},  # commands that follow a run; nothing imports them
 }

@@ -31,7 +31,6 @@ from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
 from ivcp.models.qwen3vl import Qwen3VL
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.ivcp import IVCPrune
-from ivcp.results.prediction import on_original
 from ivcp.testing import END, IMAGE, START, VIDEO, random_model
 from ivcp.visualize.overlay import draw_overlay
 
@@ -204,7 +203,7 @@ def keep(geometry: Geometry, image: Image.Image) -> tuple[ImageLayout, Tensor, l
         model.generate(**inputs, max_new_tokens=1, do_sample=False)
     (layout,) = session.layouts[0].images
     area = processed.visible_areas[0] if processed.visible_areas else FULL_AREA
-    return on_original(layout, area), session.kept[0], session.reasons[0]
+    return layout.on_original(area), session.kept[0], session.reasons[0]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -79,11 +79,14 @@ class ModelAdapter(ABC):
         model_types: Values of `model.config.model_type` that this family serves.
         takes_videos: Whether the model takes videos beside images.
         needs_ids: Whether visual tokens are found by token ids.
+        makes_square: Whether the image processor pads or crops images to a square, which shows in
+            none of the model's inputs.
     """
 
     model_types: ClassVar[tuple[str, ...]]
     takes_videos: ClassVar[bool] = False
     needs_ids: ClassVar[bool] = True
+    makes_square: ClassVar[bool] = False
 
     @abstractmethod
     def provides(self, config: Any) -> frozenset[Signal]:
@@ -221,6 +224,10 @@ class ModelFamily(ModelAdapter):
         Raises:
             UserError: Weights are absent or a backend is not installed.
         """
+
+    def release(self, model: nn.Module) -> None:
+        """Free the weights of a model that `load` gave, whoever still holds it."""
+        model.to_empty(device="meta")
 
     @abstractmethod
     def depth(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -143,6 +143,22 @@ class ImageLayout:
     def on_padding(self) -> Tensor:
         """(V,) whether the centre of a token lies outside the image; on the CPU."""
         return ((self._centers < 0) | (self._centers > 1)).any(1)
+
+    def on_original(self, visible: Box) -> ImageLayout:
+        """The layout with areas in fractions of the original image.
+
+        Args:
+            visible: What the model sees, of which the present areas are fractions, as fractions of
+                the original image.
+        """
+        left, top, right, bottom = visible
+        width, height = right - left, bottom - top
+
+        def moved(area: Box) -> Box:
+            x1, y1, x2, y2 = area
+            return left + x1 * width, top + y1 * height, left + x2 * width, top + y2 * height
+
+        return ImageLayout(tuple(replace(grid, area=moved(grid.area)) for grid in self.grids))
 
     @property
     def _centers(self) -> Tensor:

@@ -44,7 +44,7 @@ def attach(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Session:
         adapter, pruner, decoder, len(layers), adapter.position_axes(model),
         adapter.inverse_frequencies(model), adapter.text_encoder(model),
     )  # fmt: skip
-    session = Session()
+    session = Session(adapter.makes_square)
     hooks = Hooks(model, context, session)
     with _lock:
         if decoder in _pruned:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import PromptLayout
+from ivcp.core.types import Box
 from ivcp.engine.prefill import Prefill
 from ivcp.engine.prompt import digest
+from ivcp.visualize.overlay import draw_overlay
 
 
 @dataclass
@@ -30,13 +35,17 @@ class PrefillResults:
 
 
 class Session:
-    """The results of the last prefill; `sample_ids` and `questions` may be set before each batch.
+    """The results of the last prefill.
+
+    `sample_ids`, `questions` and `visible_areas` may be set for each batch.
 
     A thread that has run a prefill reads its own results; other threads read the latest ones.
 
     Attributes:
         sample_ids: Ids of the rows of the next batch; None uses a digest of each prompt.
         questions: The user's question of each row of the next batch, for methods that read it.
+        visible_areas: For each sample of the last batch, the area of each of its images that the
+            model was shown, as `Encoded` has it; `draw` needs it where images are made square.
         layouts: Layout of each sample's prompt.
         kept: For each sample, ascending prompt indices of its kept visual tokens (padding is not
             counted; where the prompt continues a cache, the new text alone is counted).
@@ -50,9 +59,11 @@ class Session:
         overhead_seconds: Time spent on selecting and pruning, of the complete batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, makes_square: bool = False) -> None:
         self.sample_ids: list[str] | None = None
         self.questions: list[str] | None = None
+        self.visible_areas: Sequence[Sequence[Box]] | None = None
+        self._makes_square = makes_square
         self._close: Callable[[], None] = lambda: None
         self._of_thread = threading.local()
         self._latest = PrefillResults()
@@ -103,6 +114,79 @@ class Session:
     @property
     def overhead_seconds(self) -> float:
         return self._results.read_overhead()
+
+    def summary(self) -> list[dict[str, Any]]:
+        """What happened to each sample, for `pandas.DataFrame` or to read.
+
+        Bytes of the cache and milliseconds of pruning are those of the batch, divided evenly.
+        """
+        results, rows = self._results, len(self.layouts)
+        overhead, summaries = self.overhead_seconds, []
+        for row, (layout, kept, reasons) in enumerate(
+            zip(results.layouts, self.kept, self.reasons, strict=True)
+        ):
+            visual = sum(image.length for image in layout.images)
+            summaries.append(
+                {
+                    "prompt_tokens": layout.length,
+                    "visual_tokens": visual,
+                    "kept_tokens": len(kept),
+                    "keep_ratio": len(kept) / visual if visual else None,
+                    "reasons": dict(Counter(reasons)),
+                    "tokens_by_layer": [counts[row] for counts in results.layer_tokens],
+                    "cached_tokens_by_layer": [counts[row] for counts in results.cache_lengths],
+                    "kv_cache_bytes": results.cache_bytes / rows,
+                    "pruning_overhead_ms": 1000 * overhead / rows,
+                }
+            )
+        return summaries
+
+    def draw(
+        self,
+        image: Image.Image | Sequence[Image.Image],
+        *,
+        sample: int = 0,
+        number: int = 0,
+        predicted: Box | None = None,
+        title: str = "",
+    ) -> Image.Image:
+        """The kept tokens of an image of the last prefill, drawn on it.
+
+        Args:
+            image: The image that was in the prompt; for a video, one frame for each grid.
+            sample: Which sample of the batch.
+            number: Which image of the sample.
+            predicted: A box in pixels of the image, to be drawn, too.
+            title: One sentence above the image.
+
+        Raises:
+            UserError: There is no such image, or it is not known what the model was shown of it.
+        """
+        layouts = self.layouts
+        if not (0 <= sample < len(layouts) and 0 <= number < len(layouts[sample].images)):
+            raise UserError(
+                f"There is no image {number} of sample {sample} in the last prefill; it had "
+                f"{[len(layout.images) for layout in layouts]} images in its samples."
+            )
+        layout = layouts[sample].images[number]
+        if self.visible_areas is not None:
+            layout = layout.on_original(self.visible_areas[sample][number])
+        elif self._makes_square:
+            raise UserError(
+                "This model pads or crops images to a square, and the session does not know how: "
+                "use ivcp.ask, or set session.visible_areas."
+            )
+        tokens = set(layout.tokens.tolist())
+        pairs = zip(self.kept[sample].tolist(), self.reasons[sample], strict=True)
+        kept = {token: reason for token, reason in pairs if token in tokens}
+        return draw_overlay(
+            image,
+            layout=layout,
+            kept=list(kept),
+            reasons=list(kept.values()),
+            predicted=predicted,
+            title=title,
+        )
 
     def _kept(self) -> list[tuple[Tensor, list[str]]]:
         results = self._results

@@ -63,7 +63,7 @@ def evaluate(
     folder: str,
     judge: Judge | Mapping[str, Any] | None = None,
     sweep: bool = False,
-) -> float:
+) -> FinishedRun | None:
     """Evaluate, write `predictions.jsonl` and `metrics.json`, log, and show the table.
 
     Args:
@@ -81,7 +81,7 @@ def evaluate(
         sweep: Whether this is one of several runs of a process.
 
     Returns:
-        The primary metric; NaN in processes other than the first.
+        The finished run; None in processes other than the first.
 
     Raises:
         UserError: The configuration or the data cannot be used, the disk is full, or every sample
@@ -111,7 +111,7 @@ def evaluate(
                 with files.alone():
                     return lead(job, logger, started)
             answer(job, job.batches)
-            return float("nan")
+            return None
     except Interrupted as interrupt:
         if leads:
             log.warning(
@@ -124,8 +124,8 @@ def evaluate(
 
 def lead(
     job: Job, logger: Callable[..., Logger] | Mapping[str, Any] | None, started: float
-) -> float:
-    """The steps of the first process; gives the primary metric.
+) -> FinishedRun:
+    """The steps of the first process.
 
     Args:
         job: The run.
@@ -218,8 +218,8 @@ def score(job: Job, processes: int) -> tuple[list[Prediction], list[dict[str, An
 
 def publish(
     job: Job, results: Results, predictions: Sequence[Prediction], tracker: Tracker
-) -> float:
-    """Draw overlays, write the results, log, and show the table; gives the primary metric.
+) -> FinishedRun:
+    """Draw overlays, write the results, log, and show the table.
 
     Raises:
         UserError: All samples failed.
@@ -228,18 +228,17 @@ def publish(
     draw_missing(pictures, count, job.parts.draw, predictions, job.items)
     job.folder.finish(results)
     tracker.finish(results, predictions)
-    value = show(job, results)
+    run = show(job, results)
     if results.run.failed_samples == results.run.samples:
         raise UserError(
             f"All {results.run.samples} samples failed, so this is no result; the first: "
             f"{predictions[0].failed}."
         )
-    return value
+    return run
 
 
-def show(job: Job, results: Results) -> float:
-    """Show the table; gives the primary metric, NaN where it is undefined."""
+def show(job: Job, results: Results) -> FinishedRun:
+    """Show the table."""
     run = FinishedRun(job.folder.path, results)
     show_result(run, baseline_for(run, job.settings.baseline))
-    value = results.run.primary_metric.value
-    return float("nan") if value is None else value
+    return run

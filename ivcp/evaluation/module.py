@@ -23,7 +23,7 @@ from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
 from ivcp.evaluation.gpus import forget_peak, own_gpus
 from ivcp.evaluation.process import silence
 from ivcp.evaluation.timing import Phases, finite_logits, timed_phases
-from ivcp.results.prediction import Prediction, on_original
+from ivcp.results.prediction import Prediction
 
 NOT_FINITE = (
     "the model's logits are not finite (NaN or infinity): its weights or dtype are at fault"
@@ -108,7 +108,7 @@ class Evaluation(lightning.LightningModule):
     def release(self) -> None:
         """Free the weights, whoever still holds the model, as the error of a failed run does."""
         if (model := self.__dict__.pop("model", None)) is not None:
-            model.to_empty(device="meta")
+            self.family.release(model)
             torch.cuda.empty_cache()
 
     def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
@@ -232,7 +232,7 @@ class Evaluation(lightning.LightningModule):
                     visual_tokens=sum(image.length for image in layout.images),
                     kept_tokens=len(kept[row]),
                     generated_tokens=lengths[number],
-                    images=tuple(on_original(image, visible) for image, visible in areas),
+                    images=tuple(image.on_original(visible) for image, visible in areas),
                     kept=tuple(kept[row].tolist()),
                     reasons=_by_reason(kept[row].tolist(), reasons[row]),
                     layer_tokens=layer_tokens,

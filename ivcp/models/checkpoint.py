@@ -54,6 +54,22 @@ def unreadable(source: str, error: Exception) -> UserError:
     return UserError(f"The model {source!r} could not be loaded ({reason}); {advice}.")
 
 
+def stored_type(source: str) -> str | None:
+    """The model type in a checkpoint's configuration, if it has one.
+
+    Raises:
+        UserError: There is no configuration.
+    """
+    from transformers import PreTrainedConfig
+
+    check_pointers(source)
+    try:
+        kind: str | None = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
+    except (OSError, ValueError) as error:
+        raise unreadable(source, error) from error
+    return kind
+
+
 def read_config(source: str, family: str, model_types: Collection[str], advice: str) -> Any:
     """The configuration of a checkpoint; code that it may contain is never run.
 
@@ -66,12 +82,11 @@ def read_config(source: str, family: str, model_types: Collection[str], advice: 
     Raises:
         UserError: There is no configuration, or the family cannot load it.
     """
-    from transformers import AutoConfig, PreTrainedConfig
+    from transformers import AutoConfig
 
-    check_pointers(source)
+    # the type comes first: of an unknown type, the library says to run the checkpoint's code
+    kind = stored_type(source)
     try:
-        # the type comes first: of an unknown type, the library says to run the checkpoint's code
-        kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
         if kind is None or kind in model_types:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             if config.model_type in model_types:

@@ -38,6 +38,7 @@ class DeepSeekVL(HubFamily):
     architecture: ClassVar[str] = "DeepseekVLForConditionalGeneration"
     image_processor: ClassVar[str] = "DeepseekVLImageProcessorPil"
     image_token: ClassVar[str] = "<image_placeholder>"
+    makes_square: ClassVar[bool] = True
 
     def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
         return len(sizes) * tokens_along(processor.config) ** 2

@@ -35,11 +35,13 @@ class Processor:
         tokenizer: Pads on the left.
         images: Resizes, normalises and tiles images.
         config: Configuration of the model.
+        family: The family that made it, which encodes prompts.
     """
 
     tokenizer: Any
     images: Any
     config: Any = None
+    family: ModelFamily | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class HubFamily(ModelFamily):
         logging.disable_progress_bar()  # a folder loads in a moment; the run has its own bar
         try:
             # weights come last: what is wrong with the small files is found in a second
-            processor = Processor(self._tokenizer(config), self._images(config), config)
+            processor = self.processor()
             model = self._model_class().from_pretrained(
                 self._source,
                 config=config,
@@ -153,6 +155,17 @@ class HubFamily(ModelFamily):
             if bars:
                 logging.enable_progress_bar()
         return model.eval(), processor
+
+    def processor(self) -> Processor:
+        """The tokenizer and the image processor, without the model.
+
+        Raises:
+            UserError: The checkpoint has no tokenizer.
+            OSError: A file cannot be read.
+            ValueError: Likewise.
+        """
+        config = self._config
+        return Processor(self._tokenizer(config), self._images(config), config, self)
 
     def _model_class(self) -> Any:
         import transformers

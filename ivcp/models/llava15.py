@@ -59,6 +59,7 @@ class Llava15(ClipFamily):
     architecture: ClassVar[str] = "LlavaForConditionalGeneration"
     image_processor: ClassVar[str] = "LlavaImageProcessorPil"
     image_token: ClassVar[str] = "<image>"
+    makes_square: ClassVar[bool] = True
 
     def _images(self, config: Any) -> Any:
         images = super()._images(config)

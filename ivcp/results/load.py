@@ -40,6 +40,12 @@ class FinishedRun:
         """What the run was."""
         return self.results.run
 
+    @property
+    def value(self) -> float:
+        """The primary metric; NaN where undefined, e.g. the mean of no samples."""
+        value = self.info.primary_metric.value
+        return float("nan") if value is None else value
+
     def predictions(self) -> Iterator[Prediction]:
         """Its predictions in the order of the file.
 

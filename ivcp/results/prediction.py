@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
 from ivcp.core.metric import ScoredAnswer
-from ivcp.core.types import Answer, Box, Sample, Task
+from ivcp.core.types import Answer, Sample, Task
 from ivcp.results.schema import Finite, Schema
 
 TIMES = (
@@ -184,20 +183,3 @@ def _prediction(line: bytes) -> Prediction | bytes:
         return Prediction.model_validate_json(line)
     except ValidationError:
         return line
-
-
-def on_original(image: ImageLayout, visible: Box) -> ImageLayout:
-    """The layout with areas in fractions of the original image.
-
-    Args:
-        image: Its areas are fractions of what the model sees.
-        visible: What the model sees, as fractions of the original image.
-    """
-    left, top, right, bottom = visible
-    width, height = right - left, bottom - top
-
-    def moved(area: Box) -> Box:
-        x1, y1, x2, y2 = area
-        return left + x1 * width, top + y1 * height, left + x2 * width, top + y2 * height
-
-    return ImageLayout(tuple(replace(grid, area=moved(grid.area)) for grid in image.grids))

@@ -128,10 +128,10 @@ def _legend_entries(names: Sequence[str], total: int, truth: bool, predicted: bo
     entries.append(("dark", GRID, f"dropped {dropped} of {total}"))
     if truth:
         entries.append(("line", TRUE_COLOR, "true box"))
-        if predicted:
-            entries.append(("dash", PREDICTED_COLOR, "predicted box"))
-        else:
-            entries.append(("none", FAINT, "no box predicted"))
+    if predicted:
+        entries.append(("dash", PREDICTED_COLOR, "predicted box"))
+    elif truth:
+        entries.append(("none", FAINT, "no box predicted"))
     return entries
 
 

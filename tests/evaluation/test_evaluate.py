@@ -42,7 +42,7 @@ class Wordy(Shapes):
 
 
 def test_a_run_leaves_the_files_that_are_promised(parts, capsys) -> None:
-    primary_metric = evaluate(**parts)
+    primary_metric = evaluate(**parts).value
     report, lines = results(parts)
     assert [line["id"] for line in lines] == ["test-0-0", "test-0-1", "test-0-2"]
     assert report["run"]["primary_metric"] == {
@@ -185,7 +185,7 @@ def test_a_missing_gpu_is_one_sentence(parts) -> None:
 def test_wandb_offline_run_can_be_read_back(parts, monkeypatch, tmp_path, caplog) -> None:
     pytest.importorskip("wandb")
     forget_credentials(monkeypatch, tmp_path)
-    value = evaluate(**parts | {"logger": partial(UnattendedWandbLogger, project="test")})
+    value = evaluate(**parts | {"logger": partial(UnattendedWandbLogger, project="test")}).value
     assert "logs offline, since no API key was found" in caplog.text
     (run,) = read_runs(Path(parts["folder"]))
     assert math.isclose(run.history["metrics/acc@0.5"], value)

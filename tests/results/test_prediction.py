@@ -8,7 +8,7 @@ import pytest
 from ivcp.core.errors import UserError
 from ivcp.core.layout import Grid, ImageLayout
 from ivcp.results.files import LineFile, write_atomically
-from ivcp.results.prediction import Prediction, on_original, read_predictions
+from ivcp.results.prediction import Prediction, read_predictions
 
 TILES = ImageLayout(
     (Grid(4, 2, 1, "thumbnail"), Grid(6, 2, 3, "tile", 4, (0.0, 0.25, 1.0, 0.75), by_row=True))
@@ -56,11 +56,11 @@ def test_layouts_that_do_not_hold_the_visual_tokens_are_refused() -> None:
 
 
 def test_areas_of_a_padded_image_reach_beyond_it() -> None:
-    whole, tiles = on_original(TILES, (0.0, -0.5, 1.0, 1.5)).grids  # twice as wide as high
+    whole, tiles = TILES.on_original((0.0, -0.5, 1.0, 1.5)).grids  # twice as wide as high
     assert whole == Grid(4, 2, 1, "thumbnail", area=(0.0, -0.5, 1.0, 1.5))
     assert tiles.area == (0.0, 0.0, 1.0, 1.0)
     assert (tiles.step, tiles.by_row) == (4, True)
-    assert on_original(TILES, (0.0, 0.0, 1.0, 1.0)) == TILES
+    assert TILES.on_original((0.0, 0.0, 1.0, 1.0)) == TILES
 
 
 def test_a_line_is_on_disk_when_append_returns(tmp_path: Path) -> None:

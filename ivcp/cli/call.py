@@ -1,0 +1,186 @@
+"""Evaluations from Python: the configuration's defaults, with objects in place of its blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ivcp.cli.composing import composed
+from ivcp.cli.mistakes import check_known, sentence_of
+from ivcp.cli.run import PARTS
+from ivcp.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ivcp.core.family import ModelFamily
+    from ivcp.core.metric import AnswerMetric
+    from ivcp.core.pruner import Pruner
+    from ivcp.evaluation.data import SampleSource
+    from ivcp.models.hub import Processor
+    from ivcp.results.load import FinishedRun
+
+GROUPS = ("judge", "logger", "trainer")
+"""Blocks that a setting can choose by name."""
+
+
+def load_dataset(name: str, **settings: Any) -> SampleSource:
+    """A dataset by its name in `conf/dataset`; it has a length, and gives a `Sample` by its index.
+
+    Args:
+        name: Such as "shapes" or "refcoco_testA"; `ivcp list dataset` shows all.
+        settings: Fields of the dataset that differ from its configuration, such as `root` or
+            `size`.
+
+    Raises:
+        UserError: There is no such dataset or setting, or its files cannot be read.
+    """
+    cfg = _composed(f"dataset={name}").dataset
+    for key, value in settings.items():
+        check_known(key, [key for key in cfg if key != "_target_"])
+        cfg[key] = value
+    return _built(cfg)
+
+
+def evaluate(
+    model: nn.Module | ModelFamily | str,
+    pruner: Pruner | None = None,
+    *,
+    dataset: SampleSource | str = "shapes",
+    metric: AnswerMetric | None = None,
+    processor: Processor | None = None,
+    folder: str | Path | None = None,
+    **settings: Any,
+) -> FinishedRun:
+    """Evaluate a model with a pruning method, as `ivcp run` does.
+
+    Args:
+        model: A Hugging Face model in evaluation mode, as `ivcp.load` or `from_pretrained` give it;
+            a family, which loads one; or a name of `conf/model`.
+        pruner: The method; None prunes nothing.
+        dataset: A name of `conf/dataset`, or a dataset of your own, which needs a `metric`.
+        metric: Scores the answers; by default the dataset's own.
+        processor: What `ivcp.load` gave with the model; by default made from the model's own folder
+            or hub id.
+        folder: Where results are written; by default a new folder in `outputs`.
+        settings: Any setting of `conf/config.yaml`: `limit=50`, `batch_size="auto"`,
+            `data={"root": "..."}`, `logger="wandb"`, ...
+
+    Returns:
+        The finished run: `value` of the primary metric, typed `results`, `predictions()` and its
+        `folder`.
+
+    Raises:
+        UserError: The model cannot serve the pruner, a setting is wrong, the data cannot be read,
+            or every sample failed.
+    """
+    import ivcp
+    from ivcp.core.family import fit_pair
+    from ivcp.evaluation.evaluate import evaluate as evaluate_parts
+
+    loaded = not isinstance(model, str) and not hasattr(model, "load")
+    if loaded and "trainer" in settings:
+        raise UserError(
+            "A model that is loaded is evaluated where it is, by one process; for trainer= pass "
+            "its name in conf/model, or its family."
+        )
+    if not isinstance(dataset, str) and metric is None:
+        raise UserError("A dataset of your own needs a metric: pass metric=, too.")
+    chosen = [f"{name}={settings.pop(name)}" for name in GROUPS if name in settings]
+    chosen += [f"dataset={dataset}"] if isinstance(dataset, str) else []
+    chosen += [f"model={model}"] if isinstance(model, str) else []
+    chosen += _where(model) if loaded else []
+    cfg = _composed(*chosen)
+    for name, value in settings.items():
+        check_known(name, [key for key in cfg if key not in ("model", "pruner", "tasks", *GROUPS)])
+        cfg[name] = OmegaConf.merge(cfg[name], value) if isinstance(value, dict) else value
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    family, name = _family(model, cfg, processor)
+    method = fit_pair(ivcp.NoPruning() if pruner is None else pruner, family, name)
+    objects = {"model": family, "pruner": method, "dataset": dataset, "metric": metric}
+    objects = {key: part for key, part in objects.items() if not isinstance(part, str | None)}
+    parts = {key: _built(cfg[key]) for key in PARTS if key not in objects} | objects
+    config |= {
+        key: described(part)
+        for key, part in objects.items()
+        if key != "model" or not isinstance(model, str)
+    }
+    names = {
+        "model": name,
+        "pruner": type(method).__module__.rpartition(".")[2],
+        "dataset": dataset if isinstance(dataset, str) else type(dataset).__name__,
+        "variant": "",
+    }
+    now = datetime.now().strftime("%Y-%m-%d/%H-%M-%S-%f")
+    place = Path(folder or Path("outputs") / now)
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        run = evaluate_parts(**parts, names=names, config=config, folder=str(place))
+    except SystemExit as stopped:  # which a notebook would take for its own end
+        raise KeyboardInterrupt(f"stopped; {place} has what was finished") from stopped
+    assert run is not None, "only the first of several processes has no results"
+    return run
+
+
+def described(part: Any) -> Any:
+    """An object as a configuration: its class and, of a dataclass, its fields.
+
+    >>> from ivcp.pruners.random import RandomPruning
+    >>> described(RandomPruning(keep_ratio=0.5, layer=4))["keep_ratio"]
+    0.5
+    """
+    if isinstance(part, tuple | list):
+        return [described(item) for item in part]
+    kind = type(part)
+    if kind.__module__ == "builtins":
+        return part
+    if "<locals>" in kind.__qualname__:  # stands for the family of a loaded model
+        kind = kind.__bases__[0]
+    values = {}
+    if dataclasses.is_dataclass(part):
+        values = {
+            item.name: described(getattr(part, item.name)) for item in dataclasses.fields(part)
+        }
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **values}
+
+
+def _family(model: Any, cfg: DictConfig, processor: Processor | None) -> tuple[ModelFamily, str]:
+    """The family of what was passed as a model, and the model's name for the record."""
+    from ivcp.models.loaded import holding
+
+    if isinstance(model, str):
+        return _built(cfg.model), model
+    family = model if hasattr(model, "load") else holding(model, processor)
+    return family, str(getattr(family, "path", None) or "tiny").rstrip("/").rpartition("/")[2]
+
+
+def _where(model: Any) -> list[str]:
+    """The trainer that leaves a model where it is."""
+    device = next(model.parameters()).device
+    if device.type == "cpu":
+        return ["trainer=cpu"]
+    return ["trainer=gpu", f"trainer.devices=[{device.index or 0}]"]
+
+
+def _composed(*overrides: str) -> DictConfig:
+    try:
+        return composed(*overrides)
+    except Exception as error:
+        raise _explained(error) from error
+
+
+def _built(cfg: DictConfig | None) -> Any:
+    try:
+        return instantiate(cfg)
+    except Exception as error:
+        raise _explained(error) from error
+
+
+def _explained(error: Exception) -> Exception:
+    sentence = sentence_of(error)
+    return error if sentence is None else UserError(sentence)

@@ -1,0 +1,182 @@
+"""`ivcp run`: from Hydra's configuration to the parts of an evaluation.
+
+Torch and everything of `ivcp` that needs it are imported behind the composition of the
+configuration: help, completion and most mistakes do without.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ivcp.cli.composing import config_folder, register
+from ivcp.cli.mistakes import check_known, check_target, explain, unwritable
+from ivcp.core.errors import UserError
+
+log = logging.getLogger(__name__)
+
+PARTS = ("pruner", "model", "dataset", "metric", "judge", "trainer", "logger", "draw")
+FREE = ("hydra", "generation")
+"""Blocks that take keys which their own reader checks."""
+RECORDED = ("keep_ratio", "layer", "layers", "seed")
+"""Settings of a pruner that a record has beside its variant."""
+
+
+def run() -> None:
+    """Evaluate what the command line says; a user's mistake ends with a sentence and code 2."""
+    start(evaluate_config, "config")
+
+
+def bench() -> None:
+    """Measure what the command line says."""
+    start(bench_config, "bench")
+
+
+def start(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Compose a configuration of the command line and call a task with it.
+
+    Args:
+        task: A function of a module, since launchers send it to other processes.
+        config_name: The file in `conf`.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets errors through to here
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from ivcp.cli.help import help_text
+
+        print(help_text(config_name))
+        return
+    try:
+        register()
+        folder = str(config_folder())
+        hydra.main(version_base="1.3", config_path=folder, config_name=config_name)(task)()
+    except Exception as error:
+        frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if isinstance(error, OSError) and task.__code__ not in frames:
+            error = unwritable(error)
+        explain(error)
+        sys.exit(2)
+
+
+def evaluate_config(cfg: DictConfig) -> float:
+    """Build the parts, check that they fit, evaluate; gives the primary metric."""
+    job = HydraConfig.get()
+    names = {name: job.runtime.choices[name] for name in ("model", "pruner", "dataset")}
+    names["variant"] = variant(job.overrides.task)
+    sweep, together = "MULTIRUN" in str(job.mode), False
+    try:
+        check(cfg)
+        from ivcp.core.family import fit_pair
+        from ivcp.evaluation.evaluate import evaluate
+        from ivcp.evaluation.trainer import started_together
+
+        together = started_together() > 1
+        parts = {name: instantiate(cfg[name]) for name in PARTS}
+        parts["pruner"] = fit_pair(parts["pruner"], parts["model"], names["model"])
+        parts["config"] = OmegaConf.to_container(cfg, resolve=True)
+        parts["config"]["pruner"] = fitted(parts["config"]["pruner"], parts["pruner"])
+        run = evaluate(**parts, names=names, folder=job.runtime.output_dir, sweep=sweep)
+        return float("nan") if run is None else run.value
+    except Exception as error:
+        log.info(explain(error))
+        if together:  # the others are in this run still, and must not meet the next one
+            traceback.print_exc()
+            sys.exit(1)
+        if not sweep:
+            sys.exit(2)
+        raise  # Hydra goes on with the next run of the sweep and fails at the end
+
+
+def variant(overrides: Sequence[str]) -> str:
+    """What was chosen of the pruner beside what has a place of its own in the record."""
+    names = (override.lstrip("+") for override in overrides)
+    chosen = (
+        name.partition("pruner.")[2]
+        for name in names
+        if name.startswith(("pruner.", "pruner@pruner."))
+    )
+    return " ".join(o for o in chosen if o.partition("=")[0].split(".")[-1] not in RECORDED)
+
+
+def bench_config(cfg: DictConfig) -> float:
+    """Build the parts and measure them with and without pruning; gives the ratio of prefill."""
+    raise NotImplementedError
+
+
+def check(cfg: DictConfig, parts: Sequence[str] = PARTS) -> None:
+    """Find the mistakes for which nothing has to be imported.
+
+    Raises:
+        UserError: There is one.
+        InterpolationKeyError: A value refers to a setting that does not exist.
+    """
+    job = HydraConfig.get()
+    check_tuned(job)
+    check_added(job)
+    blocks: Any = OmegaConf.to_container(cfg, resolve=True)
+    for name in parts:
+        block = blocks[name]
+        if isinstance(block, dict):
+            if "_target_" in block:
+                check_target(name, block["_target_"])
+        elif block is not None:
+            raise UserError(
+                f"{name} must be a mapping with a _target_; got {block!r}: choose another {name}, "
+                "or another dataset, which brings its metric."
+            )
+
+
+def check_tuned(job: HydraConf) -> None:
+    """Refuse a tuned setting that does not exist; only that of a pair may be absent.
+
+    Raises:
+        UserError: `tuned=` names one that does not exist.
+    """
+    names = [o.partition("=")[2] for o in job.overrides.task if o.lstrip("+").startswith("tuned=")]
+    folders = [Path(source.path) / "tuned" for source in job.runtime.config_sources if source.path]
+    there = sorted(path.stem for folder in folders for path in folder.glob("*.yaml"))
+    for name in names:
+        if name not in there:
+            raise UserError(f"tuned must be one of {', '.join(there)}; got {name}.")
+
+
+def check_added(job: HydraConf) -> None:
+    """Refuse what `+name=value` adds to the configuration, unless something reads it.
+
+    Raises:
+        UserError: Nothing does.
+    """
+    choices = job.runtime.choices
+    plain: Any = OmegaConf.load(config_folder() / "config.yaml")
+    known = [*PARTS, *(str(name) for name in plain if name not in ("defaults", "hydra"))]
+    for override in job.overrides.task:
+        name = override.lstrip("+").partition("=")[0]
+        block, _, key = name.partition(".")
+        if override.startswith("+") and name not in choices and block not in (*PARTS, *FREE):
+            check_known(block, known)
+            if key:
+                check_known(key, plain[block])
+
+
+def fitted(config: dict[str, Any], pruner: Any) -> dict[str, Any]:
+    """A pruner's configuration with the layers that "auto" stands for."""
+    if isinstance(pruner, tuple):
+        pairs = zip(config.items(), pruner, strict=True)
+        return {name: fitted(part, method) for (name, part), method in pairs}
+    filled = {key: getattr(pruner, key) for key, value in config.items() if value == "auto"}
+    nested = {
+        key: fitted(value, getattr(pruner, key))
+        for key, value in config.items()
+        if isinstance(value, dict)
+    }
+    return {**config, **filled, **nested}
