@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
 from command import run_py
+from test_wheel import PACKAGE
 from untrained import save_untrained
 
 from ivcp.core.errors import UserError
 from ivcp.core.plugins import PRUNERS, plugged
 from ivcp.core.pruner import Pruner
 
-METHOD = """
-from dataclasses import dataclass
-import torch
-from ivcp.core.pruner import ScorePruner
-
-@dataclass(frozen=True, kw_only=True)
-class Strided(ScorePruner):
-    step: int = 2
-
-    def score(self, view):
-        return -(torch.arange(len(view.index)) % self.step).float()
-"""
-
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
     """A folder with a package of two files, as installers leave it."""
-    (tmp_path / "strided.py").write_text(METHOD)
+    (tmp_path / "strided.py").write_text(textwrap.dedent(PACKAGE["strided.py"]))
     info = tmp_path / "strided-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strided\nVersion: 1.0\n")

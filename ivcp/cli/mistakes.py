@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import re
 import sys
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from pathlib import Path
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import errors
 
+import ivcp
 from ivcp.core.errors import UserError
 
 NO_FOLDER = {
@@ -126,11 +126,8 @@ def check_target(name: str, target: str) -> None:
     module, _, member = target.rpartition(".")
     if not module.startswith("ivcp."):
         return  # finding a module of another package may import that package
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        spec = None
-    source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    path = Path(ivcp.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    source = path.read_text(encoding="utf-8") if path.is_file() else ""
     members = re.findall(r"^(?:class|def) (\w+)", source, re.MULTILINE)
     if member not in members:
         hint = closest(member, members) or f"; choose with {name}=."

@@ -54,7 +54,7 @@ def holding(model: nn.Module, processor: Processor | None = None) -> ModelFamily
     """
     if model.training:
         raise UserError("The model is in training mode: call model.eval() first.")
-    family = find_family(model) if processor is None else processor.family
+    family = find_family(model) if processor is None else getattr(processor, "family", None)
     if not isinstance(family, HubFamily):
         raise UserError("processor must be what ivcp.load gave together with the model.")
     config: Any = model.config

@@ -1,0 +1,132 @@
+"""What a notebook calls: load, ask, draw, evaluate."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+from untrained import save_untrained
+
+import ivcp
+from ivcp import FastV, IVCPrune
+from ivcp.core.errors import UserError
+from ivcp.datasets.shapes import Shapes
+from ivcp.metrics.grounding import GroundingMetrics
+
+QUIET = {"workers": 0, "pictures": 0, "limit": 2, "generation": {"max_new_tokens": 4}}
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return ivcp.load()
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return ivcp.load_dataset("shapes", size=3)[0]
+
+
+def test_a_question_about_an_image(loaded, sample, tmp_path) -> None:
+    file = tmp_path / "scene.png"
+    sample.images[0].save(file)
+    method = IVCPrune(keep_ratio=0.5)
+    reply = ivcp.ask(*loaded, file, sample.question, pruner=method, task="grounding")
+    assert reply.box is not None
+    assert str([round(edge) for edge in reply.box]) in reply.text
+    assert reply.draw().width >= 480
+    (summary,) = reply.session.summary()
+    assert (summary["visual_tokens"], summary["kept_tokens"]) == (144, 72)
+    assert sum(summary["reasons"].values()) == 72
+    assert summary["kv_cache_bytes"] > 0
+    assert not loaded[0]._forward_hooks  # nothing is left on the model
+
+
+def test_without_a_method_all_tokens_stay(loaded, sample) -> None:
+    reply = ivcp.ask(*loaded, sample.images, "What is this?", max_new_tokens=2)
+    assert reply.session.summary()[0]["keep_ratio"] == 1
+    assert reply.box is None
+
+
+def test_an_evaluation_takes_objects_and_is_typed(loaded, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, _ = loaded
+    run = ivcp.evaluate(model, FastV(keep_ratio=0.5), dataset="shapes", **QUIET)
+    assert run.folder.parts[0] == "outputs"
+    assert run.value == run.results.run.primary_metric.value
+    assert run.info.layers == (2,)
+    assert [answer.kept_tokens for answer in run.predictions()] == [72, 72]
+    assert next(model.parameters()).device.type == "cpu"  # the weights are still there
+
+
+def test_it_is_comparable_with_the_same_run_from_the_command_line(loaded, tmp_path) -> None:
+    from ivcp.results.comparability import differences
+
+    ours = ivcp.evaluate(*loaded[:1], folder=tmp_path / "objects", processor=loaded[1], **QUIET)
+    named = ivcp.evaluate("tiny", folder=tmp_path / "named", trainer="cpu", **QUIET)
+    assert differences(ours.info, named.info) == []
+    answers = [json.loads(answer.line())["prediction"] for answer in ours.predictions()]
+    assert answers == [json.loads(answer.line())["prediction"] for answer in named.predictions()]
+
+
+def test_a_dataset_and_a_checkpoint_of_ones_own(tmp_path) -> None:
+    model, processor = ivcp.load(save_untrained(tmp_path / "model", layers=4), dtype="float32")
+    data = Shapes(task="grounding", size=2)
+    run = ivcp.evaluate(
+        model, IVCPrune(keep_ratio=0.3), dataset=data, metric=GroundingMetrics(),
+        processor=processor, folder=tmp_path / "run", **QUIET,
+    )  # fmt: skip
+    assert run.info.layers == (2,)
+    assert run.info.config["dataset"]["size"] == 2
+    assert run.info.dataset == "Shapes"
+
+
+def test_a_session_draws_what_it_kept(loaded, sample) -> None:
+    model, processor = loaded
+    inputs = processor.family.encode(processor, [sample]).inputs
+    with ivcp.pruned(model, IVCPrune(keep_ratio=0.25)) as session:
+        model.generate(**inputs, max_new_tokens=1)
+    assert session.draw(sample.images[0]).width >= 480
+    with pytest.raises(UserError, match="no image 1 of sample 0"):
+        session.draw(sample.images[0], number=1)
+
+
+def test_padding_that_a_session_cannot_know_is_refused() -> None:
+    from ivcp.testing import SMALL, prompts, random_model
+
+    small = SMALL["llava15"]
+    model, prompt = random_model(small.config()), prompts([2, small.images[0], 3], family="llava15")
+    with ivcp.pruned(model, IVCPrune(keep_ratio=0.5, layer=1)) as session:
+        model(**prompt.inputs)
+    with pytest.raises(UserError, match="pads or crops images to a square"):
+        session.draw(Image.new("RGB", (40, 30)))
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda model, _: ivcp.evaluate(model, limt=3), "no setting 'limt'; did you mean limit"),
+        (lambda model, _: ivcp.evaluate(model, dataset="shaps"), "did you mean shapes"),
+        (lambda model, _: ivcp.evaluate(model, trainer="ddp"), "is evaluated where it is"),
+        (lambda model, _: ivcp.evaluate(model, dataset=[]), "pass metric="),
+        (lambda model, _: ivcp.evaluate(model, processor="x"), "processor must be what ivcp.load"),
+        (lambda model, _: ivcp.load_dataset("shapes", sze=3), "did you mean size"),
+        (lambda model, _: ivcp.ask(model, None, [], "?"), "processor must be what ivcp.load gave"),
+        (lambda *pair: ivcp.ask(*pair, "no.png", "?"), "no.png cannot be read as an image"),
+        (lambda *pair: ivcp.ask(*pair, [], "?", foo=1), "generate takes no argument 'foo'"),
+        (lambda *_: ivcp.load("/no/folder"), "must be an existing folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence(call, sentence, loaded) -> None:
+    with pytest.raises(UserError, match=sentence):
+        call(*loaded)
+
+
+def test_a_model_in_training_mode_is_refused(loaded) -> None:
+    model, _ = loaded
+    model.train()
+    try:
+        with pytest.raises(UserError, match="training mode"):
+            ivcp.evaluate(model)
+    finally:
+        model.eval()
