@@ -25,8 +25,8 @@ DOCS = "docs/"
 LINK = re.compile(r"(!?)\[([^\[\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 ON_SITE = (".md", ".png", ".svg")
 METHODS, PAGES = ROOT / "conf" / "pruner", ROOT / "docs" / "methods"
-TABLE = "<!-- methods -->"
-"""Where the table of methods stands in the page methods/index.md."""
+TABLE, LATER = "<!-- methods -->", "<!-- imported when used -->"
+"""Marks in pages: the table of methods; names that the package root imports when they are used."""
 HOME = {"README.md": "docs/index.md"}
 """What the site shows instead of a page of the repository."""
 
@@ -61,6 +61,10 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     generated = page.file.generated_by is not None
     if TABLE in markdown:
         markdown = markdown.replace(TABLE, table_of_methods(METHODS, pages_of_methods(PAGES)))
+    if LATER in markdown:
+        source = (ROOT / "ivcp" / "__init__.py").read_text(encoding="utf-8")
+        names = "\n\n".join(f"::: {name}" for name in imported_when_used(source))
+        markdown = markdown.replace(LATER, names)
     return relinked(markdown, page.file.src_uri if generated else f"{DOCS}{page.file.src_uri}")
 
 
@@ -108,6 +112,15 @@ def table_of_methods(methods: Path, named: dict[str, str]) -> str:
         idea = (ast.get_docstring(kind) or "").partition("\n")[0]
         rows.append(f"| [`{path.stem}`]({named[path.stem]}) | `{name}` | {idea} |")
     return "\n".join(rows)
+
+
+def imported_when_used(source: str) -> list[str]:
+    """Dotted names in the dictionary `LATER`, name to module, of the source of a package root."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LATER":
+            modules = ast.literal_eval(node.value)
+            return [f"{module}.{name}" for name, module in modules.items()]
+    return []
 
 
 def outside(starts: Iterable[str]) -> set[str]:

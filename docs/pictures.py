@@ -15,7 +15,6 @@ from PIL import Image
 
 from ivcp import pruned
 from ivcp.core.family import fit_pair
-from ivcp.results.prediction import on_original
 from ivcp.visualize.overlay import draw_overlay
 
 ROOT = Path(__file__).parents[1]
@@ -37,12 +36,12 @@ def draw(method: str) -> Image.Image:
         output = model.generate(**ready.inputs, **cfg.generation)
     answer = family.decode(processor, output[:, ready.inputs["input_ids"].shape[1] :])[0]
     box = family.parse_box(answer)
-    (image,) = session.layouts[0].images
+    (image,) = session.layouts[0].images  # one grid, which shows all of the image
     before = ", ".join(str(stage.layer) for stage in pruner.stages())
     where = f" before layer {before}" if before else ""
     return draw_overlay(
         sample.images[0],
-        layout=on_original(image, ready.visible_areas[0][0]),
+        layout=image,
         kept=session.kept[0].tolist(),
         reasons=session.reasons[0],
         predicted=None if box is None else ready.box_frames[0].to_pixels(box),

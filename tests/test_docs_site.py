@@ -75,6 +75,12 @@ def test_links_lead_to_what_is_on_the_site(page: str, link: str, expected: str) 
     assert hooks.relinked(f"See {link}.", page) == f"See {expected}."
 
 
+def test_names_of_the_package_root_are_documented() -> None:
+    source = "LATER = {'load': 'ivcp.notebook', 'load_runs': 'ivcp.results.load'}\n"
+    assert hooks.imported_when_used(source) == ["ivcp.notebook.load", "ivcp.results.load.load_runs"]
+    assert hooks.imported_when_used("") == []
+
+
 def test_what_a_linked_page_links_to_joins_too() -> None:
     paths = hooks.outside(["docs/concepts/budgets.md"])
     assert {"experiments/compare/README.md", "experiments/ratios/README.md"} <= paths
