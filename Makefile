@@ -1,10 +1,10 @@
-# Two commands do everything: `make run` and `make test`. Both make the virtual environment they need.
+# `make run` and `make test` do everything. Each command makes the virtual environment that it needs.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint
+.PHONY: help run test lint docs
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -27,3 +27,6 @@ lint: $(VENV)/installed ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed ## build the documentation into site/
+	$(BIN)/mkdocs build --strict

@@ -52,9 +52,9 @@ class Session:
         reasons: For each sample, why each token was kept, as a word.
         remaining: For each sample, prompt indices of all tokens that remain after the last stage,
             in the order of the rows of the model's output (rows are padded on the left).
-        layer_tokens: [layer][sample] tokens that each layer processed.
-        cache_lengths: [layer][sample] tokens in the KV cache after prefill, without padding; empty
-            without a cache.
+        layer_tokens: `[layer][sample]` tokens that each layer processed.
+        cache_lengths: `[layer][sample]` tokens in the KV cache after prefill, without padding;
+            empty without a cache.
         cache_bytes: Bytes of the KV cache after prefill, of the complete batch.
         overhead_seconds: Time spent on selecting and pruning, of the complete batch.
     """
