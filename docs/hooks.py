@@ -27,6 +27,20 @@ ON_SITE = (".md", ".png", ".svg")
 METHODS, PAGES = ROOT / "conf" / "pruner", ROOT / "docs" / "methods"
 TABLE, LATER = "<!-- methods -->", "<!-- imported when used -->"
 """Marks in pages: the table of methods; names that the package root imports when they are used."""
+PLAIN = """
+# {name}
+
+```bash
+python run.py pruner={name} ratio=0.3
+```
+
+```yaml
+--8<-- "conf/pruner/{name}.yaml"
+```
+
+::: {target}
+"""
+"""The page of a method that has no page of its own."""
 HOME = {"README.md": "docs/index.md"}
 """What the site shows instead of a page of the repository."""
 
@@ -37,22 +51,14 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add what pages link to outside of docs/, and check that every method has a page.
-
-    Raises:
-        PluginError: A method has none.
-    """
-    from mkdocs.exceptions import PluginError
+    """Add what pages link to outside of docs/, and a plain page of each method that has none."""
     from mkdocs.structure.files import File
 
-    named = pages_of_methods(PAGES)
-    if absent := sorted({path.stem for path in METHODS.glob("*.yaml")} - set(named)):
-        raise PluginError(
-            f"Expected a page of each method in conf/pruner; {', '.join(absent)} has none: add "
-            f"docs/methods/{absent[0]}.md, for example a copy of docs/methods/fastv.md."
-        )
     starts = [f"{DOCS}{page.src_uri}" for page in files.documentation_pages()]
-    for path in sorted(outside([*starts, *nav_paths(config.nav)])):
+    plain = {f"methods/{name}.md": text for name, text in plain_pages().items()}
+    for path, text in plain.items():
+        files.append(File.generated(config, path, content=text))
+    for path in sorted(outside([*starts, *set(nav_paths(config.nav)) - set(plain)])):
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
 
 
@@ -76,8 +82,10 @@ def filled(nav: Any) -> Any:
         return {title: filled(item) for title, item in nav.items()}
     if not nav.endswith("/"):
         return nav
-    pages = sorted((ROOT / DOCS / nav).glob("*.md"), key=lambda page: (page.stem != "index", page))
-    return [f"{nav}{page.name}" for page in pages]
+    stems = {page.stem for page in (ROOT / DOCS / nav).glob("*.md")}
+    if nav == "methods/":
+        stems |= set(plain_pages())
+    return [f"{nav}{stem}.md" for stem in sorted(stems, key=lambda stem: (stem != "index", stem))]
 
 
 def nav_paths(nav: Any) -> Iterator[str]:
@@ -98,19 +106,37 @@ def pages_of_methods(pages: Path) -> dict[str, str]:
     return named
 
 
+def plain_pages() -> dict[str, str]:
+    """What the configuration and the docstring say of each method that has no page, by its name."""
+    named = pages_of_methods(PAGES)
+    return {
+        path.stem: PLAIN.format(name=path.stem, target=class_of(path))
+        for path in METHODS.glob("*.yaml")
+        if path.stem not in named
+    }
+
+
+def class_of(path: Path) -> str:
+    """Dotted name of the class that a configuration names."""
+    text = path.read_text(encoding="utf-8")
+    (dotted,) = re.findall(r"^_target_: (\S+)$", text, re.MULTILINE)
+    return str(dotted)
+
+
 def table_of_methods(methods: Path, named: dict[str, str]) -> str:
     """A row for each method: its page, and the first sentence of its class's docstring."""
     rows = ["| `pruner=` | class | idea |", "|---|---|---|"]
     for path in sorted(methods.glob("*.yaml")):
-        (dotted,) = re.findall(r"^_target_: (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-        module, _, name = dotted.rpartition(".")
+        module, _, name = class_of(path).rpartition(".")
         source = (ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
         (kind,) = (
             node for node in ast.parse(source).body
             if isinstance(node, ast.ClassDef) and node.name == name
         )  # fmt: skip
         idea = (ast.get_docstring(kind) or "").partition("\n")[0]
-        rows.append(f"| [`{path.stem}`]({named[path.stem]}) | `{name}` | {idea} |")
+        rows.append(
+            f"| [`{path.stem}`]({named.get(path.stem, f'{path.stem}.md')}) | `{name}` | {idea} |"
+        )
     return "\n".join(rows)
 
 

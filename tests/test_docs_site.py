@@ -27,29 +27,24 @@ def loaded(name: str) -> ModuleType:
 hooks = loaded("hooks")
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_has_a_page_with_its_class_and_a_small_picture(method: str) -> None:
-    page = hooks.PAGES / hooks.pages_of_methods(hooks.PAGES)[method]
-    text = page.read_text(encoding="utf-8")
-    assert f"::: ivcp.pruners.{method}." in text
-    assert (
-        f"python run.py pruner={method}" in text
-        or f"-m pruner={method}," in text
-        or (re.search(rf"-m pruner=\w+,{method}\b", text))
-    )
+PAGES = hooks.pages_of_methods(hooks.PAGES)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method in PAGES])
+def test_a_page_of_a_method_has_its_class_its_command_and_a_small_picture(method: str) -> None:
+    text = (hooks.PAGES / PAGES[method]).read_text(encoding="utf-8")
+    assert f"::: {hooks.class_of(hooks.METHODS / f'{method}.yaml')}" in text
+    assert re.search(rf"python run\.py (-m )?pruner=(\w+,)*{method}\b", text)
     assert f"]({method}.png)" in text
     assert (hooks.PAGES / f"{method}.png").stat().st_size < 70_000
 
 
-def test_a_method_without_a_page_is_named(tmp_path, monkeypatch) -> None:
-    pytest.importorskip("mkdocs")
-    from mkdocs.exceptions import PluginError
-    from mkdocs.structure.files import Files
-
+def test_a_method_without_a_page_gets_a_plain_one(tmp_path, monkeypatch) -> None:
     (tmp_path / "mine.yaml").write_text("_target_: ivcp.pruners.fastv.FastV\n")
     monkeypatch.setattr(hooks, "METHODS", tmp_path)
-    with pytest.raises(PluginError, match=r"; mine has none: add docs/methods/mine\.md"):
-        hooks.on_files(Files([]), None)
+    assert "::: ivcp.pruners.fastv.FastV" in hooks.plain_pages()["mine"]
+    assert "methods/mine.md" in hooks.filled("methods/")
+    assert "[`mine`](mine.md)" in hooks.table_of_methods(tmp_path, PAGES)
 
 
 def test_a_page_can_be_that_of_several_methods(tmp_path) -> None:
@@ -99,7 +94,7 @@ def test_the_site_is_built_without_warnings_and_asks_no_other_host(tmp_path) -> 
         assert not re.findall(r'<(?:script|img|iframe)[^>]* src="(?:https?:)?//[^"]*', text), page
         assert not re.findall(r'<link[^>]*stylesheet[^>]* href="(?:https?:)?//[^"]*', text), page
     navigation = (tmp_path / "index.html").read_text(encoding="utf-8")
-    pages = {hooks.pages_of_methods(hooks.PAGES)[method] for method in METHODS}
+    pages = {PAGES.get(method, f"{method}.md") for method in METHODS}
     assert all(f'"methods/{page[:-3]}.html"' in navigation for page in pages)
 
 
