@@ -18,7 +18,9 @@ ALLOWED = {
     "engine": {"core"},
     "visualize": {"core"},
     "results": {"core"},
-    "evaluation": {"core", "engine", "results"},
+    "measure": set(),
+    "evaluation": {"core", "engine", "measure", "results"},
+    "bench": {"core", "datasets", "engine", "measure", "results"},  # its image is a rendered scene
     "report": {"core", "results", "visualize"},
     "integrations": {"core", "engine"},
     "cli": {"core", "evaluation"},

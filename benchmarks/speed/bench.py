@@ -21,7 +21,7 @@ from torch import Tensor
 from ivcp import pruned
 from ivcp.core.pruner import Pruner
 from ivcp.datasets.shapes import Shapes
-from ivcp.evaluation.flops import count_flops
+from ivcp.measure.flops import count_flops
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.ivcp import IVCPrune
