@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -28,3 +31,13 @@ def peak_memory(devices: Iterable[torch.device]) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def machine_name() -> str:
+    """Operating system and processor."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # the file is Linux's; it names the model
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
+    return f"{platform.system()}, {processor}"
