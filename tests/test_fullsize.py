@@ -16,7 +16,7 @@ from benchmarks.fullsize.methods import methods_for
 from benchmarks.fullsize.models import PUBLISHED, model_config, random_inputs, tile_count
 from benchmarks.fullsize.report import Results, check_targets, combination
 from ivcp.core.errors import UserError
-from ivcp.evaluation.flops import DecoderSizes
+from ivcp.measure.flops import DecoderSizes
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning

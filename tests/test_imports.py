@@ -18,10 +18,12 @@ ALLOWED = {
     "engine": {"core", "visualize"},  # a session draws what it kept
     "visualize": {"core"},
     "results": {"core"},
-    "evaluation": {"core", "engine", "results"},
+    "measure": set(),
+    "evaluation": {"core", "engine", "measure", "results"},
+    "bench": {"core", "datasets", "engine", "measure", "results"},  # its image is a rendered scene
     "report": {"core", "results", "visualize"},
     "integrations": {"core", "engine"},
-    "cli": {"core", "evaluation", "models", "report", "results"},
+    "cli": {"bench", "core", "evaluation", "models", "report", "results"},
     "notebook": {"core", "engine", "models"},
     "testing": {"core", "models"},  # nothing of the package imports it
     "wandb": {"core", "evaluation"},  # commands that follow a run; nothing imports them

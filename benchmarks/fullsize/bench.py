@@ -30,11 +30,11 @@ from benchmarks.fullsize.syncs import synchronisations
 from ivcp import pruned
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner
-from ivcp.evaluation.flops import DecoderSizes, prefill_flops
-from ivcp.evaluation.provenance import git_state, versions
-from ivcp.evaluation.timing import Phases, timed_phases
+from ivcp.measure.flops import DecoderSizes, prefill_flops
+from ivcp.measure.timing import Phases, timed_phases
 from ivcp.models import find_family
 from ivcp.pruners.none import NoPruning
+from ivcp.results.provenance import git_state, versions
 from ivcp.testing import random_model
 
 HERE = Path(__file__).parent

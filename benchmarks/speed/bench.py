@@ -10,33 +10,28 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ivcp import pruned
+from ivcp.bench.pairs import PairedRuns
 from ivcp.core.pruner import Pruner
 from ivcp.datasets.shapes import Shapes
-from ivcp.evaluation.flops import count_flops
+from ivcp.measure.timing import timed_phases
+from ivcp.models import find_family
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.ivcp import IVCPrune
-from ivcp.pruners.none import NoPruning
 from ivcp.pruners.sparsevlm import SparseVLM
 from ivcp.pruners.uniform import UniformGrid
+from ivcp.results.schema import Quartiles
 from ivcp.testing import SMALL, prompts, random_model
 
 HERE = Path(__file__).parent
-
-
-def quartiles(values: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-    return {"median": median, "q1": q1, "q3": q3}
 
 
 def middle_model(layers: int = 12, hidden: int = 1024) -> Any:
@@ -58,53 +53,38 @@ def prompt(side: int) -> dict[str, Tensor]:
     return prompts([2, (side, side), 30]).inputs
 
 
+def quartiles(values: Iterable[float]) -> dict[str, Any]:
+    """Median and quartiles."""
+    return Quartiles.of(values).model_dump()
+
+
 def prefill(model: Any, inputs: dict[str, Tensor], pruner: Pruner) -> tuple[float, float]:
-    """Seconds of the language model, and of its pruning overhead alone."""
-    decoder = model.model.language_model
-    spent: list[float] = []
-    handles = [
-        decoder.register_forward_pre_hook(lambda *_: spent.append(-time.perf_counter())),
-        decoder.register_forward_hook(lambda *_: spent.append(time.perf_counter())),
-    ]
-    try:
-        with torch.no_grad(), pruned(model, pruner) as session:
-            model(**inputs, use_cache=True, logits_to_keep=1)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sum(spent), session.overhead_seconds
-
-
-def language_flops(model: Any, inputs: dict[str, Tensor], pruner: Pruner) -> int:
-    """FLOPs of the language model's prefill, counted as it runs."""
-
-    def run() -> None:
-        with torch.no_grad(), pruned(model, pruner):
-            model(**inputs, use_cache=True, logits_to_keep=1)
-
-    return count_flops(model.model.language_model, run)
+    """Seconds of the language model, and of its pruning overhead alone; `versions.py` calls it."""
+    family = find_family(model)
+    parts = family.vision(model), family.decoder(model)
+    with torch.no_grad(), pruned(model, pruner) as session, timed_phases(model, *parts) as phases:
+        model(**inputs, use_cache=True, logits_to_keep=1)
+    return phases.decoder, session.overhead_seconds
 
 
 def compare(model: Any, inputs: dict[str, Tensor], pruner: Pruner, repeats: int) -> dict[str, Any]:
-    """Paired prefill times of a pruner and of no pruning."""
-    for method in (NoPruning(), pruner):
-        prefill(model, inputs, method)
+    """Paired prefill times of a pruner and of no pruning, in the language model alone."""
+    runs = PairedRuns(model, find_family(model), pruner, inputs)
     pairs = [
-        (prefill(model, inputs, NoPruning()), prefill(model, inputs, pruner))
-        for _ in range(repeats)
+        (plain.language_prefill_ms, short.language_prefill_ms, short.pruning_overhead_ms)
+        for plain, short in ((pair.unpruned, pair.pruned) for pair in runs.pairs(repeats))
     ]
-    flops = [language_flops(model, inputs, method) for method in (pruner, NoPruning())]
     return {
         "pruner": type(pruner).__name__,
         "keep_ratio": pruner.keep_ratio,
         "stages": [stage.layer for stage in pruner.stages()],
         "repeats": repeats,
-        "unpruned_ms": quartiles([1e3 * plain[0] for plain, _ in pairs]),
-        "pruned_ms": quartiles([1e3 * short[0] for _, short in pairs]),
-        "pruning_overhead_ms": quartiles([1e3 * short[1] for _, short in pairs]),
-        "overhead_share": quartiles([short[1] / plain[0] for plain, short in pairs]),
-        "time_ratio": quartiles([short[0] / plain[0] for plain, short in pairs]),
-        "flops_ratio": flops[0] / flops[1],
+        "unpruned_ms": quartiles(plain for plain, _, _ in pairs),
+        "pruned_ms": quartiles(short + overhead for _, short, overhead in pairs),
+        "pruning_overhead_ms": quartiles(overhead for _, _, overhead in pairs),
+        "overhead_share": quartiles(overhead / plain for plain, _, overhead in pairs),
+        "time_ratio": quartiles((short + overhead) / plain for plain, short, overhead in pairs),
+        "flops_ratio": runs.counts.prefill_flops_counted.ratio,
     }
 
 
@@ -128,9 +108,9 @@ def batching(repeats: int) -> dict[str, Any]:
     pairs = [(answer(1), answer(8)) for _ in range(repeats)]
     return {
         "repeats": repeats,
-        "batch_1_samples_per_second": quartiles([single for single, _ in pairs]),
-        "batch_8_samples_per_second": quartiles([eight for _, eight in pairs]),
-        "speedup": quartiles([eight / single for single, eight in pairs]),
+        "batch_1_samples_per_second": quartiles(single for single, _ in pairs),
+        "batch_8_samples_per_second": quartiles(eight for _, eight in pairs),
+        "speedup": quartiles(eight / single for single, eight in pairs),
     }
 
 

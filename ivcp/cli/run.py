@@ -27,6 +27,7 @@ from ivcp.core.errors import UserError
 log = logging.getLogger(__name__)
 
 PARTS = ("pruner", "model", "dataset", "metric", "judge", "trainer", "logger", "draw")
+BENCHED = ("model", "pruner")
 FREE = ("hydra", "generation")
 """Blocks that take keys which their own reader checks."""
 RECORDED = ("keep_ratio", "layer", "layers", "seed")
@@ -109,8 +110,24 @@ def variant(overrides: Sequence[str]) -> str:
 
 
 def bench_config(cfg: DictConfig) -> float:
-    """Build the parts and measure them with and without pruning; gives the ratio of prefill."""
-    raise NotImplementedError
+    """Build the parts, measure them with and without pruning; gives the ratio of prefill times."""
+    job = HydraConfig.get()
+    try:
+        check(cfg, BENCHED)
+        from ivcp.bench.measure import bench
+
+        names = {name: job.runtime.choices[name] for name in BENCHED}
+        names["variant"] = variant(job.overrides.task)
+        settings: Any = OmegaConf.to_container(cfg, resolve=True)
+        others = {key: settings[key] for key in settings if key not in (*BENCHED, "ratio")}
+        parts = {name: instantiate(cfg[name]) for name in BENCHED}
+        result = bench(**parts, names=names, folder=Path(job.runtime.output_dir), **others)
+        return result.language_prefill_ms.ratio.median or float("nan")
+    except Exception as error:
+        log.info(explain(error))
+        if "MULTIRUN" not in str(job.mode):
+            sys.exit(2)
+        raise
 
 
 def check(cfg: DictConfig, parts: Sequence[str] = PARTS) -> None:
@@ -157,7 +174,7 @@ def check_added(job: HydraConf) -> None:
         UserError: Nothing does.
     """
     choices = job.runtime.choices
-    plain: Any = OmegaConf.load(config_folder() / "config.yaml")
+    plain: Any = OmegaConf.load(config_folder() / f"{job.job.config_name}.yaml")
     known = [*PARTS, *(str(name) for name in plain if name not in ("defaults", "hydra"))]
     for override in job.overrides.task:
         name = override.lstrip("+").partition("=")[0]

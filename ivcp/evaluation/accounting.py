@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 from ivcp.core.metric import AnswerMetric, class_path, to_frame
 from ivcp.core.pruner import Pruner
 from ivcp.evaluation.job import Parts
-from ivcp.evaluation.provenance import git_state, versions
 from ivcp.results.prediction import TIMES, Prediction
+from ivcp.results.provenance import git_state, versions
 from ivcp.results.schema import (
     Efficiency,
     Judging,
@@ -170,7 +168,7 @@ def efficiency_of(
         prefill_flops_ratio=ratio(
             flops, sum(prediction.prefill_flops_unpruned for prediction in predictions)
         ),
-        **{name: quartiles(getattr(p, name) for p in predictions) for name in TIMES},
+        **{name: Quartiles.of(getattr(p, name) for p in predictions) for name in TIMES},
         tokens_per_second=ratio(sum(p["generated_tokens"] for p in processes), generating),
         samples_per_second=ratio(sum(p["samples"] for p in processes), slowest),
         seconds_by_process=tuple(process["seconds"] for process in processes),
@@ -194,16 +192,3 @@ def mean(values: Iterable[float]) -> float | None:
 def ratio(part: float, total: float) -> float | None:
     """`part / total`; None if the total is 0."""
     return part / total if total else None
-
-
-def quartiles(values: Iterable[float | None]) -> Quartiles:
-    """Median and quartiles of the values that are not None.
-
-    >>> quartiles([1.0, None, 3.0])
-    Quartiles(median=2.0, q1=1.5, q3=2.5)
-    """
-    numbers = [value for value in values if value is not None]
-    if not numbers:
-        return Quartiles()
-    low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75)).tolist()
-    return Quartiles(median=middle, q1=low, q3=high)

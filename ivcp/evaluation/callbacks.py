@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from rich.console import Console
@@ -16,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ivcp.core.metric import AnswerMetric, ScoredAnswer
 from ivcp.evaluation.data import Batch
-from ivcp.evaluation.gpus import peak_memory
+from ivcp.measure.devices import device_name, peak_memory
 from ivcp.results.files import LineFile, write_atomically
 from ivcp.results.prediction import Prediction
 
@@ -75,7 +74,7 @@ class PredictionWriter(BasePredictionWriter):
             "seconds": self.seconds,
             **{name: getattr(module, name) for name in COUNTED},
             "peak_memory_bytes": peak_memory(module.devices),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "device": device_name(device),
             "dtype": str(model.dtype).removeprefix("torch."),
             "attention": model.config._attn_implementation,
             "rotary": rotary_of(module.family.decoder(model)),

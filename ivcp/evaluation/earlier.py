@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from ivcp.core.errors import UserError
 from ivcp.evaluation.data import ReadableItems, unfinished, unreadable_id
 from ivcp.evaluation.job import Job
-from ivcp.evaluation.provenance import identity_of
 from ivcp.evaluation.trainer import launches_workers
 from ivcp.results.comparability import settings
 from ivcp.results.load import ROOTS
 from ivcp.results.prediction import Prediction
+from ivcp.results.provenance import identity_of
 from ivcp.results.run_folder import find_same
 from ivcp.results.schema import Results
 

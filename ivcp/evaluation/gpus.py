@@ -1,9 +1,8 @@
-"""The devices of a process: which GPUs are its own, and how much memory it needed."""
+"""Which of a machine's GPUs are those of a process."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import lightning
 import torch
@@ -31,20 +30,3 @@ def own_gpus(trainer: lightning.Trainer) -> Sequence[int] | None:
         return [first]
     after = [other for other in firsts if other > first]
     return None if number == 1 else range(first, min(after, default=gpus))
-
-
-def forget_peak(devices: Iterable[torch.device]) -> None:
-    """Begin anew, so that the peak is not that of an earlier run of this process."""
-    for device in devices:
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory(devices: Iterable[torch.device]) -> int:
-    """Bytes at the peak: of the CUDA allocator on all the devices, else of the whole process."""
-    if gpus := [device for device in devices if device.type == "cuda"]:
-        return sum(map(torch.cuda.max_memory_allocated, gpus))
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

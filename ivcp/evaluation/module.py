@@ -19,10 +19,11 @@ from ivcp.core.types import Answer, Box, Sample
 from ivcp.engine.attach import open_session
 from ivcp.engine.session import Session
 from ivcp.evaluation.data import Batch, unreadable_id
-from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
-from ivcp.evaluation.gpus import forget_peak, own_gpus
+from ivcp.evaluation.gpus import own_gpus
 from ivcp.evaluation.process import silence
-from ivcp.evaluation.timing import Phases, finite_logits, timed_phases
+from ivcp.measure.devices import forget_peak
+from ivcp.measure.flops import DecoderSizes, count_flops, prefill_flops
+from ivcp.measure.timing import Phases, finite_logits, timed_phases
 from ivcp.results.prediction import Prediction
 
 NOT_FINITE = (

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ivcp.core.printable import printable
+from ivcp.results.amounts import show
 from ivcp.results.comparability import differences
 from ivcp.results.load import FinishedRun, were_paired
 from ivcp.results.schema import Quartiles, Results
@@ -106,23 +107,6 @@ def show_result(run: FinishedRun, baseline: FinishedRun | None) -> None:
         shown = printable(line, LONGEST)
         console.print(Text(shown), soft_wrap=line.startswith("Results"))
         log.info(shown)
-
-
-def show(value: Value, unit: str) -> str:
-    """A value for reading.
-
-    >>> show(0.5, "%"), show(2_500_000, "B"), show(3.2e9, "F"), show(12.345, "ms"), show(None, "")
-    ('50.0 %', '2.50 MB', '3.200 G', '12.35 ms', '-')
-    """
-    if value is None:
-        return "-"
-    if unit == "%":
-        return f"{100 * value:.1f} %"
-    if unit == "B":
-        return f"{value / 1e6:,.2f} MB"
-    if unit == "F":
-        return f"{value / 1e9:,.3f} G"
-    return f"{value:,.2f} {unit}".strip() if unit else f"{value:,.1f}"
 
 
 def _look(results: Results, block: str, field: str) -> Value:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -20,11 +22,24 @@ class Schema(BaseModel):
 
 
 class Quartiles(Schema):
-    """Median and quartiles of a measurement over samples."""
+    """Median and quartiles of a measurement over samples or repeats."""
 
     median: Number = None
     q1: Number = None
     q3: Number = None
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Quartiles:
+        """Median and quartiles of the values that are not None.
+
+        >>> Quartiles.of([1.0, None, 3.0])
+        Quartiles(median=2.0, q1=1.5, q3=2.5)
+        """
+        numbers = [value for value in values if value is not None]
+        if not numbers:
+            return cls()
+        low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75)).tolist()
+        return cls(median=middle, q1=low, q3=high)
 
 
 class Tokens(Schema):

@@ -13,8 +13,9 @@ from test_distributed import outcome, spawned
 from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
 from ivcp.evaluation.evaluate import evaluate
-from ivcp.evaluation.gpus import own_gpus, peak_memory
+from ivcp.evaluation.gpus import own_gpus
 from ivcp.evaluation.trainer import make_trainer
+from ivcp.measure.devices import peak_memory
 
 
 @pytest.fixture

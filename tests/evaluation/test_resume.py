@@ -219,7 +219,7 @@ def test_other_weights_data_and_code_are_another_run(seven, monkeypatch) -> None
                 patch.setattr(target, attribute, own, raising=False)
             with pytest.raises(UserError, match=f"another run: .*{name}"):
                 evaluate(**seven | {"folder": str(folder), "config": config})
-    monkeypatch.setattr("ivcp.evaluation.provenance.code", lambda: "other")
+    monkeypatch.setattr("ivcp.results.provenance.code", lambda: "other")
     with pytest.raises(UserError, match="another run: code of ivcp"):
         evaluate(**seven | {"folder": str(folder), "config": config})
 

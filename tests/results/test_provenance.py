@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ivcp.evaluation.provenance import git_state
+from ivcp.results.provenance import git_state
 
 
 @pytest.fixture

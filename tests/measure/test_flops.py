@@ -1,15 +1,23 @@
 import pytest
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from untrained import save_untrained
 
 from ivcp.datasets.shapes import Shapes
 from ivcp.engine.attach import open_session
-from ivcp.evaluation.flops import DecoderSizes, count_flops, prefill_flops
+from ivcp.measure.flops import DecoderSizes, count_flops, prefill_flops
 from ivcp.models import find_family
+from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning
 from ivcp.pruners.random import RandomPruning
 from ivcp.testing import SMALL, prompts
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory) -> Qwen25VL:
+    folder = save_untrained(tmp_path_factory.mktemp("tiny") / "model", layers=4)
+    return Qwen25VL(path=str(folder), dtype="float32")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ivcp.evaluation.timing import timed_phases
+from ivcp.measure.timing import timed_phases
 
 
 class Sleeper(nn.Module):
