@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from ivcp.core.errors import UserError
+from ivcp.models.hub_access import cache_only, check_cached
+from ivcp.models.weight_files import check_files
 
-POINTER = b"version https://git-lfs"
-"""First bytes of a file that git-lfs has not replaced by its content."""
 TEMPLATES = "chat_template.jinja, chat_template.json or the tokenizer's configuration"
 
 
@@ -23,35 +25,83 @@ def find_source(path: str | None, architecture: str) -> str:
         architecture: Class that loads the checkpoint, for the message.
 
     Raises:
-        UserError: No path is set, or its folder does not exist.
+        UserError: No path is set, or it is neither a folder nor a hub id.
     """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
     if path is None:
         raise UserError(
             "model.path is not set: give the folder or hub id of a checkpoint that "
             f"{architecture} loads."
         )
-    source = str(path)
-    if not source.startswith(("/", ".", "~")) and source.count("/") <= 1:
-        return source
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise UserError(
-            f"model.path must be an existing folder with Hugging Face weights or a hub id; got "
-            f"{source!r}, which is no folder."
-        )
-    return str(folder)
-
-
-def unreadable(source: str, error: Exception) -> UserError:
-    """The error for a checkpoint that could not be loaded."""
-    reason = str(error).strip().split("\n")[0].rstrip(".")
-    advice = (
-        f"download it where the hub can be reached (hf download {source}) and point model.path at "
-        "the folder"
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    is_id = not path.startswith(("/", ".", "~")) and not folder.exists()
+    with contextlib.suppress(HFValidationError):
+        if is_id:
+            validate_repo_id(path)
+            return path
+    raise UserError(
+        f"model.path must be an existing folder with Hugging Face weights or a hub id; got "
+        f"{path!r}, which is {'a file' if folder.is_file() else 'no folder'}."
     )
+
+
+@contextlib.contextmanager
+def explained(source: str, attention: str = "sdpa") -> Iterator[None]:
+    """Turn the errors of libraries that read a checkpoint into one sentence.
+
+    Args:
+        source: Folder or hub id.
+        attention: The backend that is asked for, which may need a package of its own.
+
+    Raises:
+        UserError: The checkpoint cannot be read, or a package is missing.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    unusable = (SafetensorError, UnpicklingError, EOFError, StrictDataclassError)
+    try:
+        yield
+    except ImportError as error:
+        reason = str(error).strip().split(".")[0]
+        if attention not in ("sdpa", "eager"):
+            raise UserError(
+                f"model.attention={attention} cannot be used here ({reason}); install it "
+                "(pip install ivcp[flash-attn]) or use model.attention=sdpa."
+            ) from error
+        raise UserError(
+            f"The model {source!r} needs a package that is missing ({reason})."
+        ) from error
+    except (OSError, ValueError, KeyError, *unusable) as error:
+        raise UserError(
+            f"The model {source!r} could not be loaded ({_reason(error)}); {_advice(source)}."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The beginning of an error's text, which may be many lines of advice."""
+    if isinstance(error, UnpicklingError):  # torch's text advises to run the file's code
+        return "a .bin file holds something else than weights"
+    if isinstance(error, KeyError):
+        return f"a file lacks the entry {error}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
+        "no reason given"
+    ]
+    count = 2 if lines[0].endswith(":") else 1
+    return " ".join(lines[:count]).rstrip(".")
+
+
+def _advice(source: str) -> str:
+    """What to do about a checkpoint that cannot be read."""
     if Path(source).is_dir():
-        advice = "the folder must hold what save_pretrained writes; copy or download it again"
-    return UserError(f"The model {source!r} could not be loaded ({reason}); {advice}.")
+        return "the folder must hold what save_pretrained writes; copy or download it again"
+    if cache_only(source):
+        return f"download all of it where the hub can be reached (hf download {source})"
+    return "check the name, your access to it (hf auth login), and your way to the hub"
 
 
 def stored_type(source: str) -> str | None:
@@ -62,11 +112,13 @@ def stored_type(source: str) -> str | None:
     """
     from transformers import PreTrainedConfig
 
-    check_pointers(source)
-    try:
-        kind: str | None = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
-    except (OSError, ValueError) as error:
-        raise unreadable(source, error) from error
+    check_cached(source)
+    with explained(source):
+        check_files(source)
+        config = PreTrainedConfig.get_config_dict(source, local_files_only=cache_only(source))[0]
+    if not isinstance(config, Mapping):
+        raise UserError(f"config.json of the model {source!r} must hold settings by name.")
+    kind: str | None = config.get("model_type")
     return kind
 
 
@@ -86,36 +138,18 @@ def read_config(source: str, family: str, model_types: Collection[str], advice: 
 
     # the type comes first: of an unknown type, the library says to run the checkpoint's code
     kind = stored_type(source)
-    try:
-        if kind is None or kind in model_types:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-            if config.model_type in model_types:
-                return config
-            kind = config.model_type
-    except (OSError, ValueError) as error:
-        raise unreadable(source, error) from error
+    if kind is None or kind in model_types:
+        with explained(source):
+            config = AutoConfig.from_pretrained(
+                source, trust_remote_code=False, local_files_only=cache_only(source)
+            )
+        if config.model_type in model_types:
+            return config
+        kind = config.model_type
     raise UserError(
         f"{family} loads models of type {', '.join(model_types)}; {source!r} is of type {kind!r}: "
         f"{advice}."
     )
-
-
-def check_pointers(source: str) -> None:
-    """Refuse a folder in which files are git-lfs pointers.
-
-    Raises:
-        UserError: A file is a pointer.
-    """
-    folder = Path(source)
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.is_file():
-            with file.open("rb") as stream:
-                is_pointer = stream.read(len(POINTER)) == POINTER
-            if is_pointer:
-                raise UserError(
-                    f"{file} is a git-lfs pointer instead of the file itself: fetch it with "
-                    "git lfs pull, or download the checkpoint with hf download."
-                )
 
 
 def chat_template(tokenizer: Any, source: str) -> str:
@@ -129,7 +163,7 @@ def chat_template(tokenizer: Any, source: str) -> str:
     if tokenizer.chat_template is not None:
         return str(tokenizer.chat_template)
     try:  # processors of transformers 4 wrote it to this file, which tokenizers do not read
-        path = cached_file(source, "chat_template.json")
+        path = cached_file(source, "chat_template.json", local_files_only=cache_only(source))
         return str(json.loads(Path(path).read_text(encoding="utf-8"))["chat_template"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

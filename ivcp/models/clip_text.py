@@ -16,6 +16,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.text_encoder import TextEncoder
 from ivcp.core.view import Signal
 from ivcp.models.hub import HubFamily
+from ivcp.models.hub_access import cache_only
 
 
 class ClipText:
@@ -51,9 +52,13 @@ class ClipText:
         if source in loaded:
             return loaded[source]
         weight = next(tower.parameters())
+        local = cache_only(source)
         try:
-            clip = CLIPModel.from_pretrained(source, dtype=weight.dtype).to(weight.device).eval()
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            clip = CLIPModel.from_pretrained(source, dtype=weight.dtype, local_files_only=local)
+            clip = clip.to(weight.device).eval()
+            tokenizer = AutoTokenizer.from_pretrained(
+                source, trust_remote_code=False, local_files_only=local
+            )
         except (OSError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(

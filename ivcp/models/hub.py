@@ -21,6 +21,9 @@ from ivcp.core.types import Box, Sample
 from ivcp.core.view import TOWER_SIGNALS, Signal
 from ivcp.models import checkpoint
 from ivcp.models.decoders import projected, readable, rope_frequencies, rotated
+from ivcp.models.device_map import check_device_map
+from ivcp.models.hub_access import cache_only
+from ivcp.models.weight_files import check_complete
 
 NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 FULL_AREA: Box = (0.0, 0.0, 1.0, 1.0)
@@ -69,7 +72,7 @@ class HubFamily(ModelFamily):
     Attributes:
         path: Hub id or local folder.
         dtype: "float32", "bfloat16", "float16" or "auto" (as stored).
-        attention: "sdpa", "eager" or "flash_attention_2".
+        attention: "sdpa", "eager", "flash_attention_2" or "flash_attention_3".
         device_map: As in `from_pretrained`; None leaves it to the trainer where the model runs.
             With several processes on a machine, each spreads the model over its own GPUs.
 
@@ -80,7 +83,7 @@ class HubFamily(ModelFamily):
 
     path: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "bfloat16"
-    attention: str = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "sdpa"
     device_map: str | None = None
 
     architecture: ClassVar[str]
@@ -118,42 +121,33 @@ class HubFamily(ModelFamily):
         return checkpoint.identity(self._source, self._config)
 
     def load(self, gpus: Sequence[int] | None = None) -> tuple[nn.Module, Processor]:
-        from pickle import UnpicklingError
-
-        from safetensors import SafetensorError
         from transformers.utils import logging
 
         config, memory = self._config, None
+        check_device_map(self.device_map)
         if self.device_map is not None and gpus is not None:
             memory = {gpu: torch.cuda.mem_get_info(gpu)[0] for gpu in gpus}
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # a folder loads in a moment; the run has its own bar
         try:
-            # weights come last: what is wrong with the small files is found in a second
-            processor = self.processor()
-            model = self._model_class().from_pretrained(
-                self._source,
-                config=config,
-                dtype=self.dtype if self.dtype == "auto" else getattr(torch, self.dtype),
-                attn_implementation=self.attention,
-                device_map=self.device_map,
-                max_memory=memory,
-            )
-        except ImportError as error:
-            reason = str(error).strip().split(".")[0]
-            if self.attention not in ("sdpa", "eager"):
-                raise UserError(
-                    f"model.attention={self.attention} cannot be used here ({reason}); install it "
-                    "(pip install ivcp[flash-attn]) or use model.attention=sdpa."
-                ) from error
-            raise UserError(
-                f"The model {self._source!r} needs a package that is missing ({reason})."
-            ) from error
-        except (OSError, ValueError, SafetensorError, UnpicklingError) as error:
-            raise checkpoint.unreadable(self._source, error) from error
+            with checkpoint.explained(self._source, self.attention):
+                # weights come last: what is wrong with the small files is found in a second
+                processor = self.processor()
+                model, found = self._model_class().from_pretrained(
+                    self._source,
+                    config=config,
+                    dtype=self.dtype if self.dtype == "auto" else getattr(torch, self.dtype),
+                    attn_implementation=self.attention,
+                    device_map=self.device_map,
+                    max_memory=memory,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # `check_complete` names them
+                    local_files_only=cache_only(self._source),
+                )
         finally:
             if bars:
                 logging.enable_progress_bar()
+        check_complete(self._source, found)
         return model.eval(), processor
 
     def processor(self) -> Processor:
@@ -181,7 +175,10 @@ class HubFamily(ModelFamily):
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(
-            self._source, padding_side="left", trust_remote_code=False
+            self._source,
+            padding_side="left",
+            trust_remote_code=False,
+            local_files_only=cache_only(self._source),
         )
         if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # made without files
             raise UserError(
@@ -196,7 +193,8 @@ class HubFamily(ModelFamily):
         """The image processor, with the limits that the family's fields set."""
         import transformers
 
-        return getattr(transformers, self.image_processor).from_pretrained(self._source)
+        kind = getattr(transformers, self.image_processor)
+        return kind.from_pretrained(self._source, local_files_only=cache_only(self._source))
 
     @abstractmethod
     def format_question(self, sample: Sample) -> str:

@@ -64,10 +64,8 @@ def holding(model: nn.Module, processor: Processor | None = None) -> ModelFamily
         settings["path"] = path = config._name_or_path or None
         if path is None:
             raise UserError("The model names no folder or hub id: pass processor=, too.")
-        try:
+        with checkpoint.explained(path):
             processor = kind(**settings).processor()
-        except (OSError, ValueError) as error:
-            raise checkpoint.unreadable(path, error) from error
     settings["dtype"] = str(model.dtype).removeprefix("torch.")
     settings["attention"] = config._attn_implementation
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
 import torch
+from jinja2 import TemplateError
+from PIL import Image
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
@@ -27,6 +29,7 @@ from ivcp.models.hub import (
     four_numbers,
     images_of,
 )
+from ivcp.models.pixel_limits import check_limits
 from ivcp.models.placeholders import repeats, runs
 from ivcp.models.towers_qwen import QwenTower
 
@@ -41,7 +44,7 @@ class QwenFamily(HubFamily):
 
     Attributes, beside those of every family (`HubFamily`):
         min_pixels: Images with fewer pixels are enlarged; None keeps the checkpoint's value.
-        max_pixels: Images with more pixels are shrunk; None keeps the checkpoint's value.
+        max_pixels: Images with more pixels are shrunk, at least one visual token's; likewise.
     """
 
     min_pixels: int | None = None
@@ -52,19 +55,50 @@ class QwenFamily(HubFamily):
     takes_videos: ClassVar[bool] = True
     begins_with_bos: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        """Check types and limits.
+
+        Raises:
+            UserError: A field has another type, or the limits are not in order.
+        """
+        super().__post_init__()
+        check_limits(self.min_pixels, self.max_pixels)
+
     def _images(self, config: Any) -> Any:
         images = super()._images(config)
         size = dict(images.size)
-        images.size = {
-            "shortest_edge": self.min_pixels or size["shortest_edge"],
-            "longest_edge": self.max_pixels or size["longest_edge"],
-        }
+        least = size["shortest_edge"] if self.min_pixels is None else self.min_pixels
+        most = size["longest_edge"] if self.max_pixels is None else self.max_pixels
+        check_limits(least, most, images.patch_size * images.merge_size)
+        images.size = {"shortest_edge": least, "longest_edge": most}
         return images
 
     def _tokenizer(self, config: Any) -> Any:
         tokenizer = super()._tokenizer(config)
         tokenizer.chat_template = checkpoint.chat_template(tokenizer, self._source)
+        self._check_template(tokenizer)
         return tokenizer
+
+    def _check_template(self, tokenizer: Any) -> None:
+        """Refuse a chat template that makes no prompt, or one without a place for an image.
+
+        Raises:
+            UserError: It does.
+        """
+        sample = Sample(
+            id="", task="open_ended", images=(Image.new("RGB", (1, 1)),), question="", answer="",
+            verbatim=True,
+        )  # fmt: skip
+        try:
+            places = self.prompt(tokenizer, sample).count(self.image_token)
+            problem = f"gives {places} places to one image"
+        except TemplateError as error:
+            places, problem = 0, f"is damaged ({error})"
+        if places != 1:
+            raise UserError(
+                f"The chat template of the model {self._source!r} {problem}: copy it from the "
+                "checkpoint that this one was trained from."
+            )
 
     def format_question(self, sample: Sample) -> str:
         return wording.qwen(sample)

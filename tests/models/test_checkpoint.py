@@ -13,8 +13,6 @@ from ivcp.core.errors import UserError
 from ivcp.models.internvl import InternVL
 from ivcp.models.qwen25vl import PACKAGED, Qwen25VL
 
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 8000000\n"
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -24,21 +22,6 @@ def folder(tmp_path: Path) -> Path:
 
 def load(folder: Path) -> Any:
     return Qwen25VL(path=str(folder), dtype="float32").load()
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_a_git_lfs_pointer(folder: Path, name: str) -> None:
-    (folder / name).write_text(POINTER)
-    with pytest.raises(UserError, match=rf"{name} is a git-lfs pointer .* git lfs pull"):
-        load(folder)
-
-
-@pytest.mark.parametrize("size", [0, 5, 200_000])
-def test_torn_weights(folder: Path, size: int) -> None:
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:size])
-    with pytest.raises(UserError, match=r"could not be loaded \(.*\); .* download it again"):
-        load(folder)
 
 
 @pytest.fixture
@@ -64,6 +47,19 @@ def test_no_chat_template(folder: Path, text: str | None) -> None:
     if text is not None:
         (folder / "chat_template.json").write_text(text)
     with pytest.raises(UserError, match=r"has no chat template .*: copy it from the checkpoint"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [("{% for", r"is damaged \(.*\)"), ("{{ a.b }}", r"is damaged \(.*\)"),
+     ("{{ messages[0].role }}", "gives 0 places to one image")],
+)  # fmt: skip
+@pytest.mark.usefixtures("no_weights")
+def test_a_chat_template_of_another_kind(folder: Path, template: str, message: str) -> None:
+    """Such as the one of a model that reads text alone."""
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(UserError, match=f"The chat template .* {message}: copy it from"):
         load(folder)
 
 
@@ -95,7 +91,43 @@ def test_settings_of_another_type() -> None:
         ({"min_pixels": 1.5}, r"^model.min_pixels must be a whole number or null; got 1.5"),
         ({"dtype": "fp8"}, r"^model.dtype must be float32 or bfloat16 or .* got 'fp8'"),
         ({"path": 3}, r"^model.path must be a text or null; got 3"),
+        ({"attention": "flash"}, r"^model.attention must be sdpa or eager or .*; got 'flash'"),
     ):
         with pytest.raises(UserError, match=message):
             Qwen25VL(**fields)  # type: ignore[arg-type]
     assert Qwen25VL(path=PACKAGED).path == str(PACKAGED)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"min_pixels": 0}, "min_pixels must be at least 1; got 0"),
+     ({"max_pixels": -5}, "max_pixels must be at least 1; got -5"),
+     ({"min_pixels": 9, "max_pixels": 8}, "min_pixels must be at most model.max_pixels; got 9 and"),
+     ({"max_pixels": 63}, "max_pixels must be at least 256, the 16 x 16 pixels of one"),
+     ({"max_pixels": 300}, "min_pixels must be at most .*; got 1024 and 300")],
+)  # fmt: skip
+@pytest.mark.usefixtures("no_weights")
+def test_pixel_limits_that_no_image_can_meet(fields: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=rf"^model\.{message}"):
+        Qwen25VL(path=None, **fields).load()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["lab/a model", "lab//model", "{file}"])
+def test_a_path_that_is_no_hub_id(tmp_path: Path, path: str) -> None:
+    (tmp_path / "model.safetensors").touch()
+    path = path.format(file=tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"must be an existing folder .* or a hub id; got .*which"):
+        Qwen25VL(path=path).depth()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"text_config": 3}, "could not be loaded"), ([], "must hold settings by name"),
+     ({"vision_config": {"depth": "many"}}, r"could not be loaded \(.*expected int, got str")],
+)  # fmt: skip
+def test_a_damaged_configuration(folder: Path, settings: Any, message: str) -> None:
+    path = folder / "config.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, **settings} if settings else settings))
+    with pytest.raises(UserError, match=message):
+        Qwen25VL(path=str(folder)).depth()
