@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,21 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from ivcp.core.errors import LibraryTooOldError
 from ivcp.testing import END, IMAGE, SMALL, START, VIDEO
 
 torch.set_num_threads(1)  # the tensors of tests are too small for several threads
 
 collect_ignore_glob = ["*/conftest.py"]  # no doctests there; two of one name cannot be imported
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Generator[None, Any, Any]:
+    """Skip what the installed `transformers` is too old for."""
+    try:
+        return (yield)
+    except LibraryTooOldError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

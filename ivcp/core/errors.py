@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class LibraryTooOldError(UserError):
+    """The installed `transformers` lacks what a model family or a session needs."""
+
+
 def exit_code(command: Callable[[], object]) -> int:
     """Run a command; 0, or 2 after a `UserError`, whose sentence goes to standard error."""
     try:

@@ -65,6 +65,9 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
         expected: Whether a session has prepared the running forward pass for it.
     """
 
+    keys: Any
+    values: Any
+
     def __init__(self) -> None:
         super().__init__()
         self._clear()
@@ -104,24 +107,36 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
         return self.stored + query_length, self.dropped if self.stored else 0
 
     def reset(self) -> None:
+        # layers of transformers before 5.18 keep their length and fill it with zeros
+        self.keys = self.values = None
+        self.is_initialized = False
         super().reset()
         self._clear()
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last tokens.
 
+        Args:
+            tokens_to_remove: Their number, negative.
+
         Raises:
-            UserError: Tokens were dropped between them.
+            UserError: Tokens were dropped between them, or the number is positive.
         """
-        count = abs(tokens_to_remove)
+        if tokens_to_remove > 0:  # transformers before 5.15 takes it as the length to keep
+            raise UserError(
+                "crop of a pruned cache takes a negative number, that of the last tokens to "
+                f"remove; got {tokens_to_remove}."
+            )
+        count = -tokens_to_remove
         if count > self.tail:
             raise UserError(
                 f"Only the last {self.tail} tokens of this pruned cache can be removed, since "
                 f"tokens were dropped before them; asked to remove {count}."
             )
-        super().crop(tokens_to_remove)
+        stored = self.stored - count
+        if count:
+            self.keys, self.values = self.keys[..., :stored, :], self.values[..., :stored, :]
         self.tail -= count
-        stored = self.stored
         if (mask := self.mask) is not None and mask.real.shape[1] > stored:
             self.mask = mask.after(stored, lambda: mask.real[:, :stored])
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import __version__
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ivcp.core.errors import UserError
+from ivcp.core.errors import LibraryTooOldError, UserError
 from ivcp.core.selection import Selection
 
 BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
@@ -173,6 +175,22 @@ def check_model(model: nn.Module, decoder: nn.Module) -> None:
         raise UserError(
             "Pruning does not support models with sliding-window layers; where no prompt is longer "
             f"than the window of {window} tokens, load the model with sliding_window=None."
+        )
+
+
+def check_checkpointing(decoder: nn.Module) -> None:
+    """Refuse gradient checkpointing where the library runs hooks again in the backward pass.
+
+    Raises:
+        LibraryTooOldError: It does, and the decoder checkpoints.
+    """
+    layer: Any = decoder.layers[0]  # type: ignore[index]
+    checkpoints = layer.training and getattr(layer, "gradient_checkpointing", False)
+    if checkpoints and torch.is_grad_enabled() and "__call__" in vars(GradientCheckpointingLayer):
+        raise LibraryTooOldError(
+            f"Gradient checkpointing inside pruned() needs transformers>=5.23; {__version__} is "
+            'installed: update it with pip install -U "transformers<6", or call '
+            "model.gradient_checkpointing_disable()."
         )
 
 

@@ -33,7 +33,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.layout import PromptLayout
 from ivcp.core.view import TOWER_SIGNALS
 from ivcp.engine.cache import PrunedLayer, SlotMask
-from ivcp.engine.checks import backend_of
+from ivcp.engine.checks import backend_of, check_checkpointing
 from ivcp.engine.context import SessionContext
 from ivcp.engine.continuation import Continuation
 from ivcp.engine.deepstack import DeepStack
@@ -244,7 +244,10 @@ class Hooks:
         state.encoder_calls = []
         layers = getattr(named.get("past_key_values"), "layers", ())
         pruned = any(isinstance(layer, PrunedLayer) and layer.stored for layer in layers)
-        if pruned or (isinstance(state.chunk, Prompt) and self.context.pruner.stages()):
+        prunes = isinstance(state.chunk, Prompt) and bool(self.context.pruner.stages())
+        if prunes:
+            check_checkpointing(self.context.adapter.decoder(self.model))
+        if pruned or prunes:
             check_prompt(named)
 
     def _before_language_model(

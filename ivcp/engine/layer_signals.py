@@ -26,8 +26,20 @@ def rotary_rows(rotary: Any, choose: Callable[[Tensor], Tensor]) -> Any:
     return choose(rotary)
 
 
+def take_columns(states: Tensor, columns: Tensor) -> Tensor:
+    """(..., B, R, D) some columns of each sample; M-RoPE may have a leading axis in the library.
+
+    Args:
+        states: (..., B or 1, N, D) hidden states or position embeddings.
+        columns: (B, R) indices, different for each sample.
+    """
+    states = states.expand(*states.shape[:-3], len(columns), *states.shape[-2:])
+    index = columns.to(states.device)[..., None].expand(*states.shape[:-2], -1, states.shape[-1])
+    return states.gather(-2, index)
+
+
 def _columns(states: Tensor, columns: slice, device: torch.device) -> Tensor:
-    return states[:, columns].to(device)
+    return states[..., columns, :].to(device)
 
 
 class LayerSignals:
@@ -123,13 +135,11 @@ class LayerSignals:
 
     def _queries(self, columns: Tensor, batch: slice) -> Tensor:
         """(B', H, R, D) query states of (B', R) columns."""
-        index = columns.to(self.entering.device)
 
         def rows_of(states: Tensor) -> Tensor:
-            samples = states[batch] if len(states) > 1 else states  # rotary may have one row
-            samples = samples.expand(len(index), *states.shape[1:])
-            at = index.to(states.device)[..., None].expand(-1, -1, states.shape[-1])
-            return samples.gather(1, at).to(self._layer_device)
+            # rotary may have one row
+            samples = states[..., batch, :, :] if states.shape[-3] > 1 else states
+            return take_columns(samples, columns).to(self._layer_device)
 
         rotary = rotary_rows(self.rotary, rows_of)
         return self.adapter.query_states(self.layer, rows_of(self.entering), rotary)

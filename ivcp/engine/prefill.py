@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from ivcp.engine.context import SessionContext
 from ivcp.engine.deepstack import DeepStack
 from ivcp.engine.image_view import ImageView, StageState
 from ivcp.engine.layer_inputs import LayerInputs
-from ivcp.engine.layer_signals import LayerSignals, rotary_rows
+from ivcp.engine.layer_signals import LayerSignals, rotary_rows, take_columns
 from ivcp.engine.prompt import Prompt, prompt_positions
 from ivcp.engine.sample_tokens import KEPT, MERGED, SampleTokens, pad_left
 from ivcp.engine.stopwatch import Stopwatch
@@ -159,13 +160,7 @@ class Prefill:
     def _of_remaining(self, rotary: Any) -> Any:
         """Position embeddings of the remaining tokens, in their original positions."""
         if self.remaining_rotary is None and (source := self.source) is not None:
-
-            def choose(angles: Tensor) -> Tensor:
-                angles = angles.expand(len(source), *angles.shape[1:])
-                index = source.to(angles.device)[..., None].expand(-1, -1, angles.shape[-1])
-                return angles.gather(1, index)
-
-            self.remaining_rotary = rotary_rows(rotary, choose)
+            self.remaining_rotary = rotary_rows(rotary, partial(take_columns, columns=source))
         return self.remaining_rotary
 
     def _stage(self, number: int, run: LayerRun) -> Tensor:

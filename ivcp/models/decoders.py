@@ -52,13 +52,30 @@ def projected(layer: nn.Module, hidden: Tensor, name: str) -> Tensor:
     return normed
 
 
-def rotated(states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """(B, heads, R, D) rotated states; the last dimensions stay as they are if angles are fewer."""
-    cos, sin = (angles[:, None] for angles in rotary)
+def rotated(layer: nn.Module, states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """(B, heads, R, D) rotated states; the last dimensions stay as they are if angles are fewer.
+
+    Args:
+        layer: The decoder layer.
+        states: Its queries or keys.
+        rotary: cos and sin, (B, R, D) each; or (A, B, R, D), of which each of Qwen's sections of
+            channels takes one position axis. Until transformers 5.16, the layer does that.
+    """
+    cos, sin = (angles[..., None, :, :] for angles in rotary)
+    if cos.dim() == 5:  # (A, B, 1, R, D)
+        attention: Any = layer.self_attn
+        sections = attention.config.rope_parameters["mrope_section"] * 2
+        cos, sin = (_one_axis(angles, sections) for angles in (cos, sin))
     turned, rest = torch.split(states, [cos.shape[-1], states.shape[-1] - cos.shape[-1]], -1)
     half = turned.shape[-1] // 2
     swapped = torch.cat([-turned[..., half:], turned[..., :half]], -1)
     return torch.cat([(turned * cos + swapped * sin).to(states.dtype), rest], -1)
+
+
+def _one_axis(angles: Tensor, sections: list[int]) -> Tensor:
+    """(..., D) of (A, ..., D) angles: axis `i % A` in the channels of section `i`."""
+    parts = torch.split(angles, sections, -1)
+    return torch.cat([part[i % len(part)] for i, part in enumerate(parts)], -1)
 
 
 def rope_frequencies(decoder: nn.Module) -> Tensor:
@@ -72,5 +89,6 @@ def rope_frequencies(decoder: nn.Module) -> Tensor:
     kind = rotary.config.rope_parameters["rope_type"]
     default = getattr(rotary, "compute_default_rope_parameters", None)
     init = default if kind == "default" and default else ROPE_INIT_FUNCTIONS[kind]
-    frequencies, _ = init(rotary.config, device=torch.device("cpu"))
+    with torch.device("cpu"):
+        frequencies, _ = init(rotary.config)
     return frequencies.float()

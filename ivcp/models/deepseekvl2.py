@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ivcp.core.errors import UserError
+from ivcp.core.errors import LibraryTooOldError, UserError
 from ivcp.core.family import BoxFrame, Inputs, Rows
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
@@ -30,7 +30,8 @@ class DeepSeekVL2(HubFamily):
     """DeepSeek-VL2 and -small; the tiny one has no latent attention and is refused.
 
     `transformers` 5.23 does not know this model; `ivcp.models.backports` builds it from the
-    library's parts and reads the published checkpoints.
+    library's parts and reads the published checkpoints. Its DeepSeek-V2 must cache latents, as it
+    does since version 5.15.
     """
 
     path: str | None = "deepseek-ai/deepseek-vl2-small"
@@ -41,11 +42,13 @@ class DeepSeekVL2(HubFamily):
 
     @property
     def _config(self) -> Any:
+        _check_library()
         from ivcp.models.backports import deepseek_vl2_config  # noqa: F401 (registers itself)
 
         return super()._config
 
     def _model_class(self) -> Any:
+        _check_library()
         from ivcp.models.backports.deepseek_vl2 import DeepseekVL2ForConditionalGeneration
 
         return DeepseekVL2ForConditionalGeneration
@@ -164,6 +167,22 @@ class DeepSeekVL2(HubFamily):
         plain, turned = query.split([attention.qk_nope_head_dim, attention.qk_rope_head_dim], -1)
         turned, _ = apply_rotary_emb(turned, turned[:, :1], rotary)
         return torch.cat([plain, turned], -1)
+
+
+def _check_library() -> None:
+    """Refuse a library whose DeepSeek-V2 caches complete keys and values.
+
+    Raises:
+        LibraryTooOldError: It does.
+    """
+    from transformers import __version__
+    from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Attention
+
+    if not hasattr(DeepseekV2Attention, "expand_kv"):
+        raise LibraryTooOldError(
+            f"DeepSeek-VL2 needs transformers>=5.15; {__version__} is installed: update it with "
+            'pip install -U "transformers<6".'
+        )
 
 
 def views(

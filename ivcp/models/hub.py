@@ -288,12 +288,12 @@ class HubFamily(ModelFamily):
         return rope_frequencies(self.decoder(model))
 
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
-        return rotated(projected(layer, hidden, "q"), rotary)
+        return rotated(layer, projected(layer, hidden, "q"), rotary)
 
     def stored_states(
         self, layer: nn.Module, hidden: Tensor, rotary: Any, *, values: bool = True
     ) -> tuple[Tensor, Tensor]:
-        keys = rotated(projected(layer, hidden, "k"), rotary)
+        keys = rotated(layer, projected(layer, hidden, "k"), rotary)
         return keys, projected(layer, hidden, "v") if values else keys
 
 

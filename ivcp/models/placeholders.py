@@ -82,6 +82,12 @@ def assign(
             images.append((image, int(of_row[cursor])))
             cursor += lengths[image]
             image += 1
+        if cursor != len(of_row) and count == needed:
+            raise UserError(
+                "The images of the inputs have other sizes than the image tokens of the prompts in "
+                "the same order: pass them in the order of their placeholders (transformers before "
+                "5.18 mixes up several images of a prompt in beams)."
+            )
         if cursor != len(of_row):
             raise mismatch(count, needed, "image tokens")
         assigned += [images] * times

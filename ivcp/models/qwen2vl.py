@@ -118,7 +118,7 @@ class QwenFamily(HubFamily):
         images, patches = processor.images, 0
         for width, height in sizes:
             with suppress(ValueError):
-                patches += images.get_number_of_image_patches(height, width)
+                patches += images.get_number_of_image_patches(height, width, {})
         return patches / images.merge_size**2
 
     def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:

@@ -111,4 +111,4 @@ def test_a_video_for_a_family_of_images_is_refused() -> None:
         pytest.raises(UserError, match=r"takes images only.*pass single frames"),
     ):
         model(input_ids=ids, pixel_values_videos=torch.zeros(1, 3, 24, 24))
-    assert set(FAMILIES) == {name for name in SMALL if find_family(model_of(name)).takes_videos}
+    assert set(FAMILIES) == {name for name, small in SMALL.items() if small.family.takes_videos}

@@ -14,7 +14,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import Pruner, ScorePruner
+from ivcp.core.pruner import ScorePruner
 from ivcp.core.view import View
 from ivcp.models.llava15 import Llava15
 from ivcp.testing import CLIP, IMAGE, SMALL, prompts
@@ -93,9 +93,9 @@ def test_relevance_is_the_cosine_of_clip(clip: tuple[Path, Any, Any]) -> None:
 
 @pytest.mark.parametrize("family", [name for name in SMALL if not name.startswith("llava")])
 def test_a_family_without_one_says_so(family: str) -> None:
-    pruner: Pruner = MostRelevant(layer=3)
+    model, pruner = SMALL[family].model(), MostRelevant(layer=3)
     with pytest.raises(UserError, match="needs the signal text_encoder, but"):
-        pruned(SMALL[family].model(), pruner).__enter__()
+        pruned(model, pruner).__enter__()
 
 
 def test_one_that_is_absent_or_of_another_tower(

@@ -11,13 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from families import needs_encoded_images
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig
+from transformers.generation import utils as generation
 
-from ivcp.core.errors import UserError
+from ivcp.core.errors import LibraryTooOldError, UserError
+from ivcp.models.deepseekvl2 import DeepSeekVL2
+
+try:
+    DeepSeekVL2()._model_class()
+except LibraryTooOldError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
 from ivcp.models.backports.deepseek_vl2 import DeepseekVL2ForConditionalGeneration
 from ivcp.models.backports.deepseek_vl2_config import DeepseekVL2Config
 from ivcp.models.backports.deepseek_vl2_parts import BiasedRouter
@@ -302,6 +311,7 @@ def test_beams_equal_single_runs(model, processor):
 
 @torch.no_grad()
 def test_sampling_expands_images_with_their_prompts(model, processor):
+    needs_encoded_images(model)
     inputs = prompts(processor, SAMPLES)
     torch.manual_seed(3)
     output = run(model, inputs, tokens=2, do_sample=True, num_return_sequences=2)
@@ -313,6 +323,8 @@ def test_sampling_expands_images_with_their_prompts(model, processor):
 
 @torch.no_grad()
 def test_prefill_in_chunks_equals_prefill_at_once(model, processor):
+    if not hasattr(generation, "_slice_mm_encoder_output"):
+        pytest.skip("generate of this transformers gives all images to each chunk")
     inputs = prompts(processor, SAMPLES[:2])
     chunks = run(model, inputs, prefill_chunk_size=23)
     torch.testing.assert_close(

@@ -105,7 +105,7 @@ def library_counts(name: str, processor: Any, size: tuple[int, int], images_ther
     if name == "deepseekvl2":
         return images.token_count(images.crop(size, images_there))
     if name in QWENS:
-        return images.get_number_of_image_patches(height, width) // images.merge_size**2
+        return images.get_number_of_image_patches(height, width, {}) // images.merge_size**2
     if name == "internvl":
         most = min(images.max_patches, 64 // images_there)  # InternVL: 64 tiles a sample
         limits = {"min_patches": images.min_patches, "max_patches": most}

@@ -139,7 +139,7 @@ class DeepseekVL2Config(PreTrainedConfig):  # type: ignore[misc]
     """
 
     model_type = "deepseek_vl_v2"
-    sub_configs_defaults = {  # noqa: RUF012 (the library reads a plain class attribute)
+    sub_configs = {  # noqa: RUF012 (the library reads a plain class attribute)
         "text_config": DeepseekV2Config,
         "vision_config": SiglipVisionConfig,
     }
@@ -162,6 +162,10 @@ class DeepseekVL2Config(PreTrainedConfig):  # type: ignore[misc]
             self.text_config = published_text(language)
             self.vision_config = published_vision(self.vision_config or {})
             self._read_projector(PROJECTOR_DEFAULTS | (projector or {}))
+        for name, kind in self.sub_configs.items():
+            part = getattr(self, name)
+            if not isinstance(part, PreTrainedConfig):
+                setattr(self, name, kind(**(part or {})))
         super().__post_init__(**kwargs)
         self.vision_config.vision_use_head = False
         self.candidate_resolutions = [list(pair) for pair in self.candidate_resolutions]
