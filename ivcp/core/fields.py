@@ -7,6 +7,7 @@ import functools
 import numbers
 import types
 from collections.abc import Collection, Sequence
+from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ivcp.core.errors import UserError
@@ -18,8 +19,8 @@ MISFIT = object()
 def check_fields(record: Any, prefix: str = "") -> None:
     """Check the fields of a frozen dataclass; numpy numbers become Python's, lists become tuples.
 
-    Annotations other than numbers, texts, truth values, `Literal`, tuples of them and `None` are
-    left to the class.
+    A path becomes a text where a text is wanted. Annotations other than numbers, texts, truth
+    values, `Literal`, tuples of them and `None` are left to the class.
 
     Args:
         record: The dataclass instance.
@@ -72,6 +73,8 @@ def _converted(value: Any, hint: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, wanted):
             return MISFIT
         return value if type(value) in (int, float) else hint(value)
+    if hint is str and isinstance(value, PurePath):
+        return str(value)
     if hint is not Any and origin is None and isinstance(hint, type):
         return value if isinstance(value, hint) else MISFIT
     return value

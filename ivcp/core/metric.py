@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ivcp.core.types import IMAGE_ID, Answer, Box, Sample
+from ivcp.core.types import IMAGE_ID, Answer, Box, Sample, Task
 
 ToBox: TypeAlias = Callable[[str], Box | None]
 """Reads the first box of a text, in pixels of the original image; None if there is none."""
@@ -55,11 +55,13 @@ class AnswerMetric(ABC):
         primary_metric: Key of the value that stands for a run in tables and plots.
         highest: Greatest value of the primary metric: 1 for a fraction, else points.
         judged_by: "rule"; or "model", where rules are only a stand-in for a judging model.
+        scored_tasks: Tasks whose answers it can score; empty for any.
     """
 
     primary_metric: ClassVar[str]
     highest: ClassVar[float] = 1.0
     judged_by: ClassVar[Literal["rule", "model"]] = "rule"
+    scored_tasks: ClassVar[tuple[Task, ...]] = ()
 
     @abstractmethod
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> Answer | None:

@@ -61,7 +61,7 @@ def top(scores: Tensor, count: int) -> Tensor:
 
 def random_order(name: str, count: int) -> Tensor:
     """(count,) the numbers 0 .. count - 1 in random order, on the CPU; `name` is the seed."""
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode(errors="surrogatepass")))
     return torch.randperm(count, generator=generator)
 
 

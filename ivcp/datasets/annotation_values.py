@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ivcp.core.errors import UserError
+from ivcp.core.printable import whole
 from ivcp.core.types import Box
 
 LONGEST = 120
@@ -89,7 +90,7 @@ def caption_problem(text: object, where: str) -> str:
 
 def printable(text: object) -> str:
     """A text without halves of characters (lone surrogates), which no file can hold."""
-    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else ""
+    return whole(text) if isinstance(text, str) else ""
 
 
 def corners_or_reason(box: object, where: str) -> tuple[Box | None, str]:

@@ -11,7 +11,7 @@ from typing import Protocol
 from ivcp.core.errors import UserError
 from ivcp.core.types import Box
 from ivcp.datasets.annotation_values import caption_problem, printable, read_id
-from ivcp.datasets.data_root import image_file, user_path
+from ivcp.datasets.data_root import first_file, image_file, user_path
 
 COCO_FILE = re.compile(r"COCO_train2014_0*(\d+)")
 
@@ -124,9 +124,8 @@ def find_file(choice: str | None, root: Path, names: Sequence[str], origin: str)
                 f"file from {origin}."
             )
         candidates = [path / name for listed in names for name in (listed, Path(listed).name)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+    if found := first_file(candidates):
+        return found
     paths = " or ".join(str(candidate) for candidate in dict.fromkeys(candidates))
     raise UserError(
         f"Expected the file {paths}; get it from {origin}, or point data.root at the folder of "

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, get_args
 from PIL import Image
 
 from ivcp.core.errors import UserError
+from ivcp.core.fields import check_fields
 from ivcp.core.pixels import decode
 from ivcp.core.types import BOX_BEYOND_IMAGE, IMAGE_ID, Box, BrokenSample, Sample, Task
 from ivcp.datasets import hf_rows, mdetr, release, unc
@@ -73,10 +74,10 @@ class RefCOCO:
     images_anywhere: bool = False
 
     def __post_init__(self) -> None:
-        """Check the choices.
+        """Check choices and types.
 
         Raises:
-            UserError: A field is not one of its values, or two do not fit.
+            UserError: A field has another type or none of its values, or two do not fit.
         """
         for field, choices in (
             ("name", get_args(Name)),
@@ -84,6 +85,7 @@ class RefCOCO:
             ("coordinates", get_args(release.Coordinates)),
         ):
             _one_of(field, getattr(self, field), choices)
+        check_fields(self, "dataset.")
         if self.source == "hub":
             hf_rows.refuse_mixed(self.name, self.split)
         title, scheme, splits = PUBLISHED[self.name]

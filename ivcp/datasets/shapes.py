@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ivcp.core.errors import UserError
+from ivcp.core.fields import check_fields
 from ivcp.core.types import Box, Sample, Task
 from ivcp.datasets.scenes import COLORS, SHAPES, SIDE, SPLITS, Scene, SceneObject, Split, make_scene
 
@@ -53,15 +54,22 @@ class Shapes:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the choices.
+        """Check choices and types.
 
         Raises:
-            UserError: A field is not one of its values.
+            UserError: A field has another type, or none of its values.
         """
         for name, choices in (("task", TASKS), ("split", SPLITS)):
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}."
+                )
+        check_fields(self, "dataset.")
+        for name in ("size", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(
+                    f"dataset.{name} must be a whole number of at least 0; got "
+                    f"{getattr(self, name)}."
                 )
 
     def sample_id(self, index: int) -> str:

@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from ivcp.core.errors import UserError
+from ivcp.core.fields import check_fields
 from ivcp.core.types import BrokenSample, Sample
 
 
@@ -32,8 +33,9 @@ class TaskGroup:
         """Check the limit.
 
         Raises:
-            UserError: It is less than 1, or there is no task.
+            UserError: It is no whole number or less than 1, or there is no task.
         """
+        check_fields(self, "dataset.")
         if not self.tasks:
             raise UserError("A group needs tasks; dataset.tasks is empty.")
         if self.limit_each is not None and self.limit_each < 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
@@ -11,11 +10,12 @@ from string import ascii_uppercase
 from typing import get_args
 
 from ivcp.core.errors import UserError
+from ivcp.core.fields import check_fields
 from ivcp.core.pixels import decode
 from ivcp.core.types import IMAGE_ID, Answer, BrokenSample, Sample, Task
 from ivcp.datasets.annotation_values import caption_problem
 from ivcp.datasets.cells import SHORT, decode_base64, image_id, read_list
-from ivcp.datasets.data_root import data_root, image_file, user_path
+from ivcp.datasets.data_root import data_root, first_file, image_file, user_path
 from ivcp.datasets.download import fetch
 from ivcp.datasets.tsv_rows import RowFile
 
@@ -41,7 +41,7 @@ class TsvBenchmark:
     Attributes:
         name: Published name of the benchmark, which is also that of its file.
         task: "yes_no", "multiple_choice" or "open_ended".
-        url: Where to get the file.
+        url: Where to get the file; None for a file of one's own.
         md5: Accepted sums of the file in hexadecimal digits; None takes any file.
         rows: Published number of questions, which `notes` compares; None for unknown.
         root: Folder of benchmark files; None takes the variable `LMUData`, else `~/LMUData`.
@@ -57,8 +57,8 @@ class TsvBenchmark:
 
     name: str
     task: Task
-    url: str
-    md5: str | Sequence[str] | None = None
+    url: str | None = None
+    md5: str | tuple[str, ...] | None = None
     rows: int | None = None
     root: str | None = None
     download: bool = False
@@ -69,14 +69,15 @@ class TsvBenchmark:
     file: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the task.
+        """Check types and the task.
 
         Raises:
-            UserError: It is none that such a file can have.
+            UserError: A field has another type, or the task is none that such a file can have.
         """
         tasks = [task for task in get_args(Task) if task != "grounding"]
         if self.task not in tasks:
             raise UserError(f"dataset.task must be one of {', '.join(tasks)}; got {self.task}.")
+        check_fields(self, "dataset.")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -214,7 +215,7 @@ class TsvBenchmark:
     def _sums(self) -> tuple[str, ...]:
         if not self.verify:
             return ()
-        return (self.md5,) if isinstance(self.md5, str) else tuple(self.md5 or ())
+        return (self.md5,) if isinstance(self.md5, str) else self.md5 or ()
 
     def _path(self) -> Path:
         """Where the file lies, fetched if it must and may be."""
@@ -225,9 +226,13 @@ class TsvBenchmark:
             return path
         root = data_root(self.root)
         path = root / f"{self.name}.tsv"
-        for candidate in (path, root / PurePosixPath(self.url).name):
-            if candidate.is_file():
-                return candidate
+        if found := first_file((path, root / PurePosixPath(self.url or path.name).name)):
+            return found
+        if self.url is None:
+            raise UserError(
+                f"Expected the file {path}; put it there, or name it with dataset.file=FILE "
+                "(dataset.url is null, so it cannot be fetched)."
+            )
         if not self.download:
             raise UserError(
                 f"Expected the file {path}; let data.download=true fetch it, or get it from "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ivcp.core.errors import UserError
+from ivcp.core.printable import whole
 from ivcp.evaluation.data import ReadableItems, unfinished, unreadable_id
 from ivcp.evaluation.job import Job
 from ivcp.evaluation.trainer import launches_workers
@@ -83,7 +84,7 @@ def _is_of(prediction: Prediction, items: ReadableItems) -> bool:
     index = prediction.index
     if index >= len(items):
         return False
-    return prediction.id == unreadable_id(index) or prediction.id == items.sample_id(index)
+    return prediction.id in (unreadable_id(index), whole(items.sample_id(index)))
 
 
 def _same_judge(finished: Results, job: Job) -> bool:

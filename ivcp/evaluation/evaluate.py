@@ -232,7 +232,7 @@ def publish(
     if results.run.failed_samples == results.run.samples:
         raise UserError(
             f"All {results.run.samples} samples failed, so this is no result; the first: "
-            f"{predictions[0].failed}."
+            f"{str(predictions[0].failed).rstrip('.')}."
         )
     return run
 

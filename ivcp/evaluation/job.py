@@ -92,7 +92,8 @@ def prepare(
         sweep: Whether this is one of several runs of a process.
 
     Raises:
-        UserError: A setting is wrong, the dataset is empty, or the trainer cannot be used.
+        UserError: A setting is wrong, the dataset is empty or of another task than the metric, or
+            the trainer cannot be used.
     """
     settings = Settings.of(parts.config)
     lightning.seed_everything(settings.seed, verbose=False)
@@ -101,6 +102,7 @@ def prepare(
             "limit would cut off whole tasks of a group; use dataset.limit_each="
             f"{settings.limit} instead."
         )
+    check_metric(parts.dataset, parts.metric)
     items = ReadableItems(parts.dataset, settings.limit)
     if settings.baseline not in (None, "auto"):
         read_baseline(settings.baseline)
@@ -110,3 +112,17 @@ def prepare(
     if size == "auto":
         size = MOST_ON_GPU if on_gpus(made) else MOST_ON_CPU
     return Job(parts, settings, items, cut(len(items), size), folder, made, stop)
+
+
+def check_metric(dataset: SampleSource, metric: AnswerMetric) -> None:
+    """Refuse a metric for answers of another kind than the dataset has.
+
+    Raises:
+        UserError: The metric cannot score the dataset's task.
+    """
+    task = getattr(dataset, "task", None)
+    if task is not None and metric.scored_tasks and task not in metric.scored_tasks:
+        raise UserError(
+            f"{type(metric).__name__} scores answers of the task {' or '.join(metric.scored_tasks)}"
+            f"; those of the dataset are of the task {task}: choose another dataset= or metric."
+        )

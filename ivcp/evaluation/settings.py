@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from ivcp.core.errors import UserError
@@ -13,6 +14,10 @@ LEAST = {
 }  # fmt: skip
 LARGEST_SEED = 2**32 - 1  # of numpy
 
+FOLDERS = {
+    "baseline": "null, auto, or the folder of a finished run",
+    "resume": "true, false, or the folder of a run",
+}
 OTHERWISE = {"limit": ", or null for all samples", "batch_size": ", or auto"}
 
 
@@ -59,6 +64,11 @@ class Settings:
                     f"{name} must be a whole number of at least {least}"
                     f"{OTHERWISE.get(name, '')}; got {value!r}."
                 )
+        for name, wanted in FOLDERS.items():
+            value = getattr(self, name)
+            allowed = isinstance(value, bool) if name == "resume" else value is None
+            if not allowed and not isinstance(value, str | Path):
+                raise UserError(f"{name} must be {wanted}; got {value!r}.")
         if self.seed > LARGEST_SEED:
             raise UserError(f"seed must be at most {LARGEST_SEED}; got {self.seed}.")
         object.__setattr__(self, "generation", check_generation(self.generation))

@@ -37,6 +37,18 @@ from ivcp.evaluation.process import Interrupted, StopsBetweenBatches, end_with
 SHARING = ("auto", "balanced", "sequential")
 """Values of `device_map` that can do with a part of a machine's GPUs."""
 
+REFUSED = {
+    "callbacks": "the evaluation has its own",
+    "logger": "the evaluation has its own; choose logger=",
+    "use_distributed_sampler": "the evaluation assigns samples itself",
+    "limit_predict_batches": "answers would be missing; use limit=",
+    "fast_dev_run": "answers would be missing; use limit=",
+}
+"""Keywords that a trainer of an evaluation cannot have, and why."""
+
+MANY = 4
+"""So many processes start on any machine without GPUs, for a try; more need a CPU core each."""
+
 PATIENCE = timedelta(days=30)
 """How long a process that has done its share waits for the others; by default half an hour."""
 
@@ -112,9 +124,13 @@ def build(
     """The trainer; one that spawns its processes does so within a cluster's job of one task, too.
 
     Raises:
-        UserError: The hardware is missing, or processes are there that would each spawn others.
+        UserError: The hardware is missing, a keyword is unknown or of no use here, or processes are
+            there that would each spawn others.
     """
     keywords = _keywords(trainer)
+    for name, reason in REFUSED.items():
+        if keywords.get(name):
+            raise UserError(f"trainer.{name} cannot be set: {reason}.")
     if (strategy := str(keywords.get("strategy"))).endswith(("_spawn", "_fork")):
         if (tasks := started_together()) > 1:
             raise UserError(
@@ -123,13 +139,20 @@ def build(
             )
         other["plugins"] = [*(keywords.get("plugins") or ()), LightningEnvironment()]
     try:
-        return trainer(callbacks=callbacks, logger=False, use_distributed_sampler=False, **other)
-    except (MisconfigurationException, ValueError) as error:
+        made = trainer(callbacks=callbacks, logger=False, use_distributed_sampler=False, **other)
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(
             f"The trainer cannot be used here ({reason}); choose another with trainer=cpu or "
             "trainer=auto."
         ) from error
+    most = max(MANY, os.cpu_count() or 1)
+    if made.num_devices > most and not on_gpus(made):
+        raise UserError(
+            f"trainer.devices={made.num_devices} would start as many processes on a machine with "
+            f"{os.cpu_count()} CPU cores; use at most {most}."
+        )
+    return made
 
 
 def _keywords(trainer: Callable[..., lightning.Trainer]) -> dict[str, Any]:

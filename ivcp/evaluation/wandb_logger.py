@@ -16,6 +16,7 @@ from urllib.parse import urlparse
 from lightning.pytorch.loggers import WandbLogger
 
 from ivcp.core.errors import UserError
+from ivcp.core.fields import check_fields
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class WandbRuns:
         check_project(self.project)
         if isinstance(self.tags, str):
             raise UserError(f"logger.tags must be a list such as [{self.tags}]; got a text.")
+        check_fields(self, "logger.")
         check_template("name", self.name or "")
         check_template("group", self.group or "")
         for tag in self.tags or ():

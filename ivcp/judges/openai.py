@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ivcp.core.errors import UserError
+from ivcp.core.fields import check_fields
 from ivcp.core.judge import Judge
 from ivcp.judges.guarded_client import GuardedClient, is_local
 from ivcp.judges.reply_cache import ReplyCache
@@ -84,6 +85,7 @@ class OpenAIJudge(Judge):
     price_out: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, "judge.")
         self.base_url = _address(self.base_url)
         if self.key_variable is not None and not re.fullmatch(r"[A-Za-z_]\w*", self.key_variable):
             raise UserError(

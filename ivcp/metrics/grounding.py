@@ -73,6 +73,7 @@ class GroundingMetrics(AnswerMetric):
     """
 
     primary_metric = "acc@0.5"
+    scored_tasks = ("grounding",)
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> Box | None:
         """The first box of the text with finite coordinates, corners sorted."""

@@ -93,6 +93,7 @@ class MultipleChoiceMetrics(VlmEvalKitMetric):
     """Accuracy and unparsed rate of option letters, also by split, category and source."""
 
     primary_metric = "accuracy"
+    scored_tasks = ("multiple_choice",)
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> str | None:
         """A capital letter or None."""

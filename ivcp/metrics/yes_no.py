@@ -99,6 +99,7 @@ class YesNoMetrics(VlmEvalKitMetric):
     """
 
     primary_metric = "f1"
+    scored_tasks = ("yes_no",)
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> Literal["Yes", "No"] | None:
         """The word yes or no, capitalised, or None."""

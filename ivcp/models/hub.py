@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ivcp.core.errors import UserError
 from ivcp.core.family import BoxFrame, Encoded, ModelFamily
 from ivcp.core.fields import check_fields
+from ivcp.core.printable import check_characters
 from ivcp.core.types import Box, Sample
 from ivcp.core.view import TOWER_SIGNALS, Signal
 from ivcp.models import checkpoint
@@ -98,8 +98,6 @@ class HubFamily(ModelFamily):
         Raises:
             UserError: A field has another type, or none of its allowed values.
         """
-        if isinstance(self.path, Path):
-            object.__setattr__(self, "path", str(self.path))
         check_fields(self, "model.")
 
     @cached_property
@@ -223,6 +221,7 @@ class HubFamily(ModelFamily):
 
     def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
         for sample in samples:
+            check_characters(sample)
             for image in sample.images:
                 if not min(image.size):
                     raise UserError(

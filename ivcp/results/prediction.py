@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
 from ivcp.core.metric import ScoredAnswer
+from ivcp.core.printable import whole
 from ivcp.core.types import Answer, Sample, Task
 from ivcp.results.schema import Finite, Schema
 
@@ -28,9 +29,9 @@ LONGEST = 16_000_000
 
 
 def _printable(value: Any) -> Any:
-    """Texts without lone surrogates, which no file can hold; "?" stands for each."""
+    """`whole` of all texts in a value."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return whole(value)
     if isinstance(value, list | tuple):
         return tuple(map(_printable, value))
     if isinstance(value, Mapping):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from ivcp.core.errors import UserError
-from ivcp.datasets.data_root import data_root, image_file, user_path
+from ivcp.datasets.data_root import data_root, first_file, image_file, user_path
 
 
 def test_the_root_is_what_is_given_else_the_variable_else_the_home_folder(monkeypatch) -> None:
@@ -24,6 +26,50 @@ def test_an_unknown_home_folder_is_one_sentence(path) -> None:
     for read in (user_path, data_root):
         with pytest.raises(UserError, match=r"got '~nobody.*', whose home folder is unknown"):
             read(path)
+
+
+def test_a_root_that_is_a_file_or_closed(tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"data\.root .* must be a folder; .*/file is none"):
+        data_root(str(tmp_path / "file"))
+    monkeypatch.setenv("LMUData", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="must be a folder"):
+        data_root(None)
+    assert data_root(str(tmp_path / "absent")) == tmp_path / "absent"
+
+
+def closed(*paths: Path):
+    """`os.stat` as it is for somebody who must not look into these folders."""
+    stat = os.stat
+
+    def refuse(path, **options):
+        if any(str(path).startswith(f"{folder}/") for folder in paths):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    return refuse
+
+
+def test_a_folder_that_is_closed(tmp_path, monkeypatch) -> None:
+    (tmp_path / "closed" / "inner").mkdir(parents=True)
+    assert user_path(str(tmp_path / "closed")).is_dir()
+    monkeypatch.setattr("os.stat", closed(tmp_path / "closed"))
+    for name in ("closed", "closed/inner", "closed/file.tsv"):
+        with pytest.raises(UserError, match=rf"/{name}' cannot be read \(.*Permission denied"):
+            user_path(str(tmp_path / name))
+
+
+def test_the_first_file_of_several(tmp_path, monkeypatch) -> None:
+    (tmp_path / "b.tsv").touch()
+    (tmp_path / "folder.tsv").mkdir()
+    names = [tmp_path / name for name in ("a.tsv", "b.tsv", "folder.tsv")]
+    assert first_file(names) == tmp_path / "b.tsv"
+    assert first_file(names[:1]) is None
+    with pytest.raises(UserError, match=r"Expected a file at .*/folder\.tsv; it is a folder"):
+        first_file(reversed(names))
+    monkeypatch.setattr("os.stat", closed(tmp_path))
+    with pytest.raises(UserError, match=r"a\.tsv cannot be read \(Permission denied\)"):
+        first_file(names)
 
 
 @pytest.fixture

@@ -138,6 +138,9 @@ def test_the_resized_frame_is_declared(root) -> None:
     ("fields", "sentence"),
     [
         ({"name": "refcoco+"}, "one of refcoco, refcocoplus, refcocog; got 'refcoco+'"),
+        ({"annotations": 3}, r"dataset\.annotations must be a text or null; got 3"),
+        ({"photos": 3}, r"dataset\.photos must be a text or null; got 3"),
+        ({"expressions": "many"}, r"dataset\.expressions must be a whole number or null"),
         ({"split": "test"}, "split must be one of val, testA, testB; got 'test'"),
         ({"name": "refcocog"}, "split must be one of val, test; got 'testA'"),
         ({"source": "coco"}, "source must be one of mdetr, release, unc, hub; got 'coco'"),

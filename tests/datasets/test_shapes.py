@@ -123,3 +123,13 @@ def test_samples() -> None:
         Shapes(task="grounding", split="dev")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="train, val, test"):
         make_scene(0, "dev", 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("size", "many"), ("size", 2.5), ("size", -1), ("seed", "x"), ("seed", -1)]
+)
+def test_numbers_that_cannot_be_used(field, value) -> None:
+    with pytest.raises(
+        UserError, match=rf"dataset\.{field} must be a whole number.*; got '?{value}"
+    ):
+        Shapes(**{"task": "grounding", field: value})

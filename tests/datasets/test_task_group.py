@@ -80,3 +80,9 @@ def test_what_cannot_be_a_suite_is_refused() -> None:
         group()
     with pytest.raises(UserError, match="at least 1 or null; got 0"):
         group(0, one=Source(SAMPLE))
+
+
+@pytest.mark.parametrize("limit", [0, -1, "x", 1.5, True])
+def test_a_limit_that_is_no_number_of_samples(limit) -> None:
+    with pytest.raises(UserError, match=r"dataset\.limit_each must be"):
+        TaskGroup(tasks={"one": {}}, limit_each=limit)

@@ -386,6 +386,33 @@ def test_an_absent_file_is_fetched_only_if_asked(tmp_path, monkeypatch) -> None:
     assert len(TsvBenchmark(**options)) == 1
 
 
+def test_a_file_without_an_address(tmp_path) -> None:
+    dataset = TsvBenchmark(name="Set", task="multiple_choice", root=str(tmp_path), download=True)
+    with pytest.raises(UserError, match=rf"{tmp_path}/Set\.tsv; put it there, or .*dataset\.file="):
+        len(dataset)
+    write(tmp_path / "Set.tsv", [row(1)])
+    dataset = TsvBenchmark(name="Set", task="multiple_choice", root=tmp_path)
+    assert len(dataset) == 1
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_a_file_that_is_a_folder_or_empty(tmp_path, content) -> None:
+    path = tmp_path / "Set.tsv"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"Expected .*{path}.*(it is a folder|to begin with)"):
+        len(TsvBenchmark(name="Set", task="multiple_choice", root=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", None), ("root", 3), ("md5", 3), ("md5", [1]), ("rows", "many"), ("verify", "no"),
+     ("download", 1), ("file", ["a"])],
+)  # fmt: skip
+def test_fields_of_another_type(field, value) -> None:
+    with pytest.raises(UserError, match=rf"^dataset\.{field} must be .*; got "):
+        TsvBenchmark(**{"name": "Set", "task": "open_ended", "url": URL, field: value})
+
+
 def test_the_configuration_may_list_several_sums(tmp_path) -> None:
     write(tmp_path / "Set.tsv", [row(1)])
     told = {

@@ -10,6 +10,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded
 from ivcp.core.types import BrokenSample, Sample
 from ivcp.evaluation.data import Item, ReadableItems, assign, collate, cut, unfinished
+from ivcp.models.qwen25vl import Qwen25VL
 
 SAMPLE = Sample(
     id="a", task="yes_no", images=(Image.new("RGB", (8, 8)),), question="?", answer="Yes"
@@ -21,6 +22,13 @@ def truncated_image() -> Image.Image:
     file = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(file, "JPEG")
     return Image.open(io.BytesIO(file.getvalue()[: file.tell() // 2]))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The packaged family and its processor."""
+    family = Qwen25VL(path=None, dtype="float32")
+    return family, family.processor()
 
 
 class PickyFamily:
@@ -74,6 +82,22 @@ def test_an_exception_of_the_encoding_fails_one_sample() -> None:
     batch = collate(Typed(), None, items)
     assert batch.indices == (0,)
     assert batch.failures[0].failed == "TypeError: TextEncodeInput must be Union"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [("question", "a \ud83d", "question"), ("hint", "\ud83d", "question"),
+     ("options", ("a", "b \ud83d"), "options"), ("answer", "\ud83d", "answer"),
+     ("answer", ("a", "\ud83d"), "answer")],
+)  # fmt: skip
+def test_half_an_emoji_fails_its_sample_alone(tiny, field, value, name) -> None:
+    family, processor = tiny
+    whole = replace(SAMPLE, question="\U0001f600?", options=("\U0001f600", "b"))
+    items = [Item(0, whole), Item(1, replace(whole, **{field: value})), Item(2, whole)]
+    batch = collate(family, processor, items)
+    assert batch.indices == (0, 2)
+    (failure,) = batch.failures
+    assert failure.failed.startswith(f"UserError: Expected whole characters in the {name}; got")
 
 
 def test_ids_are_read_without_images_where_a_dataset_can() -> None:

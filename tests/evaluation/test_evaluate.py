@@ -116,6 +116,12 @@ def test_an_empty_dataset_is_refused_before_weights_load(parts, monkeypatch) -> 
         evaluate(**parts | {"dataset": Shapes(task="grounding", size=0)})
 
 
+def test_a_metric_of_another_task_is_refused_before_weights_load(parts, monkeypatch) -> None:
+    monkeypatch.setattr(type(parts["model"]), "load", lambda self: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=r"^GroundingMetrics scores answers of the task groun"):
+        evaluate(**parts | {"dataset": Shapes(task="yes_no", size=2)})
+
+
 def test_a_full_disk_keeps_what_was_written(parts, monkeypatch) -> None:
     from ivcp.results.files import LineFile
 

@@ -62,6 +62,44 @@ def test_the_model_keeps_its_own_precision(eight_gpus) -> None:
         make_trainer(partial(eight_gpus, devices=1, precision="bf16-mixed"), [])
 
 
+CPU = partial(
+    lightning.Trainer, accelerator="cpu", devices=1, enable_progress_bar=False,
+    enable_model_summary=False, enable_checkpointing=False,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{"devices": "many"}, {"devices": 1.5}, {"devices": None}, {"devices": -1}, {"devices": [0, 1]},
+     {"devices": 0}, {"accelerator": "tpu"}, {"accelerator": "gpus"}, {"max_epoch": 3},
+     {"strategy": "ddpp"}, {"num_nodes": 0}],
+)  # fmt: skip
+def test_a_trainer_that_cannot_be_made(keywords) -> None:
+    with pytest.raises(UserError, match=r"The trainer cannot be used here \(.*\); choose another"):
+        make_trainer(partial(CPU, **keywords), [])
+
+
+def test_processes_that_would_bring_the_machine_down(monkeypatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    with pytest.raises(
+        UserError, match=r"devices=7 would start .* with 6 CPU cores; use at most 6"
+    ):
+        make_trainer(partial(CPU, devices=7), [])
+    assert make_trainer(partial(CPU, devices=6), []).num_devices == 6
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert make_trainer(partial(CPU, devices=2), []).num_devices == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("callbacks", 3, "has its own"), ("limit_predict_batches", 1, "use limit="),
+     ("fast_dev_run", True, "use limit=")],
+)  # fmt: skip
+def test_keywords_that_would_be_passed_over(name, value, message) -> None:
+    with pytest.raises(UserError, match=rf"^trainer\.{name} cannot be set: .*{message}"):
+        make_trainer(partial(CPU, **{name: value}), [])
+
+
 def test_processes_cannot_all_take_the_same_gpu(eight_gpus) -> None:
     with pytest.raises(UserError, match="must be auto or balanced or sequential where 4 processes"):
         make_trainer(partial(eight_gpus, devices=4), [], device_map="cuda:0")

@@ -79,6 +79,17 @@ def test_finished_batches_are_not_run_again(seven, monkeypatch) -> None:
     assert asked == [4, 5, 6]
 
 
+def test_an_id_with_half_a_character_is_found_again(seven, monkeypatch) -> None:
+    class HalfIds(Shapes):
+        def sample_id(self, index: int) -> str:
+            return f"{index} \ud83d"
+
+    seven["dataset"] = HalfIds(task="grounding", size=7)
+    whole = outcome(seven, "whole")
+    assert [line["id"] for line in whole[0]] == [f"{index} ?" for index in range(7)]
+    assert resume(seven, interrupt(seven, monkeypatch, "cut", batches=2)) == whole
+
+
 def test_true_goes_on_in_the_same_folder_and_says_so(seven, monkeypatch, capsys) -> None:
     folder = interrupt(seven, monkeypatch, "cut", batches=1)
     config = {**seven["config"], "resume": True}

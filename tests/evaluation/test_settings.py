@@ -16,3 +16,20 @@ def test_a_wrong_value_is_one_sentence(name, value) -> None:
 
 def test_other_keys_are_passed_over() -> None:
     assert Settings.of({"limit": 3, "ratio": 0.5}) == Settings(limit=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("baseline", True, "null, auto, or the folder of a finished run; got True"),
+     ("baseline", 3, "null, auto, or the folder of a finished run; got 3"),
+     ("resume", 3, "true, false, or the folder of a run; got 3"),
+     ("resume", None, "true, false, or the folder of a run; got None")],
+)  # fmt: skip
+def test_a_folder_of_another_kind(name, value, message) -> None:
+    with pytest.raises(UserError, match=f"^{name} must be {message}"):
+        Settings.of({name: value})
+
+
+def test_generation_without_arguments() -> None:
+    with pytest.raises(UserError, match="generation must hold keyword arguments"):
+        Settings.of({"generation": None})

@@ -99,6 +99,8 @@ def test_variables_of_the_service_win(monkeypatch, tmp_path: Path) -> None:
         ({"tags": ["{}"]}, r"logger\.tags may hold .* got '\{\}'"),
         ({"project": "team/pruning"}, r"logger\.project must be a name .* got 'team/pruning'"),
         ({"project": "p" * 129}, r"logger\.project must be a name of 1 to 128"),
+        ({"name": 3}, r"logger\.name must be a text or null; got 3"),
+        ({"entity": 3}, r"logger\.entity must be a text or null; got 3"),
         ({"tags": "one"}, r"logger\.tags must be a list such as \[one\]"),
     ],
 )

@@ -496,11 +496,12 @@ WRONG = {
                  "https://", "http://[::1/v1", "http://a:port/v1", "http://a b/v1", "http://a..b/v1",
                  "HTTP://a/v1", f"http://{'a' * 64}.org/v1"],
     "key_variable": ["sk-abc", "", "A KEY"],
-    "retries": [-1],
-    "workers": [0],
+    "retries": [-1, "x", 1.5],
+    "workers": [0, True],
     "requests_per_minute": [0],
     "max_tokens": [0],
-    "timeout": [0],
+    "timeout": [0, "long"],
+    "model": [None, 3],
 }  # fmt: skip
 
 
