@@ -115,7 +115,12 @@ def stored_type(source: str) -> str | None:
     check_cached(source)
     with explained(source):
         check_files(source)
-        config = PreTrainedConfig.get_config_dict(source, local_files_only=cache_only(source))[0]
+        try:
+            config, _ = PreTrainedConfig.get_config_dict(
+                source, local_files_only=cache_only(source)
+            )
+        except TypeError:  # older libraries take any content for a dictionary
+            config = None
     if not isinstance(config, Mapping):
         raise UserError(f"config.json of the model {source!r} must hold settings by name.")
     kind: str | None = config.get("model_type")
