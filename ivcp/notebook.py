@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ivcp.core.errors import UserError
 from ivcp.core.pixels import decode, to_rgb
 from ivcp.core.types import Box, Sample, Task
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
     from torch import nn
 
@@ -41,7 +42,12 @@ class Reply:
 
         Args:
             number: Which image; by default the last one.
+
+        Raises:
+            UserError: There is no such image.
         """
+        if not -len(self.images) <= number < len(self.images):
+            raise UserError(f"There is no image {number}; the prompt had {len(self.images)}.")
         number %= len(self.images)
         box = self.box if number == len(self.images) - 1 else None
         return self.session.draw(self.images[number], number=number, predicted=box)
@@ -50,7 +56,7 @@ class Reply:
 def load(
     path: str | Path | None = None,
     *,
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | torch.dtype = "auto",
     attention: str = "sdpa",
     device_map: str | None = None,
     **settings: Any,
@@ -59,7 +65,7 @@ def load(
 
     Args:
         path: A folder, or an id on the Hugging Face hub; None is the packaged small model.
-        dtype: Of the weights; "auto" as they are stored.
+        dtype: Of the weights, by its name or as torch has it; "auto" as they are stored.
         attention: "sdpa", "eager" or "flash_attention_2".
         device_map: As in `from_pretrained`.
         settings: Other fields of the model's family, such as `max_pixels` of Qwen's.
@@ -73,7 +79,8 @@ def load(
     from ivcp.models.loaded import family_of
 
     folder = None if path is None else str(path)
-    settings = {"dtype": dtype, "attention": attention, "device_map": device_map, **settings}
+    name = str(dtype).removeprefix("torch.")
+    settings = {"dtype": name, "attention": attention, "device_map": device_map, **settings}
     return family_of(folder, **settings).load()
 
 
@@ -100,8 +107,8 @@ def ask(
         generation: Keyword arguments of `generate`; by default 128 tokens, greedily.
 
     Raises:
-        UserError: The processor is of another kind, a file holds no image, or the model cannot
-            serve the pruner.
+        UserError: The processor is of another kind, an image, the question or the task is none, or
+            the model cannot serve the pruner.
     """
     import torch
 
@@ -111,6 +118,10 @@ def ask(
     family = getattr(processor, "family", None)
     if family is None:
         raise UserError("processor must be what ivcp.load gave together with the model.")
+    if not isinstance(question, str) or not question.strip():
+        raise UserError(f"question must be a text; got {question!r}.")
+    if task not in get_args(Task):
+        raise UserError(f"task must be one of {', '.join(get_args(Task))}; got {task!r}.")
     several = image if isinstance(image, Sequence) and not isinstance(image, str) else [image]
     images = tuple(map(_image, several))
     sample = Sample(
@@ -137,9 +148,20 @@ def ask(
 
 
 def _image(image: Image.Image | str | Path) -> Image.Image:
-    """An image in RGB, as it is or from a file."""
-    if not isinstance(image, str | Path):
+    """An image in RGB, as it is or from a file.
+
+    Raises:
+        UserError: It is neither an image nor a file that holds one.
+    """
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
         return to_rgb(image)
+    if not isinstance(image, str | Path):
+        raise UserError(
+            f"image must be an image of PIL, the path of one, or a list of these; got a "
+            f"{type(image).__name__} (Image.fromarray of PIL takes arrays)."
+        )
     try:
         return decode(Path(image))
     except OSError as error:

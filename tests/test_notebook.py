@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from untrained import save_untrained
 
@@ -13,6 +15,7 @@ from ivcp import FastV, IVCPrune
 from ivcp.core.errors import UserError
 from ivcp.datasets.shapes import Shapes
 from ivcp.metrics.grounding import GroundingMetrics
+from ivcp.models.qwen25vl import PACKAGED
 
 QUIET = {"workers": 0, "pictures": 0, "limit": 2, "generation": {"max_new_tokens": 4}}
 
@@ -114,12 +117,38 @@ def test_padding_that_a_session_cannot_know_is_refused() -> None:
         (lambda model, _: ivcp.ask(model, None, [], "?"), "processor must be what ivcp.load gave"),
         (lambda *pair: ivcp.ask(*pair, "no.png", "?"), "no.png cannot be read as an image"),
         (lambda *pair: ivcp.ask(*pair, [], "?", foo=1), "generate takes no argument 'foo'"),
+        (lambda *pair: ivcp.ask(*pair, None, "?"), "image must be an image of PIL, .* a NoneType"),
+        (lambda *pair: ivcp.ask(*pair, np.zeros((8, 8, 3)), "?"), "got a ndarray"),
+        (lambda *pair: ivcp.ask(*pair, [], None), "question must be a text; got None"),
+        (lambda *pair: ivcp.ask(*pair, [], " "), "question must be a text; got ' '"),
+        (
+            lambda *pair: ivcp.ask(*pair, [], "a \ud83d"),
+            "Expected whole characters in the question",
+        ),
+        (lambda *pair: ivcp.ask(*pair, [], "?", task="box"), "task must be one of .*; got 'box'"),
         (lambda *_: ivcp.load("/no/folder"), "must be an existing folder"),
+        (lambda *_: ivcp.load(max_pixel=3), "no setting 'max_pixel'; did you mean max_pixels"),
+        (lambda *_: ivcp.load(PACKAGED, sixe=3), "no setting 'sixe'; it has path, dtype, "),
+        (lambda *_: ivcp.load(dtype="fp16"), "dtype must be .*; got 'fp16'"),
     ],
 )
 def test_a_mistake_is_one_sentence(call, sentence, loaded) -> None:
     with pytest.raises(UserError, match=sentence):
         call(*loaded)
+
+
+def test_a_dtype_as_torch_has_it() -> None:
+    assert ivcp.load(dtype=torch.bfloat16)[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("number", [1, -2])
+def test_an_image_that_was_not_in_the_prompt(loaded, sample, number) -> None:
+    reply = ivcp.ask(*loaded, sample.images, "?", max_new_tokens=1)
+    assert reply.draw(0).size == reply.draw(-1).size
+    with pytest.raises(UserError, match=f"There is no image {number}; the prompt had 1"):
+        reply.draw(number)
+    with pytest.raises(UserError, match=r"must be an image of PIL; got the path 'a\.png'"):
+        reply.session.draw("a.png")
 
 
 def test_a_model_in_training_mode_is_refused(loaded) -> None:

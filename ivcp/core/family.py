@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ivcp.core.layout import PromptLayout
 from ivcp.core.pruner import Pruner, check_pair
 from ivcp.core.text_encoder import TextEncoder
-from ivcp.core.tower import VisionTower
+from ivcp.core.tower import VisionTower, tower_block
 from ivcp.core.types import Box, Sample
-from ivcp.core.view import Signal
+from ivcp.core.view import TOWER_BLOCK_SIGNALS, Signal
 
 Rows: TypeAlias = Sequence[Tensor]
 """One tensor for each sample of a batch."""
@@ -208,6 +208,10 @@ def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
     if isinstance(pruner, Pruner):
         pruner = pruner.fitted(family.model_types[0], layers)
     check_pair(pruner, family.signals(), name, layers)
+    if (blocks := family.tower_depth()) is not None:
+        for stage in pruner.stages():
+            for layer in stage.tower_layers if stage.needs & TOWER_BLOCK_SIGNALS else ():
+                tower_block(layer, blocks, type(pruner).__name__, name)
     return pruner
 
 
@@ -232,6 +236,10 @@ class ModelFamily(ModelAdapter):
     @abstractmethod
     def depth(self) -> int:
         """Number of decoder layers, from the configuration alone; no weights are read."""
+
+    def tower_depth(self) -> int | None:
+        """Number of blocks of the vision tower, likewise; None if it is not known before."""
+        return None
 
     @abstractmethod
     def signals(self) -> frozenset[Signal]:

@@ -42,7 +42,7 @@ def check_characters(sample: Sample) -> None:
         if any(isinstance(text, str) and text != whole(text) for text in values):
             raise UserError(
                 f"Expected whole characters in the {name}; got half of one (a lone surrogate): "
-                "repair the dataset."
+                "repair it."
             )
 
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ivcp.core.errors import UserError
+
 
 class VisionTower(ABC):
     """How to read one model's vision tower; it neither loads nor runs the tower.
@@ -77,3 +79,23 @@ class VisionTower(ABC):
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
         """(N, C) embeddings of (N, P * Ct) features, as the model's projector makes them."""
+
+
+def tower_block(layer: int, count: int, pruner: str, model: str) -> int:
+    """Index of a block of a vision tower.
+
+    Args:
+        layer: As a method counts: 0 is the first, -1 the last.
+        count: Blocks of the tower.
+        pruner: Name of the method, for the message.
+        model: Likewise of the model.
+
+    Raises:
+        UserError: The tower has no such layer.
+    """
+    if not -count <= layer < count:
+        raise UserError(
+            f"{pruner} looks at layer {layer} of the vision tower, but that of {model} has {count} "
+            f"layers: give a number in {-count} .. {count - 1}."
+        )
+    return layer % count

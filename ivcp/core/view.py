@@ -17,7 +17,8 @@ signals to the vision tower; `question` is the user's text, and `text_encoder` t
 was trained with the vision tower."""
 
 LAYER_SIGNALS: frozenset[Signal] = frozenset({"values", "keys", "attention"})
-TOWER_SIGNALS: frozenset[Signal] = frozenset({"tower_attention", "tower_keys", "tower_features"})
+TOWER_BLOCK_SIGNALS: frozenset[Signal] = frozenset({"tower_attention", "tower_keys"})
+TOWER_SIGNALS: frozenset[Signal] = TOWER_BLOCK_SIGNALS | {"tower_features"}
 
 
 class View(Protocol):

@@ -31,7 +31,8 @@ from torch import nn
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import PromptLayout
-from ivcp.core.view import TOWER_SIGNALS
+from ivcp.core.tower import tower_block
+from ivcp.core.view import TOWER_BLOCK_SIGNALS, TOWER_SIGNALS
 from ivcp.engine.cache import PrunedLayer, SlotMask
 from ivcp.engine.checks import backend_of, check_checkpointing
 from ivcp.engine.context import SessionContext
@@ -96,27 +97,13 @@ class Hooks:
         stages = [stage for stage in context.pruner.stages() if stage.needs & of_tower]
         if stages:
             self.tower = context.adapter.tower(model)
+            names = type(context.pruner).__name__, type(model).__name__
             self.blocks = frozenset(
-                self._tower_block(layer)
+                tower_block(layer, len(self.tower.blocks), *names)
                 for stage in stages
-                if stage.needs & {"tower_attention", "tower_keys"}
+                if stage.needs & TOWER_BLOCK_SIGNALS
                 for layer in stage.tower_layers
             )
-
-    def _tower_block(self, layer: int) -> int:
-        """Index of a block of the vision tower.
-
-        Raises:
-            UserError: The tower has no such layer.
-        """
-        count = 0 if self.tower is None else len(self.tower.blocks)
-        if not -count <= layer < count:
-            raise UserError(
-                f"{type(self.context.pruner).__name__} looks at layer {layer} of the vision tower, "
-                f"but that of {type(self.model).__name__} has {count} layers: give a number in "
-                f"{-count} .. {count - 1}."
-            )
-        return layer % count
 
     def attach(self) -> None:
         """Put all hooks on the model."""

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -163,6 +164,8 @@ class Session:
             UserError: There is no such image, or it is not known what the model was shown of it.
         """
         layouts = self.layouts
+        if isinstance(image, str | Path):
+            raise UserError(f"image must be an image of PIL; got the path {str(image)!r}: open it.")
         if not (0 <= sample < len(layouts) and 0 <= number < len(layouts[sample].images)):
             raise UserError(
                 f"There is no image {number} of sample {sample} in the last prefill; it had "

@@ -226,14 +226,15 @@ class AssignedBatches(lightning.LightningDataModule):
         numbers = assign(costs, trainer.world_size)[trainer.global_rank]
         batches = Batches(self.items, self.family, processor, [plan[number] for number in numbers])
         loaders: dict[str, Any] = {}
-        if self.workers:
+        workers = min(self.workers, len(batches))  # others would have nothing to load
+        if workers:
             loaders = {
                 "timeout": self.timeout,
                 "worker_init_fn": LoaderProcess(),
                 "multiprocessing_context": _context(),
             }
         return DataLoader(
-            batches, batch_size=None, num_workers=self.workers, collate_fn=_as_it_is, **loaders
+            batches, batch_size=None, num_workers=workers, collate_fn=_as_it_is, **loaders
         )
 
 

@@ -118,8 +118,10 @@ def check_metric(dataset: SampleSource, metric: AnswerMetric) -> None:
     """Refuse a metric for answers of another kind than the dataset has.
 
     Raises:
-        UserError: The metric cannot score the dataset's task.
+        UserError: It is no metric, or it cannot score the dataset's task.
     """
+    if not isinstance(metric, AnswerMetric):
+        raise UserError(f"metric must be an instance of an AnswerMetric; got {metric!r}.")
     task = getattr(dataset, "task", None)
     if task is not None and metric.scored_tasks and task not in metric.scored_tasks:
         raise UserError(

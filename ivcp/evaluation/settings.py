@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,8 @@ from ivcp.engine.generate_arguments import check_generation
 LEAST = {
     "batch_size": 1, "workers": 0, "worker_timeout": 0, "limit": 1, "pictures": 0, "seed": 0,
 }  # fmt: skip
+LEAST_WORKERS, WORKERS_A_CORE = 16, 4
+"""So many processes that load data are never refused, in all and for each CPU core."""
 LARGEST_SEED = 2**32 - 1  # of numpy
 
 FOLDERS = {
@@ -64,6 +67,11 @@ class Settings:
                     f"{name} must be a whole number of at least {least}"
                     f"{OTHERWISE.get(name, '')}; got {value!r}."
                 )
+        if self.workers > (most := max(LEAST_WORKERS, WORKERS_A_CORE * (os.cpu_count() or 1))):
+            raise UserError(
+                f"workers must be at most {most} on a machine with {os.cpu_count()} CPU cores; got "
+                f"{self.workers}."
+            )
         for name, wanted in FOLDERS.items():
             value = getattr(self, name)
             allowed = isinstance(value, bool) if name == "resume" else value is None

@@ -30,7 +30,7 @@ def find_source(path: str | None, architecture: str) -> str:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    if path is None:
+    if not path:
         raise UserError(
             "model.path is not set: give the folder or hub id of a checkpoint that "
             f"{architecture} loads."

@@ -112,6 +112,9 @@ class HubFamily(ModelFamily):
     def depth(self) -> int:
         return int(self._config.text_config.num_hidden_layers)
 
+    def tower_depth(self) -> int | None:
+        return int(self._config.vision_config.num_hidden_layers)
+
     def signals(self) -> frozenset[Signal]:
         return self.provides(self._config)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def family_of(path: str | None, **settings: Any) -> ModelFamily:
         UserError: There is no configuration, or no family for its type.
     """
     if path is None:
-        return Qwen25VL(path=None, **settings)
+        return made(Qwen25VL, path=None, **settings)
     families = known_families()
     kind = checkpoint.stored_type(checkpoint.find_source(path, "ivcp.load"))
     if kind not in families:
@@ -38,8 +39,23 @@ def family_of(path: str | None, **settings: Any) -> ModelFamily:
             f"ivcp.load supports models of type {', '.join(sorted(families))}; {path!r} is of type "
             f"{kind!r}."
         )
-    family: Any = families[kind]
-    return family(path=path, **settings)
+    return made(families[kind], path=path, **settings)
+
+
+def made(kind: Any, **settings: Any) -> ModelFamily:
+    """A family with its settings.
+
+    Raises:
+        UserError: It has no such setting, or a value cannot be used.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in settings:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known)}."
+            raise UserError(f"{kind.__name__} has no setting {name!r}; {hint}")
+    family: ModelFamily = kind(**settings)
+    return family
 
 
 def holding(model: nn.Module, processor: Processor | None = None) -> ModelFamily:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ivcp.core.depths import scaled_layers
+from ivcp.core.errors import UserError
 from ivcp.core.pruner import StagedPruner
 from ivcp.core.selection import Selection, top
 from ivcp.core.view import Signal, View
@@ -54,6 +55,10 @@ class SparseVLM(StagedPruner):
         super().__post_init__()
         if self.budget == "table":
             self.check_length("table", self.table)
+        if min(self.table, default=1) < 1:
+            raise UserError(f"table must hold numbers of at least 1; got {list(self.table)}.")
+        if self.rank_scale <= 0:
+            raise UserError(f"rank_scale must be above 0; got {self.rank_scale:g}.")
 
     def auto_layers(self, layers: int) -> tuple[int, ...]:
         return scaled_layers((3, 7, 16), 32, layers)

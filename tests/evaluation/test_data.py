@@ -1,6 +1,7 @@
 import io
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -9,7 +10,15 @@ from source import Source
 from ivcp.core.errors import UserError
 from ivcp.core.family import Encoded
 from ivcp.core.types import BrokenSample, Sample
-from ivcp.evaluation.data import Item, ReadableItems, assign, collate, cut, unfinished
+from ivcp.evaluation.data import (
+    AssignedBatches,
+    Item,
+    ReadableItems,
+    assign,
+    collate,
+    cut,
+    unfinished,
+)
 from ivcp.models.qwen25vl import Qwen25VL
 
 SAMPLE = Sample(
@@ -175,6 +184,19 @@ def test_costs_are_balanced_where_counts_would_not_be() -> None:
     assert max(loads) < 1.01 * min(loads)
     first, second = sum(costs[:100]), sum(costs[100:])
     assert max(first, second) > 1.05 * min(first, second)
+
+
+@pytest.mark.parametrize(("batches", "workers"), [(0, 0), (2, 2), (9, 5)])
+def test_no_process_is_started_that_would_have_nothing_to_load(tiny, batches, workers) -> None:
+    family, processor = tiny
+    items = ReadableItems(Source(*[SAMPLE] * 9), None)
+    data = AssignedBatches(items, [(number,) for number in range(batches)], family, workers=5)
+    strategy = SimpleNamespace(broadcast=lambda plan: plan)
+    module = SimpleNamespace(processor=processor)
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        strategy=strategy, lightning_module=module, world_size=1, global_rank=0
+    )
+    assert data.predict_dataloader().num_workers == workers
 
 
 def test_batches_do_not_depend_on_who_evaluates_them() -> None:

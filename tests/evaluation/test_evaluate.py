@@ -122,6 +122,11 @@ def test_a_metric_of_another_task_is_refused_before_weights_load(parts, monkeypa
         evaluate(**parts | {"dataset": Shapes(task="yes_no", size=2)})
 
 
+def test_what_is_no_metric_is_refused(parts) -> None:
+    with pytest.raises(UserError, match="metric must be an instance of an AnswerMetric; got None"):
+        evaluate(**parts | {"metric": None})
+
+
 def test_a_full_disk_keeps_what_was_written(parts, monkeypatch) -> None:
     from ivcp.results.files import LineFile
 

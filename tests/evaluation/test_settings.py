@@ -33,3 +33,12 @@ def test_a_folder_of_another_kind(name, value, message) -> None:
 def test_generation_without_arguments() -> None:
     with pytest.raises(UserError, match="generation must hold keyword arguments"):
         Settings.of({"generation": None})
+
+
+def test_more_workers_than_the_machine_bears(monkeypatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 32)
+    assert Settings(workers=128).workers == 128
+    with pytest.raises(UserError, match="workers must be at most 128 on a machine with 32 CPU c"):
+        Settings(workers=129)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert Settings(workers=16).workers == 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
+from ivcp.core.family import fit_pair
 from ivcp.models import find_family
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.random import RandomPruning
+from ivcp.pruners.visionzip import VisionZip
 from ivcp.testing import SMALL, batch_of, model_of, prompts
 
 PRUNER = RandomPruning(keep_ratio=0.5, layer=2)
@@ -85,5 +88,25 @@ def test_a_path_that_is_none_or_nowhere(family: str) -> None:
     kind: Any = type(find_family(model_of(family)))
     with pytest.raises(UserError, match=r"model\.path is not set"):
         kind(path=None).load()
+    with pytest.raises(UserError, match=r"model\.path is not set"):
+        kind(path="").load()
     with pytest.raises(UserError, match=r"must be an existing folder"):
         kind(path="/no/such/folder").load()
+
+
+@every_family
+def test_a_layer_beyond_the_vision_tower(family: str, tmp_path: Path) -> None:
+    """The configuration's number of blocks is the tower's, and it is read before weights are."""
+    model = model_of(family)
+    model.config.save_pretrained(tmp_path)
+    known = find_family(model)
+    kind: Any = type(known)
+    from_config = kind(path=str(tmp_path))
+    blocks = len(known.tower(model).blocks)
+    assert from_config.tower_depth() == blocks
+    for layer in (blocks, -blocks - 1):
+        with pytest.raises(
+            UserError, match=rf"layer {layer} of .* give a number in -{blocks} \.\."
+        ):
+            fit_pair(VisionZip(tower_layer=layer), from_config, "small")
+    fit_pair(VisionZip(tower_layer=blocks - 1), from_config, "small")

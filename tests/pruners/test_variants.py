@@ -17,6 +17,7 @@ from ivcp.core.pruner import Pruner
 from ivcp.pruners.foreground import ForegroundOnly
 from ivcp.pruners.ivc import IVCOnly
 from ivcp.pruners.ivcp import IVCPrune
+from ivcp.pruners.sparsevlm import SparseVLM
 from ivcp.testing import batch_of, model_of, single
 
 IMAGE = ImageLayout((Grid(3, 6, 6),))
@@ -109,3 +110,13 @@ def test_decoding_goes_on_from_the_right_position(family: str, renumber: bool) -
         steps = [model(input_ids=token, past_key_values=cache).logits for token in more.split(1, 1)]
         whole = model(**longer, use_cache=False).logits[:, -4:]
     torch.testing.assert_close(torch.cat(steps, 1), whole, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"table": (3, 2, -1)}, "table must hold numbers of at least 1; got"),
+     ({"rank_scale": 0}, "rank_scale must be above 0; got 0")],
+)  # fmt: skip
+def test_budgets_that_keep_nothing(fields, message) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        SparseVLM(**fields)
