@@ -54,6 +54,8 @@ def test_the_file_holds_the_result_and_the_table_shows_it(arguments, capsys) -> 
     assert (run.device, run.dtype, run.attention) == ("cpu", "float32", "sdpa")
     assert run.versions["ivcp"] == ivcp.__version__
     assert len(result.pairs) == 3
+    # 38 tokens of a prompt, two copies, 128 numbers a layer and token, 8 layers, 4 bytes each
+    assert result.counts.kv_cache_bytes.unpruned == 38 * 2 * 128 * 8 * 4
     screen = capsys.readouterr().out
     rows = {line.split("│")[1].strip(): line for line in screen.splitlines() if "│" in line}
     assert "ratio [quartiles]" in screen
