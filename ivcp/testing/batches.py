@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ivcp.core.errors import UserError
 from ivcp.testing import families
 from ivcp.testing.small import IMAGE, PAD, VIDEO, ImagePrompt, SmallFamily
 
@@ -20,14 +21,25 @@ GROUP = "ivcp.testing"
 """Group of entry points under which other packages name the `SmallFamily` of their family."""
 
 
-def _found() -> dict[str, SmallFamily]:
+def small_families() -> dict[str, SmallFamily]:
+    """Every family by the stem of its module, then those of other packages by their entry points.
+
+    Raises:
+        UserError: An entry point names something else.
+    """
     names = [module.name for module in pkgutil.iter_modules(families.__path__)]
     own = {name: import_module(f"{families.__name__}.{name}").FAMILY for name in names}
-    return own | {point.name: point.load() for point in entry_points(group=GROUP)}
+    others = {point.name: point.load() for point in entry_points(group=GROUP)}
+    for name, other in others.items():
+        if not isinstance(other, SmallFamily):
+            raise UserError(
+                f"The entry point {name!r} of {GROUP} must give a SmallFamily; got {other!r}."
+            )
+    return own | others
 
 
-SMALL: dict[str, SmallFamily] = _found()
-"""Every family by the stem of its module, then those of other packages by their entry points."""
+SMALL = small_families()
+"""What `small_families` found when this module was imported."""
 
 
 @dataclass
