@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,25 @@ from ivcp.core.metric import AnswerMetric, ScoredAnswer
 from ivcp.core.types import Sample, Task
 
 GOLDEN = Path(__file__).parent / "metrics" / "golden"
-TASKS: dict[str, Task] = {
-    "mcq_vanilla": "multiple_choice", "mmbench_circular": "multiple_choice", "pope": "yes_no",
-    "mme": "yes_no", "hallusionbench": "yes_no",
-}  # fmt: skip
 LABELS = ("index", "category", "l2-category", "split", "image_path")
 
 
+@cache
 def recorded(name: str) -> dict[str, Any]:
     """The contents of a golden file."""
     content: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
     return content
+
+
+def recordings() -> dict[str, str]:
+    """Golden files of rows by the metrics that they name; the rows were scored by the first one.
+
+    A metric can be in one file only.
+    """
+    files = sorted(path.stem for path in GOLDEN.glob("*.json"))
+    pairs = [(metric, name) for name in files for metric in recorded(name).get("metrics", ())]
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
 
 
 def accepted(cell: str) -> str | tuple[str, ...]:
@@ -35,7 +44,7 @@ def accepted(cell: str) -> str | tuple[str, ...]:
 
 def sample_of(name: str, cells: dict[str, Any]) -> Sample:
     """The question of a recorded row."""
-    task = TASKS.get(name, "open_ended")
+    task: Task = recorded(name)["task"]
     options = tuple(cells[letter] for letter in "ABCDE" if cells.get(letter) is not None)
     answer = accepted(str(cells["answer"])) if task == "open_ended" else cells["answer"]
     labels = {label: str(cells[label]) for label in LABELS if cells.get(label) is not None}

@@ -11,19 +11,22 @@ import pandas as pd
 import pytest
 from hydra.utils import instantiate
 from PIL import Image
-from recorded_answers import recorded, score_answer
-from test_conf import composed
+from recorded_answers import recorded, recordings, score_answer
+from test_conf import CONF, composed
 
 from ivcp.core.metric import AnswerMetric
 
-FILES = {  # dataset -> file of recorded answers and verdicts of the same kind
-    "seedbench_img": "mcq_vanilla", "mmstar": "mcq_vanilla", "realworldqa": "mcq_vanilla",
-    "ai2d_test": "mcq_vanilla", "scienceqa_test": "mcq_vanilla", "mmmu_dev_val": "mcq_vanilla",
-    "blink": "mcq_vanilla", "cvbench3d": "mcq_vanilla", "vstar": "mcq_vanilla",
-    "mmbench_dev_en_v11": "mmbench_circular", "mme": "mme", "pope": "pope",
-    "hallusionbench": "hallusionbench", "chartqa_test": "chartqa", "docvqa_val": "docvqa",
-    "infovqa_val": "docvqa", "textvqa_val": "textvqa", "gqa_testdev": "gqa", "ocrbench": "ocrbench",
-}  # fmt: skip
+NAMES = [
+    path.stem
+    for path in sorted((CONF / "dataset").glob("*.yaml"))
+    if "tsv.TsvBenchmark" in path.read_text(encoding="utf-8")
+]
+RECORDED = recordings()
+FILES = {  # dataset -> file of recorded answers and verdicts of its metric
+    name: RECORDED[path]
+    for name in NAMES
+    if (path := composed(f"dataset={name}").metric._target_) in RECORDED
+}
 NOT_IN_A_FILE = {"prediction", "mode", "answers", "g_index"}
 
 
@@ -124,6 +127,17 @@ def test_mmmu_has_open_questions_among_the_others(tmp_path) -> None:
     assert (values["split/dev"], values["split/validation"], values["accuracy"]) == (0, 1, 1)
 
 
-def test_every_set_is_tried() -> None:
-    tasks = set(composed("dataset=general_vqa").dataset.tasks)
-    assert tasks == {*FILES, "cvbench2d", "mmvet"}
+@pytest.mark.parametrize("name", NAMES)
+def test_the_right_reply_to_a_question_of_the_file_scores_one(name, tmp_path) -> None:
+    """With no other columns than every file has."""
+    task = composed(f"dataset={name}").dataset.task
+    row = {"index": 1, "question": "Is it?", "answer": "Yes", "category": "x", "split": "y"}
+    right, wrong = "Yes", "No"
+    if task == "multiple_choice":
+        right, wrong = "B", "A"
+        row |= {"answer": "B", "A": "eight", "B": "seven"}
+    elif task == "open_ended":
+        row["answer"] = str(["Yes"] * 10)  # TextVQA leaves each of ten out once
+    dataset, metric = load(name, benchmark_file(tmp_path / "set.tsv", [row]))
+    scores = [score_answer(metric, dataset[0], reply).score for reply in (right, wrong)]
+    assert scores == [1, 0]

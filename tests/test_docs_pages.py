@@ -15,7 +15,7 @@ from command import run_py
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from test_conf import composed
 from untrained import save_untrained
 
 import ivcp
@@ -168,11 +168,10 @@ def test_the_test_of_the_recipe_passes(strided: Path) -> None:
 def test_the_numbers_of_questions_are_those_of_the_datasets() -> None:
     text = (DOCS / "paper.md").read_text(encoding="utf-8")
     for group, field, others in (
-        ("refcoco*", "expressions", 0),
-        ("*", "rows", 5127),  # POPE's file has no published number of rows, but is evaluated so
+        ("grounding", "expressions", 0),
+        ("general_vqa", "rows", 5127),  # POPE's file has no published number, but is evaluated so
     ):
-        configs = [OmegaConf.load(path) for path in CONF.glob(f"dataset/{group}.yaml")]
-        counts = [config.get("dataset", {}).get(field) or 0 for config in configs]
-        total = sum(counts) + others
+        tasks = composed(f"dataset={group}").dataset.tasks.values()
+        total = sum(task.dataset[field] or 0 for task in tasks) + others
         assert f"{total:,}" in text, field
         assert f"{8 * total:,}" in text, field

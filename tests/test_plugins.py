@@ -14,6 +14,8 @@ from untrained import save_untrained
 from ivcp.core.errors import UserError
 from ivcp.core.plugins import PRUNERS, plugged
 from ivcp.core.pruner import Pruner
+from ivcp.testing import SMALL
+from ivcp.testing.batches import small_families
 
 
 @pytest.fixture
@@ -51,6 +53,21 @@ def test_an_entry_point_that_is_no_method(elsewhere: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(str(elsewhere))
     with pytest.raises(UserError, match=r"'strided' of ivcp.pruners must give a Pruner class"):
         plugged(PRUNERS, Pruner)
+
+
+def test_a_small_model_of_another_package(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (elsewhere / "small.py").write_text(
+        "from ivcp.testing.families.llava15 import FAMILY\nwrong = FAMILY.settings\n"
+    )
+    points = elsewhere / "strided-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[ivcp.testing]\nother = small:FAMILY\n")
+    monkeypatch.syspath_prepend(str(elsewhere))
+    found = small_families()
+    assert set(found) == {*SMALL, "other"}
+    assert found["other"] is SMALL["llava15"]
+    points.write_text("[ivcp.testing]\nother = small:wrong\n")
+    with pytest.raises(UserError, match=r"'other' of ivcp.testing must give a SmallFamily"):
+        small_families()
 
 
 def test_every_method_can_be_imported_from_the_package() -> None:

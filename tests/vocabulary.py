@@ -9,50 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from expected import EXPECTED
+from expected.qwen2vl import ROLES, SPECIAL
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-QWEN_SPECIAL = (  # ids from 151643 on
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>",
-    "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>",
-    "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
-)  # fmt: skip
-QWEN = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-LLAVA = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-DEEPSEEK = {
-    "bos_token": "<｜begin▁of▁sentence｜>",  # noqa: RUF001
-    "eos_token": "<｜end▁of▁sentence｜>",  # noqa: RUF001
-    "pad_token": "<｜▁pad▁｜>",  # noqa: RUF001
-}
-ROLES = {  # tokens with a role, and what else is one token
-    "qwen2vl": (QWEN, QWEN_SPECIAL),
-    "qwen25vl": (QWEN, QWEN_SPECIAL),
-    "qwen3vl": (QWEN, QWEN_SPECIAL),
-    "llava15": (LLAVA, ("<image>",)),
-    "llavanext": (LLAVA, ("<image>",)),
-    "internvl": (QWEN, ("<|im_start|>", "<img>", "</img>", "<IMG_CONTEXT>")),
-    "deepseekvl": (DEEPSEEK, ("<image_placeholder>",)),
-    "deepseekvl2": (
-        DEEPSEEK,
-        ("<image>", "<|User|>", "<|Assistant|>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>"),
-    ),
-}
-
-TURNS = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{% if message.content is string %}{{ message.content }}"
-    "{% else %}{% for part in message.content %}"
-    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-SYSTEM = (
-    "{% if messages[0].role != 'system' %}"
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-)
-CHATS = {"qwen2vl": SYSTEM + TURNS, "qwen25vl": SYSTEM + TURNS, "qwen3vl": TURNS}
 
 
 @cache
@@ -88,26 +50,29 @@ def _qwen_merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
 def qwen_tokenizer(family: str = "qwen25vl") -> Any:
     """The genuine tokenizer of a Qwen-VL family; skips the test where its vocabulary is absent."""
     vocabulary, merges = _qwen_merges()
-    tokenizer = Qwen2Tokenizer(vocabulary, merges, padding_side="left", chat_template=CHATS[family])
-    tokenizer.add_tokens(list(QWEN_SPECIAL), special_tokens=True)
-    tokenizer.eos_token = QWEN["eos_token"]
+    tokenizer = Qwen2Tokenizer(
+        vocabulary, merges, padding_side="left", chat_template=EXPECTED[family].chat
+    )
+    tokenizer.add_tokens(list(SPECIAL), special_tokens=True)
+    tokenizer.eos_token = ROLES["eos_token"]
     return tokenizer
 
 
 @cache
 def byte_tokenizer(family: str) -> Any:
     """One token a byte, the special tokens of a family behind them; BOS in front if it has one."""
-    roles, others = ROLES[family]
+    expected = EXPECTED[family]
+    roles = expected.roles
     vocabulary = {letter: byte for byte, letter in bytes_to_unicode().items()}
     core = Tokenizer(BPE(vocabulary, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    special = list(dict.fromkeys([*roles.values(), *others]))
+    special = list(dict.fromkeys([*roles.values(), *expected.special]))
     core.add_special_tokens(special)
     if bos := roles.get("bos_token"):
         core.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, core.token_to_id(bos))]
         )
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, **roles, padding_side="left", chat_template=CHATS.get(family)
+        tokenizer_object=core, **roles, padding_side="left", chat_template=expected.chat
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,29 +11,27 @@ from torch import Tensor, nn
 from ivcp.core.view import LAYER_SIGNALS, Signal
 
 PLAIN: frozenset[Signal] = frozenset({"positions", "embeddings", "hidden"})
-READABLE = (
-    "llama", "mistral", "qwen2", "qwen3", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text",
-    "phi", "stablelm", "olmo2",
-)  # fmt: skip
-"""Types of language models whose layers `projected` can read; the tests compare each with the
-attention weights that the model returns."""
+READABLE = ("llama", "mistral", "qwen2", "qwen3", "phi", "stablelm", "olmo2")
+"""Types of language models that several families are built on and whose layers `projected` can
+read; the tests compare each with the attention weights that the model returns."""
 
 
-def readable(config: Any) -> frozenset[Signal]:
+def readable(config: Any, own: Sequence[str] = ()) -> frozenset[Signal]:
     """Signals of a model's decoder.
 
     Args:
         config: Configuration of the whole model.
+        own: Further types of language models that `projected` can read, those of one family.
     """
     text = getattr(config, "text_config", config)
-    return PLAIN | LAYER_SIGNALS if text.model_type in READABLE else PLAIN
+    return PLAIN | LAYER_SIGNALS if text.model_type in (*READABLE, *own) else PLAIN
 
 
 def projected(layer: nn.Module, hidden: Tensor, name: str) -> Tensor:
     """(B, heads, R, D) projections of a layer's input, norms applied, not yet rotated.
 
     Args:
-        layer: A decoder layer of a type in `READABLE`.
+        layer: A decoder layer of a type that `readable` knows.
         hidden: (B, R, C) rows of its input.
         name: "q", "k" or "v".
     """

@@ -78,7 +78,8 @@ class HubFamily(ModelFamily):
 
     A subclass sets `architecture` and `image_processor` (class names in `transformers`) and
     `image_token` (the placeholder). Where needed it sets `begins_with_bos` to False, for prompts
-    without the tokenizer's BOS, and `type_advice`, for checkpoints of another type.
+    without the tokenizer's BOS, `own_decoders` to types of language models of its own that
+    `decoders.projected` can read, and `type_advice`, for checkpoints of another type.
     """
 
     path: str | None = None
@@ -90,6 +91,7 @@ class HubFamily(ModelFamily):
     image_processor: ClassVar[str]
     image_token: ClassVar[str]
     begins_with_bos: ClassVar[bool] = True
+    own_decoders: ClassVar[tuple[str, ...]] = ()
     type_advice: ClassVar[str] = "choose the model= option of that type"
 
     def __post_init__(self) -> None:
@@ -275,7 +277,7 @@ class HubFamily(ModelFamily):
         return four_numbers(BRACKETS, text)
 
     def provides(self, config: Any) -> frozenset[Signal]:
-        return readable(config) | TOWER_SIGNALS | {"question"}
+        return readable(config, self.own_decoders) | TOWER_SIGNALS | {"question"}
 
     def entry(self, model: nn.Module) -> nn.Module:
         return getattr(model, "model", model)

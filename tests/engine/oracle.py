@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ivcp.models import find_family
+
 
 def hidden_tokens_logits(
     model: Any,
@@ -59,7 +61,7 @@ def teacher_forced(
     prompt, length = inputs["input_ids"].shape[1], sequences.shape[1]
     handles = [
         layer.register_forward_pre_hook(hook_of(number), with_kwargs=True)
-        for number, layer in enumerate(model.model.language_model.layers)
+        for number, layer in enumerate(find_family(model).decoder(model).layers)
     ]
     rest = {name: value for name, value in inputs.items() if "mask" not in name}
     rest["input_ids"] = sequences

@@ -23,6 +23,7 @@ import ivcp
 from ivcp import pruned
 from ivcp.core.selection import top
 from ivcp.core.similarity import summed_similarity
+from ivcp.models import find_family
 from ivcp.testing import SMALL, batch_of, single
 
 HOST = torch.device("cpu")
@@ -110,7 +111,7 @@ def placed(family: str) -> Any:
 def spread(family: str) -> Any:
     """The same, but layer i of the decoder is on device i // 2 and pulls its inputs over."""
     model = placed.__wrapped__(family)
-    for index, layer in enumerate(model.model.language_model.layers):
+    for index, layer in enumerate(find_family(model).decoder(model).layers):
         device = torch.device("xpu", index // 2)
         for weight in layer.parameters():
             weight._played = device

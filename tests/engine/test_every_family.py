@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from expected import EXPECTED
 from families import needs_encoded_images
 from test_invariants import build
 from transformers import DynamicCache
@@ -16,28 +17,12 @@ from transformers import DynamicCache
 from ivcp import models as families
 from ivcp import pruned
 from ivcp.core.family import ModelFamily
+from ivcp.core.selection import Selection
 from ivcp.models import find_family
+from ivcp.pruners.fastv import FastV
 from ivcp.testing import EOS, IMAGE, PAD, SMALL, START, batch_of, model_of, single
 
 QUIET = {"suppress_tokens": [EOS, IMAGE, START], "pad_token_id": PAD}
-Grids = list[list[tuple[str, int, int]]]
-SQUARE: Grids = [[("image", 6, 6)]] * 4
-QWEN: Grids = [[("image", *size)] for size in ((6, 9), (4, 5), (7, 3), (8, 8))]
-TILE = ("tile", 4, 4)
-GRIDS: dict[str, Grids] = {  # kind, rows and columns of what the four images become
-    "qwen2vl": QWEN, "qwen25vl": QWEN, "qwen3vl": QWEN,
-    "llava15": SQUARE, "deepseekvl": SQUARE,
-    "llavanext": [
-        [("thumbnail", 6, 6), ("tile", *size)] for size in ((8, 12), (6, 6), (6, 12), (18, 6))
-    ],
-    "internvl": [
-        [TILE] * 4 + [("thumbnail", 4, 4)], [("image", 4, 4)],
-        [TILE] * 3 + [("thumbnail", 4, 4)], [TILE] * 2 + [("thumbnail", 4, 4)],
-    ],
-    "deepseekvl2": [
-        [("thumbnail", 3, 3), ("tile", *size)] for size in ((6, 6), (3, 3), (3, 6), (6, 3))
-    ],
-}  # fmt: skip
 every_family = pytest.mark.parametrize("family", SMALL)
 two_methods = pytest.mark.parametrize("name", ["ivcp", "sparsevlm"])
 
@@ -92,7 +77,36 @@ def test_layouts_and_the_parts_that_are_timed(family: str) -> None:
         for image, indices in zip(layout.images, tokens, strict=True):
             assert torch.equal(image.tokens, indices)
             grids.append([(grid.kind, grid.rows, grid.columns) for grid in image.grids])
-    assert grids == GRIDS[family]
+    assert grids == EXPECTED[family].grids
+
+
+@every_family
+@pytest.mark.parametrize("source", ["previous", "next"])
+def test_attention_is_what_the_model_returns(family: str, source: Any) -> None:
+    """What `provides` promises of a language model, against its eager attention."""
+    model, inputs = model_of(family, "eager"), single(batch_of(family), 1)
+    if "attention" not in find_family(model).provides(model.config):
+        pytest.skip("its attention cannot be read")
+    seen: list[tuple[int, torch.Tensor]] = []
+
+    class Spy(FastV):
+        signals_from = source
+
+        def select(self, view: Any, stage: int) -> Selection:
+            rows = view.sample.layout.text_queries(view.image)
+            seen.append((view.image.start, view.attention(torch.arange(len(rows)))))
+            return super().select(view, stage)
+
+    with torch.no_grad():
+        returned = model(**inputs, output_attentions=True).attentions
+        with pruned(model, Spy(keep_ratio=0.5, layer=2)) as session:
+            model(**inputs, use_cache=True)
+    whole = returned[1 if source == "previous" else 2][0].mean(0)  # (S, S)
+    assert len(seen) == 2
+    for image, (start, rows) in zip(session.layouts[0].images, seen, strict=True):
+        assert image.start == start
+        expected = whole[session.layouts[0].text_queries(image)][:, image.tokens]
+        torch.testing.assert_close(rows, expected, atol=1e-6, rtol=1e-4)
 
 
 @every_family

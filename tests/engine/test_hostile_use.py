@@ -36,6 +36,7 @@ from ivcp.core.selection import Selection
 from ivcp.core.types import Sample
 from ivcp.core.view import View
 from ivcp.engine import layer_inputs
+from ivcp.models import find_family
 from ivcp.pruners.compose import Compose
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.ivc import IVCOnly
@@ -190,9 +191,14 @@ RAGGED = prompts([5, SIDE, 7], [13, SIDE, 12], family="llava15")
 # --- padding and several turns
 
 
+def has_axes(family: str) -> bool:
+    """Whether the model numbers time, rows and columns."""
+    return find_family(model_of(family)).position_axes(model_of(family)) > 1
+
+
 def positions_of(model: Any, family: str, inputs: Inputs, mask: Tensor) -> Tensor:
     """Position ids of a whole dialogue, padding not counted."""
-    if not family.startswith("qwen"):
+    if not has_axes(family):
         return (mask.cumsum(1) - 1).clamp_min(0)
     return model.model.get_rope_index(
         inputs["input_ids"], inputs["mm_token_type_ids"],
@@ -616,7 +622,7 @@ def test_masks_of_four_axes(family: str, layer: int) -> None:
     model = model_of(family)
     batch = prompts([5, SMALL[family].images[0], 7], family=family)
     inputs = {**batch.inputs, "attention_mask": causal_4d(batch.inputs["attention_mask"])}
-    if family.startswith("qwen"):  # their numbering takes padding masks alone
+    if has_axes(family):  # their numbering takes padding masks alone
         mask = batch.inputs["attention_mask"]
         inputs["position_ids"] = positions_of(model, family, batch.inputs, mask)
     method = UniformGrid(keep_ratio=0.5, layer=layer)
@@ -868,9 +874,10 @@ def test_features_encoded_outside(family: str) -> None:
 def test_the_tower_cannot_be_looked_at_outside(family: str) -> None:
     model, image = model_of(family), SMALL[family].images[1]
     inputs = encoded(model, prompts([5, image, 9], family=family).inputs)
-    if family == "deepseekvl2":
-        pytest.skip("its views cannot be found without pixels anyway")
-    sentence = r"^VisionZip looks at the vision tower, but the images were encoded outside"
+    sentence = (
+        r"^VisionZip looks at the vision tower, but the images were encoded outside"
+        r"|shows in its pixels alone: pass pixel_values, or encode them inside"  # DeepSeek-VL2
+    )
     with pruned(model, METHODS["visionzip"]), pytest.raises(UserError, match=sentence):
         run(model, inputs)
 
@@ -1564,7 +1571,8 @@ def lora(model: Any) -> Any:
 @every_family
 @pytest.mark.parametrize("name", ["ivcp", "fastv"])
 def test_a_peft_model(family: str, name: str, greedy: Any) -> None:
-    if family == "deepseekvl2":
+    decoder = find_family(model_of(family)).decoder(model_of(family))
+    if not hasattr(decoder.layers[0].self_attn, "k_proj"):
         pytest.skip("no q_proj, k_proj and v_proj in latent attention")
     wrapped = lora(SMALL[family].model())
     batch = prompts([5, SMALL[family].images[0], 9], family=family)
@@ -1755,7 +1763,7 @@ def test_embeddings_of_anything_else(family: str, what: str) -> None:
         run(model, {"inputs_embeds": embeds})
 
 
-QWENS = [family for family in SMALL if family.startswith("qwen")]
+QWENS = ("qwen2vl", "qwen25vl", "qwen3vl")
 
 
 @pytest.mark.parametrize("family", QWENS)

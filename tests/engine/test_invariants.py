@@ -18,9 +18,7 @@ from ivcp.testing import SMALL, batch_of, model_of, single
 
 CONF = Path(__file__).parents[2] / "conf" / "pruner"
 PRUNERS = sorted(path.stem for path in CONF.glob("*.yaml"))
-SMALL_SETTINGS: dict[str, dict[str, object]] = {}
-"""Settings of methods whose own do not fit towers of 2 layers and images of 9 to 100 tokens."""
-
+SETTINGS = Path(__file__).parents[1] / "pruners" / "settings"
 PAIRS = [(family, name) for family in SMALL for name in PRUNERS]
 UNPRUNED: dict[tuple[str, int | None], Any] = {}
 """What `generate` gives without pruning, by family and rows; the same for every pruner."""
@@ -38,6 +36,19 @@ def on_disk(name: str) -> Any:
     return config
 
 
+def settings(name: str, kind: str) -> dict[str, Any]:
+    """Settings of a method for tests, from its own file in `tests/pruners/settings`, if it has one.
+
+    Args:
+        name: Stem of the method.
+        kind: "small" if its own do not fit towers of 2 layers and images of 9 to 100 tokens, or
+            "unmerged" for those that merge no tokens.
+    """
+    path = SETTINGS / f"{name}.yaml"
+    found = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+    return found.get(kind, {})
+
+
 def build(name: str, ratio: float, **changes: Any) -> Pruner:
     """The pruner as configured on disk, with layers that fit the small models."""
     return _build(name, ratio, json.dumps(changes))
@@ -48,10 +59,19 @@ def _build(name: str, ratio: float, changes: str) -> Pruner:
     config = OmegaConf.merge(
         {"ratio": ratio},
         {"pruner": on_disk(name)},
-        {"pruner": SMALL_SETTINGS.get(name, {})},
+        {"pruner": settings(name, "small")},
         {"pruner": json.loads(changes)},
     )
     return instantiate(config.pruner, _convert_="all").fitted("", 6)
+
+
+@pytest.mark.parametrize("path", sorted(SETTINGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_settings_for_tests_are_those_of_a_method(path: Path) -> None:
+    assert path.stem in PRUNERS
+    kinds = OmegaConf.load(path)
+    assert set(kinds) <= {"small", "unmerged"}
+    for changes in kinds.values():
+        assert set(changes) <= set(on_disk(path.stem))
 
 
 @every_pair

@@ -8,16 +8,12 @@ from typing import Any
 import pytest
 import torch
 from oracle import hidden_tokens_logits
-from test_invariants import PAIRS, PRUNERS, build, on_disk
+from test_invariants import PAIRS, PRUNERS, build, on_disk, settings
 
 from ivcp import pruned
+from ivcp.models import find_family
 from ivcp.testing import SMALL, prompts, single
 
-WITHOUT_MERGING: dict[str, Any] = {
-    "sparsevlm": {"recycle": False},
-    "visionzip": {"contextual_share": 0.0, "keep_cls": False},
-    "compose": {"parts": {"first": {"contextual_share": 0.0, "keep_cls": False}}},
-}
 MAY_LEAVE_CACHES = [name for name in PRUNERS if "prune_earlier_kv" in on_disk(name)]
 CASES = [(*pair, True) for pair in PAIRS]
 CASES += [(*pair, False) for pair in PAIRS if pair[1] in MAY_LEAVE_CACHES]
@@ -39,7 +35,7 @@ def exact_model(family: str) -> Any:
 @pytest.mark.parametrize(("family", "name", "cut"), CASES)
 def test_equals_hiding(family: str, name: str, sample: str, cut: bool, greedy: Any) -> None:
     exact = exact_model(family)
-    changes = dict(WITHOUT_MERGING.get(name, {}))
+    changes = dict(settings(name, "unmerged"))
     if name in MAY_LEAVE_CACHES:
         changes["prune_earlier_kv"] = cut
     pruner = build(name, 0.4, **changes)
@@ -53,7 +49,7 @@ def test_equals_hiding(family: str, name: str, sample: str, cut: bool, greedy: A
     earlier = range(len(pruner.stages()) - 1)
     survivors = [*(_after(pruner, stage, exact, greedy, inputs) for stage in earlier), final]
     hidden = []
-    for layer in range(len(exact.model.language_model.layers)):
+    for layer in range(len(find_family(exact).decoder(exact).layers)):
         before = [k for k, stage in enumerate(pruner.stages()) if stage.layer <= layer]
         here = survivors[before[-1]] if before else visual
         later = [

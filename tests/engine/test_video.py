@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,43 +13,32 @@ from torch import Tensor
 from ivcp import pruned
 from ivcp.core.errors import UserError
 from ivcp.models import find_family
-from ivcp.testing import END, IMAGE, SMALL, START, VIDEO, model_of
+from ivcp.testing import IMAGE, SMALL, VIDEO, model_of
 
 ROWS, COLUMNS, FRAMES = 3, 4, (2, 3)  # two videos
-FAMILIES = ["qwen2vl", "qwen25vl", "qwen3vl"]
+FAMILIES = [name for name, small in SMALL.items() if small.video]
 
 
 def video_prompt(family: str, *, image: bool = False) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Two videos with text between them; prompt indices of each video's tokens."""
-    generator = torch.Generator().manual_seed(3)
-    ids, tokens, size = [11, 12, 13], [], ROWS * COLUMNS
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(3))
+    small, tokens = SMALL[family], []
+    ids, inputs = [11, 12, 13], {}
     if image:
-        ids += [START, *[IMAGE] * 20, END, 19]
+        part = small.image((4, 5), draw)
+        ids, inputs = [*ids, *part.ids, 19], dict(part.inputs)
+    videos = []
     for frames in FRAMES:
-        own: list[int] = []
-        if family == "qwen3vl":  # each frame has a time stamp and markers of its own
-            for frame in range(frames):
-                ids += [20 + frame, 21 + frame, START]
-                own += range(len(ids), len(ids) + size)
-                ids += [VIDEO] * size + [END]
-        else:
-            ids.append(START)
-            own += range(len(ids), len(ids) + frames * size)
-            ids += [VIDEO] * (frames * size) + [END]
-        tokens.append(torch.tensor(own))
-        ids += [30, 31, 32, 33]
+        assert small.video is not None
+        part = small.video(frames, ROWS, COLUMNS, draw)
+        tokens.append(part.tokens + len(ids))
+        videos.append(part.inputs)
+        ids += [*part.ids, 30, 31, 32, 33]
     input_ids = torch.tensor([ids])
-    patches = 4 * sum(FRAMES) * size
-    inputs = {
-        "input_ids": input_ids,
-        "attention_mask": torch.ones_like(input_ids),
-        "mm_token_type_ids": ((input_ids == IMAGE) + 2 * (input_ids == VIDEO)).int(),
-        "pixel_values_videos": torch.randn(patches, 96, generator=generator),
-        "video_grid_thw": torch.tensor([[n, 2 * ROWS, 2 * COLUMNS] for n in FRAMES]),
-    }
-    if image:
-        inputs["pixel_values"] = torch.randn(80, 96, generator=generator)
-        inputs["image_grid_thw"] = torch.tensor([[1, 8, 10]])
+    inputs |= {key: torch.cat([video[key] for video in videos]) for key in videos[0]}
+    inputs |= {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    if small.token_types:
+        inputs["mm_token_type_ids"] = ((input_ids == IMAGE) + 2 * (input_ids == VIDEO)).int()
     return inputs, tokens
 
 

@@ -7,11 +7,12 @@ import importlib
 import inspect
 import math
 import pkgutil
+from importlib.util import find_spec
 from types import ModuleType
 
 import numpy as np
 import pytest
-from recorded_answers import score_rows
+from recorded_answers import recordings, score_rows
 
 import ivcp.metrics
 from ivcp.core.metric import AnswerMetric, ScoredAnswer, class_path, find_metric, to_frame
@@ -31,23 +32,20 @@ METRICS = [
     and not inspect.isabstract(member)
     and member is not GroupMetrics  # is made of others and tested with them
 ]
-RECORDED = {
-    "MultipleChoiceMetrics": "mcq_vanilla", "CircularMetrics": "mmbench_circular",
-    "YesNoMetrics": "pope", "PopeMetrics": "pope", "MmeMetrics": "mme",
-    "HallusionBenchMetrics": "hallusionbench", "OcrBenchMetrics": "ocrbench", "Anls": "docvqa",
-    "RelaxedAccuracy": "chartqa", "VqaAccuracy": "textvqa", "ExactMatch": "gqa",
-}  # fmt: skip
+RECORDED = recordings()
 
 
 def some_answers(metric: type[AnswerMetric]) -> list[ScoredAnswer]:
-    """Right, wrong and unparsed answers of the kind that the metric judges."""
-    if metric.__name__ in RECORDED:
-        return score_rows(metric(), RECORDED[metric.__name__])
-    if metric.__name__ == "GroundingMetrics":
-        boxes = [None if n % 5 == 0 else (0.0, 0.0, 10.0, 6.0) for n in range(11)]
-        truths = [(0.0, 0.0, 10.0, float(n)) for n in range(1, 12)]
-        scores = [0.0 if box is None else min(6, n) / max(6, n) for n, box in enumerate(boxes, 1)]
-        return [ScoredAnswer(*row) for row in zip(boxes, truths, scores, strict=True)]
+    """Right, wrong and unparsed answers of the kind that the metric judges.
+
+    Those of a golden file that names the metric, else `ANSWERS` of the metric's own tests (beside
+    this file, `test_` and the stem of its module), else letters.
+    """
+    if name := RECORDED.get(class_path(metric())):
+        return score_rows(metric(), name)
+    own = f"test_{metric.__module__.rpartition('.')[2]}"
+    if find_spec(own) and (answers := getattr(importlib.import_module(own), "ANSWERS", None)):
+        return answers
     return [
         ScoredAnswer(("A", "B", None)[n % 3], "AB"[n % 2], float(n % 6 in (0, 1)), {
             "source": ("COCO", "ADE20K")[n % 2], "category": ("ocr,math", "ocr")[n % 2],
@@ -56,8 +54,8 @@ def some_answers(metric: type[AnswerMetric]) -> list[ScoredAnswer]:
     ]  # fmt: skip
 
 
-def test_all_are_found() -> None:
-    assert {metric.__name__ for metric in METRICS} >= {*RECORDED, "GroundingMetrics"}
+def test_recorded_metrics_are_found() -> None:
+    assert {class_path(metric()) for metric in METRICS} >= set(RECORDED)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

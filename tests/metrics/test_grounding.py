@@ -15,6 +15,14 @@ from ivcp.core.metric import ScoredAnswer, to_frame
 from ivcp.core.types import Box, Sample
 from ivcp.metrics.grounding import THRESHOLDS, GroundingMetrics, as_box, box_iou, center_inside
 
+ANSWERS = [  # right, wrong and unparsed ones
+    ScoredAnswer(
+        None if height % 5 == 1 else (0.0, 0.0, 10.0, 6.0),
+        (0.0, 0.0, 10.0, float(height)),
+        0.0 if height % 5 == 1 else min(6, height) / max(6, height),
+    )
+    for height in range(1, 12)
+]
 ROWS = json.loads((Path(__file__).parent / "golden/grounding.json").read_text())["rows"]
 
 

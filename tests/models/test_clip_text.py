@@ -17,7 +17,8 @@ from ivcp.core.errors import UserError
 from ivcp.core.pruner import ScorePruner
 from ivcp.core.view import View
 from ivcp.models.llava15 import Llava15
-from ivcp.testing import CLIP, IMAGE, SMALL, prompts
+from ivcp.testing import IMAGE, SMALL, prompts
+from ivcp.testing.small import CLIP
 
 QUESTION = "is the red ball left of the blue box or right"
 

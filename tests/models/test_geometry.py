@@ -12,40 +12,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from expected import EXPECTED
+from expected.qwen25vl import pixels_of_the_resized
 from PIL import Image
 from processing import FAMILIES, setup
 from torch import Tensor
-from transformers import LlavaNextProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
     GotOcr2ImageProcessorPil,
     get_optimal_tiled_canvas,
 )
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from ivcp.core.family import BoxFrame
-from ivcp.core.layout import Grid, PromptLayout
-from ivcp.core.types import Box, Sample
+from ivcp.core.layout import PromptLayout
+from ivcp.core.types import Sample
 from ivcp.models.internvl import arrangement
-from ivcp.models.llava15 import square_frame
-from ivcp.testing import END, IMAGE, PAD, SMALL, START
+from ivcp.testing import IMAGE, PAD, SMALL
 
-QWENS = ("qwen2vl", "qwen25vl", "qwen3vl")
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in FAMILIES),
-    ("llava15", {"square": "crop"}),
-    ("llava15", {"box_frame": "image"}),
-    ("internvl", {"min_tiles": 2, "max_tiles": 12}),
+    (name, fields) for name in FAMILIES for fields in ({}, *EXPECTED[name].variants)
 ]
 
 
 def named(case: Any) -> str:
     return "-".join([case[0], *map(str, case[1].values())])
-
-
-MARKS = {  # ids in the tests' models
-    "<|image_pad|>": IMAGE, "<|vision_start|>": START, "<|vision_end|>": END, "<image>": IMAGE,
-    "<IMG_CONTEXT>": IMAGE, "<img>": START, "</img>": END, "<image_placeholder>": IMAGE,
-}  # fmt: skip
 
 
 def sizes() -> list[tuple[int, int]]:
@@ -85,7 +73,8 @@ def for_the_model(name: str, processor: Any, inputs: dict[str, Tensor]) -> dict[
     """Inputs with the token ids that the tests' models know."""
     ids = inputs["input_ids"]
     known = ids % 80 + 3
-    for token, own in MARKS.items():
+    for key, token in EXPECTED[name].ids.items():
+        own = getattr(processor.config, key)
         known[ids == processor.tokenizer.convert_tokens_to_ids(token)] = own
     known[inputs["attention_mask"] == 0] = PAD
     return {**inputs, "input_ids": known}
@@ -96,26 +85,6 @@ def laid_out(name: str, family: Any, inputs: dict[str, Tensor]) -> list[PromptLa
     rows = [row[there] for row, there in zip(inputs["input_ids"], mask, strict=True)]
     model = SimpleNamespace(config=config(name))
     return family.layouts(model, rows, None, {**inputs, **family.layout_inputs(model, inputs)})
-
-
-def library_counts(name: str, processor: Any, size: tuple[int, int], images_there: int) -> int:
-    """Image tokens of an image by the library's own code, so far as it knows the model."""
-    width, height = size
-    images = processor.images
-    if name == "deepseekvl2":
-        return images.token_count(images.crop(size, images_there))
-    if name in QWENS:
-        return images.get_number_of_image_patches(height, width, {}) // images.merge_size**2
-    if name == "internvl":
-        most = min(images.max_patches, 64 // images_there)  # InternVL: 64 tiles a sample
-        limits = {"min_patches": images.min_patches, "max_patches": most}
-        patches = images.get_number_of_image_patches(height, width, limits)
-        return config(name).image_seq_length * patches
-    if name == "llavanext":
-        own = object.__new__(LlavaNextProcessor)
-        own.image_processor, own.patch_size, own.num_additional_image_tokens = images, 4, 1
-        return own._get_number_of_features(height, width, 24, 24) - 1
-    return (24 // 4) ** 2
 
 
 @pytest.mark.parametrize(("name", "fields"), SETTINGS, ids=map(named, SETTINGS))
@@ -129,7 +98,7 @@ def test_counts_agree_with_the_library_and_the_layout(name, fields, tmp_path):
         inputs = for_the_model(name, processor, encoded.inputs)
         layouts = laid_out(name, family, inputs)
         expected = [
-            [library_counts(name, processor, i.size, len(s.images)) for i in s.images]
+            [EXPECTED[name].token_count(processor, i.size, len(s.images)) for i in s.images]
             for s in samples
         ]
         for sample, counts in zip(samples, expected, strict=True):
@@ -161,7 +130,7 @@ def test_the_models_take_what_is_encoded(name, tmp_path):
     with torch.no_grad():
         logits = model(**inputs, logits_to_keep=1).logits
     assert logits.isfinite().all()
-    if name in QWENS:  # what `generate` passes instead of the grids
+    if hasattr(model.model, "get_rope_index"):  # what `generate` passes instead of the grids
         positions, _ = model.model.get_rope_index(
             inputs["input_ids"], inputs["mm_token_type_ids"], inputs["image_grid_thw"],
             attention_mask=inputs["attention_mask"],
@@ -179,78 +148,16 @@ def test_the_models_take_what_is_encoded(name, tmp_path):
 # --- where things lie: ramps are found where the layout says
 
 
-def raw(processor: Any, pixels: Tensor) -> Tensor:
-    """(..., 3, N, N) normalised pixels in 0 .. 1."""
-    images = processor.images
-    if hasattr(images, "mean"):  # DeepSeek-VL2's
-        return pixels * images.std + images.mean
-    mean, std = (torch.tensor(v)[:, None, None] for v in (images.image_mean, images.image_std))
-    return pixels * std + mean
-
-
-def qwen_picture(inputs: dict[str, Tensor]) -> Tensor:
-    """(3, height, width) of a single image, from its patches."""
-    _, rows, columns = inputs["image_grid_thw"][0].tolist()
-    patches = inputs["pixel_values"].view(rows // 2, columns // 2, 2, 2, 3, 2, 4, 4)[
-        :, :, :, :, :, 0
-    ]
-    return patches.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, 4 * rows, 4 * columns)
-
-
-def anyres_picture(pixels: Tensor, grid: Grid, size: tuple[int, int], name: str) -> Tensor:
-    """(3, height, width) of the canvas, cut to the grid's tokens."""
-    from transformers.image_processing_utils import select_best_resolution
-
-    height, width = select_best_resolution(size[::-1], config(name).image_grid_pinpoints)
-    tiles = pixels[1 : 1 + height * width // 24**2].view(height // 24, width // 24, 3, 24, 24)
-    canvas = tiles.permute(2, 0, 3, 1, 4).reshape(3, height, width)
-    top, left = (height // 4 - grid.rows) // 2 * 4, (width // 4 - grid.columns) // 2 * 4
-    return canvas[:, top : top + 4 * grid.rows, left : left + 4 * grid.columns]
-
-
-def views(
-    name: str,
-    inputs: dict[str, Tensor],
-    processor: Any,
-    layout: PromptLayout,
-    shown: Box,
-    size: Any,
-) -> list[tuple[Tensor, Grid, Box]]:
-    """Each grid's pixels and the part of the image that they are said to show."""
-    grids = layout.images[0].grids
-    if name in QWENS:
-        return [(raw(processor, qwen_picture(inputs)), grids[0], grids[0].area)]
-    pixels = raw(processor, inputs["pixel_values"])
-    if name == "internvl":
-        return [(tile, grid, grid.area) for tile, grid in zip(pixels, grids, strict=True)]
-    if name == "llavanext":
-        made = [(pixels[0, 0], grids[0], grids[0].area)]
-        for grid in grids[1:]:
-            made.append((anyres_picture(pixels[0], grid, size, name), grid, grid.area))
-        return made
-    if name == "deepseekvl2":
-        wide, high = inputs["images_spatial_crop"][0].tolist()
-        tiles = pixels[1:].view(high, wide, 3, 24, 24).permute(2, 0, 3, 1, 4)
-        local = tiles.reshape(3, 24 * high, 24 * wide)
-        return [(pixels[0], grids[0], grids[0].area), (local, grids[1], grids[1].area)]
-    return [(pixels[0], grids[0], shown)]
-
-
-FILL = {  # blue of padding
-    "llava15": 0x68 / 255, "llavanext": 0.0, "deepseekvl": 127 / 255, "deepseekvl2": 127 / 255,
-}  # fmt: skip
-
-
 @pytest.mark.parametrize(("name", "fields"), SETTINGS, ids=map(named, SETTINGS))
 def test_what_is_shown_lies_where_the_layout_says(name, fields, tmp_path):
     family, processor = setup(name, tmp_path, **fields)
+    expected = EXPECTED[name]
     for size in sizes():
         encoded = family.encode(processor, [ask(ramp(size))])
         inputs = for_the_model(name, processor, encoded.inputs)
         (layout,) = laid_out(name, family, inputs)
-        shown = encoded.visible_areas[0][0]
-        covered = []
-        for pixels, grid, (x1, y1, x2, y2) in views(name, inputs, processor, layout, shown, size):
+        grids = expected.shown(processor, inputs, layout, encoded.visible_areas[0][0], size)
+        for pixels, grid, (x1, y1, x2, y2) in grids:
             height, width = pixels.shape[1:]
             x = (x1 + (torch.arange(width) + 0.5) / width * (x2 - x1)).expand(height, width)
             y = (y1 + (torch.arange(height) + 0.5) / height * (y2 - y1))[:, None].expand(
@@ -258,7 +165,7 @@ def test_what_is_shown_lies_where_the_layout_says(name, fields, tmp_path):
             )
             # a pixel before or behind resizing; half a token where padding is cut off by tokens
             across, down = (
-                (2 * grid.columns, 2 * grid.rows) if name == "llavanext" else (width, height)
+                (2 * grid.columns, 2 * grid.rows) if expected.padding_cut else (width, height)
             )
             slack_x = max((x2 - x1) / across, 1 / size[0]) + 0.01
             slack_y = max((y2 - y1) / down, 1 / size[1]) + 0.01
@@ -267,13 +174,12 @@ def test_what_is_shown_lies_where_the_layout_says(name, fields, tmp_path):
             assert ((pixels[1] - y).abs()[inside] < slack_y).all(), (size, grid)
             assert (pixels[2][inside] > 0.97).all(), (size, grid)
             outside = ((x - 0.5).abs() > 0.5 + slack_x) | ((y - 0.5).abs() > 0.5 + slack_y)
-            assert ((pixels[2][outside] - FILL.get(name, 0)).abs() < 0.1).all(), (size, grid)
-            covered.append((x1, y1, x2, y2))
-            if name == "llavanext":  # cut to within half a token of the image's edges
+            assert ((pixels[2][outside] - expected.fill).abs() < 0.1).all(), (size, grid)
+            if expected.padding_cut:  # cut to within half a token of the image's edges
                 assert max(abs(x1), abs(1 - x2)) <= 0.5001 * (x2 - x1) / grid.columns
                 assert max(abs(y1), abs(1 - y2)) <= 0.5001 * (y2 - y1) / grid.rows
-        if name == "internvl" and len(covered) > 1:
-            tiles = covered[:-1]
+        tiles = [area for _, grid, area in grids if grid.kind == "tile"]
+        if len(tiles) > 1:  # each its own grid
             assert sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in tiles) == pytest.approx(1)
             assert len(set(tiles)) == len(tiles)
 
@@ -343,59 +249,7 @@ def overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return common / (areas[0] + areas[1] - common)
 
 
-@cache
-def resized(size: tuple[int, int], factor: int) -> tuple[int, int]:
-    """Width and height that the published limits give."""
-    pixels = {28: (4 * 28**2, 16384 * 28**2), 32: (65536, 16777216)}[factor]
-    height, width = smart_resize(size[1], size[0], factor, *pixels)
-    return width, height
-
-
-def pixels_of_the_resized(box: np.ndarray, size: tuple[int, int]) -> list[int]:
-    scale = np.array(resized(size, 28)) / size
-    return np.round(box * np.tile(scale, 2)).astype(int).tolist()
-
-
-def thousandths(box: np.ndarray, size: tuple[int, int]) -> list[int]:
-    return np.round(box / np.tile(size, 2) * 1000).astype(int).tolist()
-
-
-def up_to_999(box: np.ndarray, size: tuple[int, int]) -> list[int]:
-    return np.round(box / np.tile(size, 2) * 999).astype(int).tolist()
-
-
-def fractions(box: np.ndarray, size: tuple[int, int]) -> list[float]:
-    return np.round(box / np.tile(size, 2), 2).tolist()
-
-
-def fractions_of_the_square(box: np.ndarray, size: tuple[int, int]) -> list[float]:
-    side, margin = max(size), (max(size) - np.array(size)) // 2
-    return np.round((box + np.tile(margin, 2)) / side, 2).tolist()
-
-
-FENCED = '```json\n[{{"bbox_2d": [{}, {}, {}, {}], "label": "it"}}]\n```'
-WRITTEN: list[tuple[str, dict[str, Any], Any, str, float]] = [
-    # family, fields, what a perfect model writes, how, mean IoU that rounding leaves
-    ("qwen2vl", {}, thousandths, "<|box_start|>({},{}),({},{})<|box_end|>", 0.997),
-    ("qwen25vl", {}, pixels_of_the_resized, FENCED, 0.995),
-    ("qwen3vl", {}, thousandths, FENCED, 0.997),
-    ("internvl", {}, thousandths, "<ref>it</ref><box>[[{}, {}, {}, {}]]</box>", 0.997),
-    ("llava15", {"box_frame": "image"}, fractions, "[{:.2f}, {:.2f}, {:.2f}, {:.2f}]", 0.973),
-    ("llava15", {}, fractions_of_the_square, "[{}, {}, {}, {}]", 0.967),
-    ("llavanext", {}, fractions, "[{:.2f}, {:.2f}, {:.2f}, {:.2f}]", 0.973),
-    ("deepseekvl", {}, fractions, "[{:.2f}, {:.2f}, {:.2f}, {:.2f}]", 0.973),
-    ("deepseekvl2", {}, up_to_999, "<|ref|>it<|/ref|><|det|>[[{}, {}, {}, {}]]<|/det|>", 0.997),
-]
-
-
-def frame_of(name: str, family: Any, size: tuple[int, int]) -> BoxFrame:
-    """The frame by the family's own code, of an image of this size, without resizing one."""
-    if name in QWENS:
-        return family.frame(*resized(size, 32 if name == "qwen3vl" else 28), size)
-    if name == "llava15" and family.box_frame == "padded":
-        return square_frame(size, max(size))
-    units = {"internvl": 1000, "deepseekvl2": 999}.get(name, 1)
-    return BoxFrame(units, units, *size)
+WRITTEN = [(name, *written) for name in FAMILIES for written in EXPECTED[name].written]
 
 
 @needs_boxes
@@ -409,13 +263,18 @@ def test_perfect_answers_come_back_as_the_real_boxes(name, fields, perfect, text
     read = []
     for size, box in zip(map(tuple, images.tolist()), boxes, strict=True):
         answer = family.parse_box(text.format(*perfect(box, size)))
-        read.append(frame_of(name, family, size).to_pixels(answer))
+        read.append(EXPECTED[name].frame(family, size).to_pixels(answer))
     ious = overlap(np.array(read), boxes)
     assert ious.mean() == pytest.approx(expected, abs=0.0015)
     assert (ious < 0.5).mean() < 1e-3
-    if name == "qwen25vl":  # a frame of original pixels is seen
-        answers = [pixels_of_the_resized(b, tuple(s)) for s, b in zip(images.tolist(), boxes)]  # noqa: B905
-        assert overlap(np.array(answers), boxes).mean() == pytest.approx(0.943, abs=0.001)
+
+
+@needs_boxes
+def test_pixels_of_the_resized_are_not_those_of_the_image():
+    images, boxes = real_boxes()
+    pairs = zip(map(tuple, images.tolist()), boxes, strict=True)
+    answers = [pixels_of_the_resized(box, size) for size, box in pairs]
+    assert overlap(np.array(answers), boxes).mean() == pytest.approx(0.943, abs=0.001)
 
 
 @needs_boxes
@@ -424,19 +283,12 @@ def test_perfect_answers_come_back_as_the_real_boxes(name, fields, perfect, text
 )
 def test_encode_gives_these_frames(name, fields, tmp_path):
     """With the published sizes, on images of real sizes."""
-    published = {
-        "qwen2vl": {"patch_size": 14, "min_pixels": 4 * 28**2, "max_pixels": 16384 * 28**2},
-        "qwen25vl": {"patch_size": 14, "min_pixels": 4 * 28**2, "max_pixels": 16384 * 28**2},
-        "qwen3vl": {
-            "patch_size": 16, "size": {"shortest_edge": 65536, "longest_edge": 16777216},
-        },
-    }  # fmt: skip
-    family, processor = setup(name, tmp_path, published=published.get(name, {}), **fields)
+    family, processor = setup(name, tmp_path, published=EXPECTED[name].full_size, **fields)
     images, _ = real_boxes()
     some = [tuple(size) for size in np.unique(images, axis=0)[::65].tolist()]
     for size in some:
         encoded = family.encode(processor, [ask(Image.new("RGB", size))])
-        assert encoded.box_frames == [frame_of(name, family, size)]
+        assert encoded.box_frames == [EXPECTED[name].frame(family, size)]
 
 
 @pytest.mark.skipif(not (REAL / "derived/train2014").exists(), reason="photographs are absent")

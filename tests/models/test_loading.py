@@ -8,19 +8,14 @@ from typing import Any
 
 import pytest
 from command import run_py
+from expected import EXPECTED
 from hydra.utils import get_class
 from omegaconf import OmegaConf
-from processing import PREPROCESSOR
 from vocabulary import byte_tokenizer
 
-from ivcp.models import find_family
-from ivcp.testing import PINPOINTS, SMALL
+from ivcp.testing import SMALL
 
 ROOT = Path(__file__).parents[2]
-QWEN_IDS = {
-    "image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>",
-    "vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>",
-}  # fmt: skip
 
 
 def classes() -> dict[type, str]:
@@ -42,20 +37,13 @@ def weights(family: str, folder: Path) -> Path:
     """A folder with a random model, its tokenizer and its image processor."""
     tokenizer, model = byte_tokenizer(family), SMALL[family].model()
     model.resize_token_embeddings(len(tokenizer))
-    names = (
-        QWEN_IDS
-        if family.startswith("qwen")
-        else {"image_token_id": find_family(model).image_token}
-    )
-    for key, token in names.items():
+    for key, token in EXPECTED[family].ids.items():
         setattr(model.config, key, tokenizer.convert_tokens_to_ids(token))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    published: dict[str, Any] = PREPROCESSOR[family]
-    if family == "llavanext":
-        published = published | {"image_grid_pinpoints": PINPOINTS}
-    (folder / "preprocessor_config.json").write_text(json.dumps(published))
+    published = json.dumps(EXPECTED[family].preprocessor)
+    (folder / "preprocessor_config.json").write_text(published)
     return folder
 
 

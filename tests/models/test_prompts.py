@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from expected import EXPECTED
+from expected.qwen2vl import HELPFUL, SPECIAL
 from PIL import Image
 from processing import FAMILIES, setup
 from tokenizers import processors
-from vocabulary import QWEN_SPECIAL, byte_tokenizer, qwen_ranks, qwen_tokenizer
+from vocabulary import byte_tokenizer, qwen_ranks, qwen_tokenizer
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import BoxFrame
@@ -35,79 +37,21 @@ def sample(task: Task, *sizes: tuple[int, int], name: str = "s", **fields: Any) 
 
 # --- prompts: what the releases and the model cards state, written out again
 
-REC = "Please provide the bounding box coordinate of the region this sentence describes: "
-LETTERS = (
-    "Which?\nA. cat\nB. a dog\nAnswer with the option's letter from the given choices directly."
-)
-QWEN_LETTERS = (
-    "Question: Which?\nOptions:\nA. cat\nB. a dog\n"
-    "Please select the correct answer from the options above."
-)
-PLAIN_LETTERS = QWEN_LETTERS + " \n"
-JSON = "\nLocate Left CAT and output the bbox coordinates in JSON format."
-YES_NO = "Is there a cat? Please answer yes or no."
-QUESTIONS: dict[str, tuple[str, str, str]] = {  # grounding, yes_no, multiple_choice
-    "qwen2vl": (
-        "\n<|object_ref_start|>Detect left cat<|object_ref_end|>", YES_NO, QWEN_LETTERS,
-    ),
-    "qwen25vl": (JSON, YES_NO, QWEN_LETTERS),
-    "qwen3vl": (JSON, YES_NO, QWEN_LETTERS),
-    "llava15": (REC + "Left CAT", "Is there a cat?", LETTERS),
-    "llavanext": (REC + "Left CAT", "Is there a cat?", LETTERS),
-    "internvl": (REC + "<ref>Left CAT</ref>", "Is there a cat?", LETTERS),
-    "deepseekvl": (REC + "Left CAT", "Is there a cat?", PLAIN_LETTERS),
-    "deepseekvl2": (
-        "Locate <|ref|>Left CAT<|/ref|> in the given image.", "Is there a cat?", PLAIN_LETTERS,
-    ),
-}  # fmt: skip
-VICUNA = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
-    "helpful, detailed, and polite answers to the user's questions. "
-)
-HELPFUL = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-SHANGHAI = (
-    "你是书生·万象，英文名是InternVL，"  # noqa: RUF001
-    "是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
-)
-DEEPSEEK = (
-    "You are a helpful language and vision assistant. You are able to understand the visual content"
-    " that the user provides, and assist the user with a variety of tasks using natural language."
-)
-VISION = "<|vision_start|><|image_pad|><|vision_end|>"
-AROUND: dict[str, tuple[str, str, str]] = {  # before, one image, behind
-    "qwen2vl": (HELPFUL + "<|im_start|>user\n", VISION, "<|im_end|>\n<|im_start|>assistant\n"),
-    "qwen25vl": (HELPFUL + "<|im_start|>user\n", VISION, "<|im_end|>\n<|im_start|>assistant\n"),
-    "qwen3vl": ("<|im_start|>user\n", VISION, "<|im_end|>\n<|im_start|>assistant\n"),
-    "llava15": (VICUNA + "USER: ", "<image>\n", " ASSISTANT:"),
-    "llavanext": (VICUNA + "USER: ", "<image>\n", " ASSISTANT:"),
-    "internvl": (
-        f"<|im_start|>system\n{SHANGHAI}<|im_end|>\n<|im_start|>user\n", "<IMG_CONTEXT>\n",
-        "<|im_end|>\n<|im_start|>assistant\n",
-    ),
-    "deepseekvl": (f"{DEEPSEEK}\n\nUser: ", "<image_placeholder>", "\n\nAssistant:"),
-    "deepseekvl2": ("<|User|>: ", "<image>\n", "\n\n<|Assistant|>:"),
-}  # fmt: skip
-
 
 @pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("name", FAMILIES)
 def test_prompts_are_the_documented_ones(name, number):
     task: Task = ("grounding", "yes_no", "multiple_choice")[number]
-    before, image, behind = AROUND[name]
-    family, question = FAMILIES[name](), QUESTIONS[name][number]
+    family, question = FAMILIES[name](), EXPECTED[name].questions[number]
     for count in (0, 1, 2):
         asked = sample(task, *[(3, 3)] * count)
         assert family.format_question(asked) == question
-        images = image * count
-        if name == "internvl" and count == 2:
-            images = f"Image-1: {image}Image-2: {image}"
         prompt = family.prompt(byte_tokenizer(name), asked)
-        asked_text = question.rstrip() if name.startswith("deepseek") else question
-        assert prompt == before + images + asked_text + behind
+        assert prompt == EXPECTED[name].prompt(question, count)
 
 
 def test_every_family_is_asked_here():
-    assert set(FAMILIES) == set(SMALL) == set(QUESTIONS) == set(AROUND) == set(ANSWERS)
+    assert set(EXPECTED) == set(SMALL)
 
 
 def test_mistral_has_its_own_conversation():
@@ -124,7 +68,7 @@ def test_mistral_has_its_own_conversation():
 def test_the_vocabulary_is_qwens():
     tokenizer = qwen_tokenizer()
     assert len(qwen_ranks()) == 151643
-    assert tokenizer.convert_tokens_to_ids(list(QWEN_SPECIAL)) == [*range(151643, 151657)]
+    assert tokenizer.convert_tokens_to_ids(list(SPECIAL)) == [*range(151643, 151657)]
     published = {
         "Describe this image.": [74785, 419, 2168, 13],
         "How many r in strawberry.": [4340, 1657, 435, 304, 72600, 13],
@@ -168,7 +112,7 @@ def test_qwen_digits_and_object_markers_are_single_tokens():
         "<|box_start|>", "(", "1", "2", ",", "3", "4", "5", "),(", "6", ",", "7", ")",
         "<|box_end|>",
     ]  # fmt: skip
-    ids = tokenizer(QUESTIONS["qwen2vl"][0])["input_ids"]
+    ids = tokenizer(EXPECTED["qwen2vl"].questions[0])["input_ids"]
     assert ids.count(151646) == ids.count(151647) == 1
 
 
@@ -200,14 +144,13 @@ def test_a_mixed_batch_equals_single_prompts_padded_left(name, tmp_path):
         if (bos := processor.tokenizer.bos_token_id) is not None:
             assert (row == bos).nonzero().tolist() == [[0]]
     parts = [family.encode(processor, [s]).inputs["pixel_values"] for s in samples[::2]]
-    if name == "llavanext":  # fewer tiles are filled up
-        parts = [part[:, :3] for part in parts]
-        batch.inputs["pixel_values"] = batch.inputs["pixel_values"][:, :3]
-    assert torch.equal(batch.inputs["pixel_values"], torch.cat(parts))
+    tiles = min(part.shape[1] for part in parts)  # LLaVA-NeXT fills fewer tiles up
+    cut = [part[:, :tiles] for part in (batch.inputs["pixel_values"], *parts)]
+    assert torch.equal(cut[0], torch.cat(cut[1:]))
     assert "pixel_values" not in family.encode(processor, samples[1:2]).inputs
 
 
-@pytest.mark.parametrize("name", ["llava15", "llavanext", "deepseekvl", "deepseekvl2"])
+@pytest.mark.parametrize("name", [name for name in EXPECTED if "bos_token" in EXPECTED[name].roles])
 def test_a_tokenizer_that_leaves_bos_out_is_helped(name, tmp_path):
     """As DeepSeek's are stored: a BOS token, but no template that puts it in front."""
     family, processor = setup(name, tmp_path)
@@ -278,82 +221,10 @@ def test_tile_limits_of_internvl(tmp_path):
 
 # --- answers
 
-FENCED = '```json\n[\n\t{"bbox_2d": [%s], "label": "cat"}\n]\n```'
-JSON_ANSWERS = [
-    (FENCED % "1, 22, 333, 4444", (1, 22, 333, 4444)),
-    (FENCED % "1,22,333,4444", (1, 22, 333, 4444)),
-    ("{'bbox_2d': [ 1 , 2.5,-3 , 4.25 ]}", (1, 2.5, -3, 4.25)),
-    ('{"bbox_2d":[1,\n2,\n3,\n4]}', (1, 2, 3, 4)),
-    ("{'bbox': [10, 20, 30, 40]}", (10, 20, 30, 40)),
-    ('[{"bbox_2d": [5, 6, 7, 8]}, {"bbox_2d": [1, 2, 3, 4]}]', (5, 6, 7, 8)),
-    ('{"bbox_2d": [30, 40, 10, 20]}', (30, 40, 10, 20)),  # swapped corners stay as they are
-    ('{"bbox_2d": [1, 2, 3]}', None),
-    ('{"bbox_2d": [1, 2, 3], "other": [4, 5, 6, 7, 8]}', None),
-    ('{"bbox_2d": [1, 2, 3, ', None),
-    ('{"point_2d": [1, 2]}', None),
-    ("The cat is on the left.", None),
-    ("1, 2, 3, 4", None),
-    ("[a, b, c, d]", None),
-    ("[]", None),
-    ("", None),
-]
-FRACTIONS = [
-    ("[0.12, 0.34, 0.56, 0.78]", (0.12, 0.34, 0.56, 0.78)),
-    ("[0.1,0.2,0.3,0.4]", (0.1, 0.2, 0.3, 0.4)),
-    ("The box is [0, 0.5, 1, 1.0].", (0, 0.5, 1, 1)),
-    ("[-0.01, 0.2, 1.02, 0.4]", (-0.01, 0.2, 1.02, 0.4)),
-    ("[0.9, 0.8, 0.1, 0.2]", (0.9, 0.8, 0.1, 0.2)),
-    ("[[0.1, 0.2, 0.3, 0.4]]", (0.1, 0.2, 0.3, 0.4)),
-    ("[0.1, 0.2, 0.3]", None),
-    ("0.1 0.2 0.3 0.4", None),
-    ("yes", None),
-    ("", None),
-]
-ANSWERS: dict[str, list[tuple[str, Any]]] = {
-    "qwen2vl": [
-        ("<|box_start|>(12,345),(678,999)<|box_end|>", (12, 345, 678, 999)),
-        ("<|object_ref_start|>cat<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>",
-         (1, 2, 3, 4)),
-        ("(12, 345), (678, 999)", (12, 345, 678, 999)),
-        ("( 1.5 ,2),\n(-3,4)", (1.5, 2, -3, 4)),
-        ("(9,8),(1,2)", (9, 8, 1, 2)),
-        ("(1,2),(3,4)(5,6),(7,8)", (1, 2, 3, 4)),
-        ("<|box_start|>(12,345),(678", None),
-        ("(1,2,3,4)", None),
-        ("(1,2)", None),
-        *JSON_ANSWERS,
-    ],
-    "qwen25vl": [*JSON_ANSWERS, ("(1,2),(3,4)", None)],
-    "qwen3vl": [*JSON_ANSWERS, ("(1,2),(3,4)", None)],
-    "llava15": FRACTIONS,
-    "llavanext": FRACTIONS,
-    "deepseekvl": FRACTIONS,
-    "deepseekvl2": [
-        ("<|ref|>cat<|/ref|><|det|>[[12, 345, 678, 999]]<|/det|>", (12, 345, 678, 999)),
-        ("cat[[12,345,678,999], [1, 2, 3, 4]]", (12, 345, 678, 999)),
-        ("[[2, 311, 98]]", None),
-        ("", None),
-    ],
-    "internvl": [
-        ("<ref>cat</ref><box>[[12, 345, 678, 999]]</box>", (12, 345, 678, 999)),
-        ("<ref>cat</ref><box>[[12,345,678,999], [1, 2, 3, 4]]</box>", (12, 345, 678, 999)),
-        ("[12, 345, 678, 999]", (12, 345, 678, 999)),
-        ("[[0.25, 0.5, 0.75, 1.0]]", (250, 500, 750, 1000)),
-        ("[0, 0, 1, 1]", (0, 0, 1000, 1000)),
-        ("[1, 1, 1, 1]", (1, 1, 1, 1)),
-        ("[[-5, 10, 20, 30]]", (-5, 10, 20, 30)),
-        ("[[700, 600, 100, 200]]", (700, 600, 100, 200)),
-        ("[[2, 311, 98]]", None),
-        ("<box>12, 345, 678, 999</box>", None),
-        ("Yes.", None),
-        ("", None),
-    ],
-}  # fmt: skip
-
 
 @pytest.mark.parametrize(
     ("name", "text", "box"),
-    [(name, *answer) for name, answers in ANSWERS.items() for answer in answers],
+    [(name, *answer) for name in EXPECTED for answer in EXPECTED[name].answers],
 )
 def test_boxes_are_read_from_good_odd_and_bad_answers(name, text, box):
     read = FAMILIES[name]().parse_box(text)
@@ -373,8 +244,8 @@ def test_qwen2_answers_keep_their_box_markers():
     assert family.parse_box(decoded[0]) == (1, 22, 333, 999)
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "qwen2vl"])
-def test_other_answers_are_decoded_without_special_tokens(name):
+@pytest.mark.parametrize("name", FAMILIES)
+def test_answers_are_decoded_without_ends_and_padding(name):
     tokenizer = byte_tokenizer(name)
     answer = "<ref>cat</ref><box>[[1, 22, 333, 999]]</box>"
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,28 +26,13 @@ from ivcp.core.errors import UserError
 from ivcp.core.tower import VisionTower
 from ivcp.engine import tower_signals as engine
 from ivcp.engine.tower_signals import TowerSignals
-from ivcp.models.towers import (
-    DeepSeekVL2Tower,
-    DeepSeekVLTower,
-    InternVLTower,
-    LlavaNextTower,
-    LlavaTower,
-)
-from ivcp.models.towers_qwen import Qwen25Tower, QwenTower
+from ivcp.models import find_family
+from ivcp.models.towers import LlavaTower
+from ivcp.models.towers_qwen import QwenTower
 from ivcp.testing import SMALL, prompts, random_model
 
-TOWERS: dict[str, Callable[[Any], VisionTower]] = {
-    "qwen2vl": QwenTower,
-    "qwen25vl": Qwen25Tower,
-    "qwen3vl": QwenTower,
-    "llava15": LlavaTower,
-    "llavanext": LlavaNextTower,
-    "internvl": InternVLTower,
-    "deepseekvl": DeepSeekVLTower,
-    "deepseekvl2": DeepSeekVL2Tower,
-}
-QWENS = [name for name in SMALL if name.startswith("qwen")]
-ARGUMENTS = ("pixel_values", "image_grid_thw", "image_sizes", "images_spatial_crop")
+VIDEOS = [name for name, small in SMALL.items() if small.video]
+TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -61,13 +46,12 @@ class Case:
 
 def roughened(model: Any) -> Any:
     """The model with such large weights in tower and projector that attention is far from even."""
-    entry = model.model
     torch.manual_seed(1)
     with torch.no_grad():
-        for name, weight in entry.named_parameters():
+        for name, weight in model.model.named_parameters():
             if "language_model" not in name:
                 weight.add_(torch.randn_like(weight) * 0.2)
-    return entry
+    return model
 
 
 def randn(*shape: int) -> Tensor:
@@ -112,34 +96,32 @@ VARIANTS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "llava15, siglip": ("llava15", siglip),
     "llava15, last layer": ("llava15", last),
     "llavanext, inner layer": ("llavanext", inner),
+    "deepseekvl2, odd side": ("deepseekvl2", odd),
 }
 
 
 @cache
 def case(name: str) -> Case:
     """Several images of different sizes, or videos, or a model that is configured otherwise."""
+    family, change = VARIANTS.get(name, (name.removesuffix(" videos"), None))
+    model = varied(family, change) if change else roughened(SMALL[family].model("eager"))
     if name.endswith(" videos"):
-        family = name.split()[0]
-        call = {
-            "pixel_values_videos": randn(3 * 8 * 12 + 2 * 6 * 4 + 4 * 10, 96),
-            "video_grid_thw": torch.tensor([[3, 8, 12], [2, 6, 4], [1, 4, 10]]),
-        }
-        entry = roughened(SMALL[family].model("eager"))
-        return Case(entry, TOWERS[family](entry), call)
-    if name == "deepseekvl2, odd side":
-        entry = varied("deepseekvl2", odd)
+        make, generator = SMALL[family].video, torch.Generator().manual_seed(3)
+        assert make is not None
+        draw = partial(torch.randn, generator=generator)
+        videos = [make(*shape, draw).inputs for shape in ((3, 4, 6), (2, 3, 2), (1, 2, 5))]
+        call = {key: torch.cat([video[key] for video in videos]) for key in videos[0]}
+    elif change is odd:
         crops = torch.tensor([[2, 3], [1, 1], [1, 2]])
         call = {"pixel_values": randn(7 + 2 + 3, 3, 20, 20), "images_spatial_crop": crops}
-        return Case(entry, DeepSeekVL2Tower(entry), call)
-    family, change = VARIANTS.get(name, (name, None))
-    entry = varied(family, change) if change else roughened(SMALL[family].model("eager"))
-    a, b, c, d = SMALL[family].images
-    inputs = prompts([3, a, 2, b, c, 1], [2, d, 1], family=family).inputs
-    call = {key: inputs[key] for key in ARGUMENTS if key in inputs}
-    return Case(entry, TOWERS[family](entry), call)
+    else:
+        a, b, c, d = SMALL[family].images
+        inputs = prompts([3, a, 2, b, c, 1], [2, d, 1], family=family).inputs
+        call = {key: value for key, value in inputs.items() if key not in TEXT}
+    return Case(model.model, find_family(model).tower(model), call)
 
 
-CASES = [*SMALL, *(f"{name} videos" for name in QWENS), *VARIANTS, "deepseekvl2, odd side"]
+CASES = [*SMALL, *(f"{name} videos" for name in VIDEOS), *VARIANTS]
 
 
 @dataclass
@@ -329,7 +311,7 @@ def test_windows_of_equal_size_are_read_together(monkeypatch: pytest.MonkeyPatch
     assert len(calls) == len({weights.shape[-1] for weights in truth.weights[0]})
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "qwen" not in name])
+@pytest.mark.parametrize("name", CASES)
 def test_cls_rows_are_the_first_of_the_tiles(name: str) -> None:
     tower, call = case(name).tower, case(name).call
     segments = tower.segments(0, call)
@@ -372,7 +354,7 @@ def test_a_square_without_its_first_patch_is_refused() -> None:
         config.vision_feature_select_strategy = "default"
 
     with pytest.raises(UserError, match="without \\[CLS\\]"):
-        LlavaTower(varied("llava15", change))
+        LlavaTower(varied("llava15", change).model)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,0 +1,132 @@
+"""What the small random models of the families are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ivcp.core.layout import ImageLayout
+from ivcp.models import known_families
+from ivcp.models.hub import HubFamily
+
+IMAGE, VIDEO, START, END, PAD, EOS = 90, 91, 92, 93, 0, 1
+"""Token ids: placeholder of an image, of a video, start and end of an image, padding, end."""
+
+TEXT = {  # grouped queries, and enough layers for methods with several stages
+    "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+    "initializer_range": 0.25, "bos_token_id": 2, "eos_token_id": EOS, "pad_token_id": PAD,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+LLAMA = {"model_type": "llama"}
+VISION = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "image_size": 24, "patch_size": 4,
+}  # fmt: skip
+CLIP = {**VISION, "model_type": "clip_vision_model", "projection_dim": 32}
+SIGLIP = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
+
+
+def random_model(config: Any, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
+    """A model with random weights, the same ones each time, made on the device.
+
+    Args:
+        config: Configuration of a supported model; its `attn_implementation` is used.
+        dtype: Type of the weights.
+        device: Where the weights are made; no copy of them is ever elsewhere.
+    """
+    family: Any = known_families()[config.model_type]()
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = family._model_class()._from_config(config, dtype=dtype).eval()
+    model.generation_config.pad_token_id = PAD
+    return model
+
+
+class ImagePrompt(NamedTuple):
+    """The part of a prompt that is one image or video.
+
+    Attributes:
+        ids: Token ids, those around the visual tokens included.
+        tokens: (V,) indices of the visual tokens, into `ids`.
+        inputs: Pixels and sizes, as inputs of the model.
+    """
+
+    ids: list[int]
+    tokens: Tensor
+    inputs: dict[str, Tensor]
+
+
+Draw = Callable[..., Tensor]
+"""Gives random numbers of a shape."""
+
+
+def between(count: int, inputs: dict[str, Tensor]) -> ImagePrompt:
+    """Visual tokens between a token that starts and one that ends the image."""
+    return ImagePrompt([START, *[IMAGE] * count, END], 1 + torch.arange(count), inputs)
+
+
+def square(_: Any, draw: Draw) -> ImagePrompt:
+    """An image of 6 x 6 tokens, whatever its size."""
+    return ImagePrompt([IMAGE] * 36, torch.arange(36), {"pixel_values": draw(1, 3, 24, 24)})
+
+
+def with_newlines(layout: ImageLayout, inputs: dict[str, Tensor]) -> ImagePrompt:
+    """An image whose newlines have the placeholder's id too; the last stands behind all rows."""
+    return ImagePrompt([IMAGE] * (layout.stop + 1), layout.tokens, inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallFamily:
+    """A model family at a small size.
+
+    Attributes:
+        family: Its class.
+        settings: Arguments of the model's configuration; `text_config` adds to `TEXT`.
+        image: Makes an image of a prompt, given its size and a source of random numbers.
+        images: Sizes of four images, as `image` takes them.
+        video: Makes a video, given frames, rows and columns of tokens and a source of random
+            numbers; None for a family that takes images only.
+        cache_width: Numbers that the KV cache keeps of a token in a layer.
+        token_types: Whether the model takes `mm_token_type_ids`.
+    """
+
+    family: type[HubFamily]
+    settings: Mapping[str, Any]
+    image: Callable[[Any, Draw], ImagePrompt]
+    images: tuple[Any, Any, Any, Any] = ((6, 9), (4, 5), (7, 3), (8, 8))
+    video: Callable[[int, int, int, Draw], ImagePrompt] | None = None
+    cache_width: int = 2 * 2 * 16
+    token_types: bool = False
+
+    def config(
+        self,
+        attention: str = "sdpa",
+        layers: int = 6,
+        *,
+        text: Mapping[str, Any] | None = None,
+        vision: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The model's configuration.
+
+        Args:
+            attention: "sdpa", "eager" or "flash_attention_2".
+            layers: Number of decoder layers.
+            text: Other settings of the language model.
+            vision: Other settings of the vision tower.
+        """
+        kind: Any = self.family()._model_class()
+        depth = {"num_hidden_layers": layers}
+        changed = {
+            "text_config": {**TEXT, **self.settings["text_config"], **depth, **(text or {})},
+            "vision_config": {**self.settings["vision_config"], **(vision or {})},
+        }
+        return kind.config_class(**{**self.settings, **changed}, attn_implementation=attention)
+
+    def model(self, attention: str = "sdpa", layers: int = 6) -> Any:
+        """A new random model; `ivcp.testing.model_of` shares one between tests."""
+        return random_model(self.config(attention, layers))
