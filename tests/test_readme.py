@@ -1,10 +1,11 @@
-"""Every command of the README runs as it stands there, on two samples."""
+"""Every command of the README runs as it stands there, on two samples, and so does its code."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from test_mdetr import write_mdetr, write_photos
 from untrained import save_untrained
 from wandb_files import forget_credentials
 
-from ivcp.report.__main__ import main
+from ivcp.cli.main import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -21,8 +22,10 @@ COMMANDS = [
     line.partition(" #")[0].strip()
     for block in BLOCKS
     for line in block.splitlines()
-    if line.startswith("python ")
+    if line.startswith(("python ", "ivcp "))
 ]
+RUNS = [c for c in COMMANDS if c.startswith(("python run.py", "ivcp run"))]
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 LESS = ("limit=2", "pictures=1", "generation.max_new_tokens=3")
 """What makes the commands cheaper than they are; all of their own words stay."""
 
@@ -40,7 +43,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     }
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python run.py")])
+@pytest.mark.parametrize("command", RUNS)
 def test_a_run(command, folders, tmp_path, monkeypatch, capfd) -> None:
     forget_credentials(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -64,12 +67,33 @@ def test_a_run(command, folders, tmp_path, monkeypatch, capfd) -> None:
 def test_the_report(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_py("-m", "pruner=none,random", "hydra.sweep.dir=multirun", *LESS) == 0
-    (command,) = (c for c in COMMANDS if c.startswith("python -m ivcp.report"))
-    assert main(shlex.split(command)[3:]) == 0
+    (command,) = (c for c in COMMANDS if c.startswith("ivcp report"))
+    assert main(shlex.split(command)[1:]) == 0
     assert (tmp_path / "report" / "report.html").exists()
 
 
+def test_the_measurement(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (command,) = (c for c in COMMANDS if c.startswith("ivcp bench"))
+    less = ["repeats=1", "warmup=0", "new_tokens=2", "image=[112,112]"]
+    assert main([*shlex.split(command)[1:], *less]) == 0
+    assert list(tmp_path.rglob("bench.json"))
+
+
 def test_no_command_is_left_out() -> None:
-    known = ("python run.py", "python -m ivcp.report")
-    assert [command for command in COMMANDS if not command.startswith(known)] == []
-    assert len(COMMANDS) > 9
+    others = [command for command in COMMANDS if command not in RUNS]
+    assert [command.split()[1] for command in others] == ["report", "bench"]
+    assert len(RUNS) > 8
+
+
+def test_the_code(tmp_path, monkeypatch, capsys) -> None:
+    """The first snippet as it stands; the second one with the inputs of its question."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    first, second = SNIPPETS
+    exec(first, names)
+    assert "bbox_2d" in capsys.readouterr().out
+    assert (tmp_path / "kept.png").exists()
+    names["inputs"] = names["processor"].family.encode(names["processor"], [names["sample"]]).inputs
+    exec(second, names)
+    assert len(names["session"].kept[0]) == 72

@@ -55,6 +55,7 @@ def evaluate(
     metric: AnswerMetric | None = None,
     processor: Processor | None = None,
     folder: str | Path | None = None,
+    quiet: bool = False,
     **settings: Any,
 ) -> FinishedRun:
     """Evaluate a model with a pruning method, as `ivcp run` does.
@@ -68,6 +69,7 @@ def evaluate(
         processor: What `ivcp.load` gave with the model; by default made from the model's own folder
             or hub id.
         folder: Where results are written; by default a new folder in `outputs`.
+        quiet: Whether progress and table stay away, as in a loop.
         settings: Any setting of `conf/config.yaml`: `limit=50`, `batch_size="auto"`,
             `data={"root": "..."}`, `logger="wandb"`, ...
 
@@ -120,7 +122,7 @@ def evaluate(
     place = Path(folder or Path("outputs") / now)
     place.mkdir(parents=True, exist_ok=True)
     try:
-        run = evaluate_parts(**parts, names=names, config=config, folder=str(place))
+        run = evaluate_parts(**parts, names=names, config=config, folder=str(place), quiet=quiet)
     except SystemExit as stopped:  # which a notebook would take for its own end
         raise KeyboardInterrupt(f"stopped; {place} has what was finished") from stopped
     assert run is not None, "only the first of several processes has no results"

@@ -63,6 +63,7 @@ def evaluate(
     folder: str,
     judge: Judge | Mapping[str, Any] | None = None,
     sweep: bool = False,
+    quiet: bool = False,
 ) -> FinishedRun | None:
     """Evaluate, write `predictions.jsonl` and `metrics.json`, log, and show the table.
 
@@ -79,6 +80,7 @@ def evaluate(
         folder: The run's folder, which exists.
         judge: As in `Parts`; an empty mapping is none.
         sweep: Whether this is one of several runs of a process.
+        quiet: Whether progress and table stay away; what must be known is said all the same.
 
     Returns:
         The finished run; None in processes other than the first.
@@ -105,7 +107,7 @@ def evaluate(
     )
     try:
         with stop.listening():
-            job = prepare(parts, trainer, files, stop, sweep)
+            job = prepare(parts, trainer, files, stop, sweep, quiet)
             leads = job.trainer.is_global_zero
             if leads:
                 with files.alone():
@@ -238,7 +240,8 @@ def publish(
 
 
 def show(job: Job, results: Results) -> FinishedRun:
-    """Show the table."""
+    """Show the table, unless the job is quiet."""
     run = FinishedRun(job.folder.path, results)
-    show_result(run, baseline_for(run, job.settings.baseline))
+    if not job.quiet:
+        show_result(run, baseline_for(run, job.settings.baseline))
     return run

@@ -64,6 +64,7 @@ class Job:
         folder: Where its files are.
         trainer: Runs its processes.
         stop: Listens to signals.
+        quiet: Whether progress and table stay away.
     """
 
     parts: Parts
@@ -73,6 +74,7 @@ class Job:
     folder: RunFolder
     trainer: lightning.Trainer
     stop: StopsBetweenBatches
+    quiet: bool
 
 
 def prepare(
@@ -81,6 +83,7 @@ def prepare(
     folder: RunFolder,
     stop: StopsBetweenBatches,
     sweep: bool,
+    quiet: bool,
 ) -> Job:
     """Check the settings, make the trainer, and cut the dataset into batches.
 
@@ -90,6 +93,7 @@ def prepare(
         folder: The run's.
         stop: Listens to signals.
         sweep: Whether this is one of several runs of a process.
+        quiet: As in `Job`.
 
     Raises:
         UserError: A setting is wrong, the dataset is empty or of another task than the metric, or
@@ -106,12 +110,13 @@ def prepare(
     items = ReadableItems(parts.dataset, settings.limit)
     if settings.baseline not in (None, "auto"):
         read_baseline(settings.baseline)
-    callbacks = [PredictionWriter(folder.path), EndsWithFirst(), ProgressLine(), stop]
+    progress = [] if quiet else [ProgressLine()]
+    callbacks = [PredictionWriter(folder.path), EndsWithFirst(), *progress, stop]
     made = make_trainer(trainer, callbacks, sweep, getattr(parts.model, "device_map", None))
     size = settings.batch_size
     if size == "auto":
         size = MOST_ON_GPU if on_gpus(made) else MOST_ON_CPU
-    return Job(parts, settings, items, cut(len(items), size), folder, made, stop)
+    return Job(parts, settings, items, cut(len(items), size), folder, made, stop, quiet)
 
 
 def check_metric(dataset: SampleSource, metric: AnswerMetric) -> None:
