@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class ClipText:
         Raises:
             UserError: It cannot be loaded, or belongs to another vision tower.
         """
+        from safetensors import SafetensorError
         from transformers import AutoTokenizer, CLIPModel
 
         loaded = _loaded.setdefault(tower, {})
@@ -59,11 +61,15 @@ class ClipText:
             tokenizer = AutoTokenizer.from_pretrained(
                 source, trust_remote_code=False, local_files_only=local
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]
+            advice = (
+                "download it where the hub can be reached and point model.text_tower at the folder"
+            )
+            if Path(source).is_dir():
+                advice = "copy or download it again, or set model.text_tower to another one"
             raise UserError(
-                f"The text encoder {source!r} could not be loaded ({reason}); download it where "
-                "the hub can be reached and point model.text_tower at the folder."
+                f"The text encoder {source!r} could not be loaded ({reason}); {advice}."
             ) from error
         width, wanted = clip.config.vision_config.hidden_size, tower.config.hidden_size  # type: ignore[union-attr]
         if width != wanted:
