@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1
-[ $# -gt 0 ] || set -- 5.10 5.17 5.19 5.23
+[ $# -gt 0 ] || set -- 5.10 5.17 5.19 5.23 5.24
 python=${PYTHON:-python} workers=${WORKERS:-2} tests=${TESTS:-tests/engine tests/pruners tests/models}
 folder=$PWD/.venv-versions status=0
 mkdir -p "$folder"

@@ -15,6 +15,7 @@ from ivcp.bench.result import Counted, Counts, Pair, Times
 from ivcp.core.family import ModelAdapter
 from ivcp.core.pruner import Pruner
 from ivcp.engine.attach import open_session
+from ivcp.engine.cache import cache_of
 from ivcp.engine.session import Session
 from ivcp.measure.devices import forget_peak, peak_memory
 from ivcp.measure.flops import DecoderSizes, count_flops, prefill_flops
@@ -135,7 +136,7 @@ class PairedRuns:
 
         with self._session(pruned) as session:
             flops = count_flops(self.family.decoder(self.model), run)
-        layers = outputs[0].past_key_values.layers
+        layers = cache_of(outputs[0]).layers
         stored = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
         return CountedPrefill(flops, stored, session)
 

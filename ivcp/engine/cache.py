@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -156,6 +156,12 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
     def _select_rows(self, indices: Tensor) -> None:
         if (mask := self.mask) is not None:
             self.mask = mask.after(indices, lambda: mask.real[indices.to(mask.real.device)])
+
+
+def cache_of(named: Mapping[str, Any]) -> Any:
+    """The cache among keyword arguments or outputs; `transformers` calls it `cache` since 5.24."""
+    cache = named.get("past_key_values")
+    return named.get("cache") if cache is None else cache
 
 
 def pruned_layer(cache: Cache, index: int, past: SlotMask | None = None) -> PrunedLayer:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ivcp.engine.cache import PrunedLayer
+from ivcp.engine.cache import PrunedLayer, cache_of
 from ivcp.engine.layer_inputs import LayerInputs
 
 
@@ -24,7 +24,7 @@ class Continuation:
         self, index: int, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:
         """Hidden states and keyword arguments for the layer."""
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         if cache is None or index >= len(cache.layers):
             return hidden, kwargs
         if not isinstance(cache.layers[index], PrunedLayer):

@@ -33,7 +33,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.layout import PromptLayout
 from ivcp.core.tower import tower_block
 from ivcp.core.view import TOWER_BLOCK_SIGNALS, TOWER_SIGNALS
-from ivcp.engine.cache import PrunedLayer, SlotMask
+from ivcp.engine.cache import PrunedLayer, SlotMask, cache_of
 from ivcp.engine.checks import backend_of, check_checkpointing
 from ivcp.engine.context import SessionContext
 from ivcp.engine.continuation import Continuation
@@ -229,7 +229,7 @@ class Hooks:
             self.session.questions_of,
         )
         state.encoder_calls = []
-        layers = getattr(named.get("past_key_values"), "layers", ())
+        layers = getattr(cache_of(named), "layers", ())
         pruned = any(isinstance(layer, PrunedLayer) and layer.stored for layer in layers)
         prunes = isinstance(state.chunk, Prompt) and bool(self.context.pruner.stages())
         if prunes:
@@ -244,7 +244,7 @@ class Hooks:
         state = self.state
         chunk, state.chunk = state.chunk, None
         backend = backend_of(module)
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         embeds = kwargs.get("inputs_embeds")
         # without a chunk, the caller has called the language model itself, past the entry
         unread = chunk is None and self.context.adapter.needs_ids

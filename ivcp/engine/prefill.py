@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 from ivcp.core.selection import Selection
 from ivcp.core.transfer import to_device
 from ivcp.core.view import LAYER_SIGNALS
-from ivcp.engine.cache import PrunedLayer, SlotMask, pruned_layer, stored_slots
+from ivcp.engine.cache import PrunedLayer, SlotMask, cache_of, pruned_layer, stored_slots
 from ivcp.engine.checks import check_selections
 from ivcp.engine.context import SessionContext
 from ivcp.engine.deepstack import DeepStack
@@ -104,7 +104,7 @@ class Prefill:
         prunes; only then is it known how many tokens enter, for which masks and rotary are made.
         """
         if index == 0:  # the language model may have made a cache by itself
-            self.cache = kwargs.get("past_key_values")
+            self.cache = cache_of(kwargs)
         if index and self.deepstack is not None:
             hidden = self.deepstack.added(index - 1, hidden, self.source)
         if (number := self.stages.get(index)) is not None:

@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelAdapter
 from ivcp.core.layout import PromptLayout
-from ivcp.engine.cache import check_cache
+from ivcp.engine.cache import cache_of, check_cache
 from ivcp.engine.encoder_call import EncoderCall, matching_calls
 from ivcp.engine.host import to_host
 
@@ -190,7 +190,7 @@ def check_prompt(kwargs: dict[str, Any]) -> None:
     Raises:
         UserError: The cache is not a plain dynamic one, or the mask is not a padding mask.
     """
-    if (cache := kwargs.get("past_key_values")) is not None:
+    if (cache := cache_of(kwargs)) is not None:
         check_cache(cache)
     mask = kwargs.get("attention_mask")
     if isinstance(mask, Tensor | dict) and (isinstance(mask, dict) or mask.ndim != 2):

@@ -436,10 +436,7 @@ def test_published_folder_loads_in_bfloat16_with_eager(tmp_path, processor):
     parts = (loaded, loaded.model.language_model, loaded.model.vision_tower)
     assert {part.config._attn_implementation for part in parts} == {"eager"}
     gate = loaded.model.language_model.layers[1].mlp.gate
-    assert (gate.weight.dtype, gate.e_score_correction_bias.dtype) == (
-        torch.bfloat16,
-        torch.float32,
-    )
+    assert gate.e_score_correction_bias.dtype == torch.float32
     loaded.config.image_token_id = IMAGE
     with torch.no_grad():
         assert loaded(**prompts(processor, SAMPLES)).logits.isfinite().all()

@@ -38,6 +38,12 @@ from ivcp.models.backports.deepseek_vl2_config import DeepseekVL2Config
 from ivcp.models.backports.deepseek_vl2_parts import BiasedRouter, DeepseekVL2Projector, lay_out
 
 
+def _cache(output: Any) -> dict[str, Any]:
+    """The cache of an output, by its name since transformers 5.24 or before."""
+    name = "cache" if "cache" in output else "past_key_values"
+    return {name: output[name]} if name in output else {}
+
+
 class DeepseekVL2PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     """Base of both models; their parts initialise themselves."""
 
@@ -46,7 +52,7 @@ class DeepseekVL2PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["DeepseekV2DecoderLayer", "SiglipEncoderLayer"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values", "cache"]  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [r"attn_pool\."]  # noqa: RUF012 (never run)
     _keep_in_fp32_modules_strict = ["e_score_correction_bias"]  # noqa: RUF012
     _supports_sdpa = True
@@ -145,7 +151,6 @@ class DeepseekVL2Model(DeepseekVL2PreTrainedModel):
         images_spatial_crop: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
@@ -159,11 +164,10 @@ class DeepseekVL2Model(DeepseekVL2PreTrainedModel):
             images_spatial_crop: (M, 2), tiles in width and height.
             attention_mask: (B, past + S), 1 for real tokens.
             position_ids: (B, S)
-            past_key_values: The cache; it holds compressed latents.
             inputs_embeds: (B, S, C) instead of `input_ids`.
             use_cache: Fill and return the cache.
             mm_encoder_outputs: `{"image": ...}`, encoded before by `get_image_features`.
-            kwargs: Go to the decoder.
+            kwargs: Go to the decoder, with its cache of compressed latents.
 
         Raises:
             ValueError: Not exactly one of `input_ids` and `inputs_embeds`, pixels without their
@@ -192,14 +196,13 @@ class DeepseekVL2Model(DeepseekVL2PreTrainedModel):
         output = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
         )
         return LlavaModelOutputWithPast(
             last_hidden_state=output.last_hidden_state,
-            past_key_values=output.past_key_values,
+            **_cache(output),
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )
@@ -249,7 +252,6 @@ class DeepseekVL2ForConditionalGeneration(DeepseekVL2PreTrainedModel, Generation
         images_spatial_crop: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -268,7 +270,6 @@ class DeepseekVL2ForConditionalGeneration(DeepseekVL2PreTrainedModel, Generation
             images_spatial_crop=images_spatial_crop,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
@@ -284,7 +285,7 @@ class DeepseekVL2ForConditionalGeneration(DeepseekVL2PreTrainedModel, Generation
         return LlavaCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=output.past_key_values,
+            **_cache(output),
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )
