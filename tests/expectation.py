@@ -47,6 +47,10 @@ class Expectation:
         full_size: What is different in it at the published size.
         variants: Fields of the family that change where images lie.
         grids: Kind, rows and columns of what the small model's four images become.
+        layout_in_pixels: Whether the arrangement of tiles, or padding inside of views, shows in
+            pixels alone, so that an image that was encoded outside is refused.
+        generates_offloaded: Whether the library's own `generate` works on offloaded weights; of
+            some models it encodes images without them.
         fill: Blue of padding, in 0 .. 1.
         padding_cut: Whether padding is cut off by whole tokens.
         questions: The wording for grounding ("Left CAT"), for yes or no, and for multiple choice.
@@ -66,6 +70,8 @@ class Expectation:
     full_size: dict[str, Any] = {}
     variants: tuple[dict[str, Any], ...] = ()
     grids: list[list[tuple[str, int, int]]] = [[("image", 6, 6)]] * 4
+    layout_in_pixels: bool = False
+    generates_offloaded: bool = True
     fill: float = 0.0
     padding_cut: bool = False
     questions: tuple[str, str, str]

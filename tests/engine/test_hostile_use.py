@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from expected import EXPECTED
 from processing import setup
 from torch import Tensor, nn
 from transformers import (
@@ -816,12 +817,10 @@ def encoded(model: Any, inputs: Inputs) -> Inputs:
     """The inputs with features in place of pixels."""
     if "mm_encoder_outputs" not in inspect.signature(type(model.model).forward).parameters:
         pytest.skip("models of this transformers take no features")
-    sizes = {"image_grid_thw", "image_sizes", "images_spatial_crop"} & set(inputs)
+    text = ("input_ids", "attention_mask", "mm_token_type_ids")
+    images = {name: value for name, value in inputs.items() if name not in text}
     with torch.no_grad():
-        features = model.model.get_image_features(
-            pixel_values=inputs["pixel_values"], return_dict=True,
-            **{name: inputs[name] for name in sizes},
-        )  # fmt: skip
+        features = model.model.get_image_features(**images, return_dict=True)
     rest = {name: value for name, value in inputs.items() if name != "pixel_values"}
     return {**rest, "mm_encoder_outputs": {"image": features}}
 
@@ -856,7 +855,7 @@ def test_features_encoded_outside(family: str) -> None:
     model = model_of(family)
     batch = prompts([5, SMALL[family].images[0], 9], family=family)
     inputs = encoded(model, batch.inputs)
-    if family in ("internvl", "deepseekvl2"):  # tiles' arrangement, padding inside of views
+    if EXPECTED[family].layout_in_pixels:
         sentence = (
             r"^How .* of an image .* in (its|their) pixels alone: pass pixel_values, or encode"
         )
@@ -1982,8 +1981,8 @@ def test_called_through_a_wrapper_that_was_compiled_before() -> None:
 
 
 OFFLOADED = [(family, "forward") for family in SMALL]
-OFFLOADED += [  # in the two others, the library's own `generate` encodes images without weights
-    (family, "generate") for family in SMALL if family not in ("llavanext", "deepseekvl2")
+OFFLOADED += [
+    (family, "generate") for family, known in EXPECTED.items() if known.generates_offloaded
 ]
 
 

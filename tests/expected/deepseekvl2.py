@@ -26,6 +26,8 @@ class Expected(DeepSeek):
     special = ("<image>", "<|User|>", "<|Assistant|>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>")
     ids = {"image_token_id": "<image>"}
     preprocessor = {}  # all is in the model's configuration
+    layout_in_pixels = True
+    generates_offloaded = False
     grids = [
         [("thumbnail", 3, 3), ("tile", *size)] for size in ((6, 6), (3, 3), (3, 6), (6, 3))
     ]  # fmt: skip

@@ -33,6 +33,7 @@ class Expected(Expectation):
         "size": {"height": 32, "width": 32},
     }
     variants = ({"min_tiles": 2, "max_tiles": 12},)
+    layout_in_pixels = True
     grids = [
         [TILE] * 4 + [THUMBNAIL],
         [("image", 4, 4)],

@@ -32,6 +32,7 @@ class Expected(Llava):
         "image_processor_type": "LlavaNextImageProcessor",
         "image_grid_pinpoints": PINPOINTS,
     }
+    generates_offloaded = False
     grids = [[("thumbnail", 6, 6), ("tile", *size)] for size in ((8, 12), (6, 6), (6, 12), (18, 6))]
     padding_cut = True
     written = (Written({}, fractions, BOX, 0.973),)
