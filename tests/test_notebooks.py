@@ -1,8 +1,9 @@
-"""Every notebook runs from top to bottom, and its committed outputs hold no error."""
+"""Every notebook runs from top to bottom, on fewer samples; committed outputs hold no error."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,7 @@ def test_a_notebook_runs(path: Path, tmp_path, monkeypatch) -> None:
     module = ModuleType(path.stem)  # a dataclass looks for the module that it stands in
     monkeypatch.setitem(sys.modules, path.stem, module)
     for number, cell in enumerate(cells):
-        source = "".join(cell["source"])
+        source = re.sub(r"(limit\"?[=:] ?)40", r"\g<1>4", "".join(cell["source"]))
         exec(compile(source, f"{path.name}, code cell {number}", "exec"), vars(module))
     assert len(cells) > 3
 
