@@ -69,9 +69,9 @@ def read_results(path: Path) -> Results:
     Raises:
         UserError: The file cannot be read, or is not the result of a run of this version.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing or is no file.")
     try:
+        if not path.is_file():
+            raise UserError(f"{path} is missing or is no file.")
         if path.stat().st_size > LARGEST:
             raise UserError(f"{path} is not the result of a run: it is larger than 64 MB.")
         return Results.model_validate_json(path.read_bytes())

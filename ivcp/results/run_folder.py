@@ -91,7 +91,9 @@ class RunFolder:
             if not self.answer_files() and not (self.path / METRICS).exists():
                 return None
             reason = "is missing"
-        except (OSError, ValueError, RecursionError):
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror})"
+        except (ValueError, RecursionError):
             reason = "is damaged"
         raise UserError(
             f"{path} {reason}, so nobody knows whose answers lie beside it; nothing was changed. "

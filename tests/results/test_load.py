@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ from ivcp.core.errors import UserError
 from ivcp.results.comparability import differences
 from ivcp.results.load import find_baseline, find_runs, read_results, were_paired
 from ivcp.results.prediction import Prediction
+from ivcp.results.run_folder import RunFolder
 
 
 def test_the_baseline_is_the_latest_comparable_unpruned_run(tmp_path: Path) -> None:
@@ -105,6 +107,23 @@ def test_neither_folders_nor_pipes_are_read(tmp_path: Path) -> None:
         read_results(tmp_path / "metrics.json")
     _, problems = find_runs([tmp_path, tmp_path / "nothing"])
     assert len(problems) == 2
+
+
+def test_a_closed_folder_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = Path.stat
+
+    def refuse(path: Path, **options: Any) -> os.stat_result:
+        if path.parent == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(UserError, match=r"run\.json cannot be read \(Is a directory\), so nobody"):
+        RunFolder(tmp_path).identity()
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "is_file", lambda path: bool(path.stat()))
+    with pytest.raises(UserError, match=r"metrics\.json cannot be read \(Permission denied\)"):
+        read_results(tmp_path / "metrics.json")
 
 
 def test_runs_and_predictions_as_tables(tmp_path: Path) -> None:
