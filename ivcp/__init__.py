@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from ivcp.engine.session import Session
 
 __all__ = [
-    "ask", "attach", "evaluate", "load", "load_dataset", "load_predictions", "load_runs", "pruned",
+    "ask", "attach", "compare_runs", "evaluate", "load", "load_dataset", "load_predictions",
+    "load_runs", "pruned",
 ]  # fmt: skip
 __version__ = "0.1.0"
 
 LATER = {
     "ask": "ivcp.notebook",
     "load": "ivcp.notebook",
+    "compare_runs": "ivcp.report.frame",
     "evaluate": "ivcp.cli.call",
     "load_dataset": "ivcp.cli.call",
     "load_predictions": "ivcp.results.load",

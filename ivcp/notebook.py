@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ivcp.models.hub import Processor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reply:
     """One answer of a model.
 
@@ -36,6 +37,19 @@ class Reply:
     box: Box | None
     images: tuple[Image.Image, ...]
     session: Session
+
+    def __repr__(self) -> str:
+        (summary,) = self.session.summary()
+        kept = f"{summary['kept_tokens']} of {summary['visual_tokens']} visual tokens kept"
+        return f"Reply({self.text!r}, box={self.box}, {kept})"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows."""
+        if not self.images:
+            return None
+        file = BytesIO()
+        self.draw().save(file, format="PNG")
+        return file.getvalue()
 
     def draw(self, number: int = -1) -> Image.Image:
         """One of the images with the tokens that were kept of it, and the box on the last one.

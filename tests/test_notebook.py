@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -38,6 +39,8 @@ def test_a_question_about_an_image(loaded, sample, tmp_path) -> None:
     assert reply.box is not None
     assert str([round(edge) for edge in reply.box]) in reply.text
     assert reply.draw().width >= 480
+    assert repr(reply).endswith(f"box={reply.box}, 72 of 144 visual tokens kept)")
+    assert Image.open(BytesIO(reply._repr_png_())).tobytes() == reply.draw().tobytes()
     (summary,) = reply.session.summary()
     assert (summary["visual_tokens"], summary["kept_tokens"]) == (144, 72)
     assert sum(summary["reasons"].values()) == 72
@@ -58,6 +61,8 @@ def test_an_evaluation_takes_objects_and_is_typed(loaded, tmp_path, monkeypatch)
     assert run.folder.parts[0] == "outputs"
     assert run.value == run.results.run.primary_metric.value
     assert run.info.layers == (2,)
+    score = f"acc@0.5 {100 * run.value:.1f} %, 2 samples"
+    assert repr(run) == f"FinishedRun(tiny · shapes · fastv at 0.5: {score}, {run.folder})"
     assert [answer.kept_tokens for answer in run.predictions()] == [72, 72]
     assert next(model.parameters()).device.type == "cpu"  # the weights are still there
 
@@ -70,6 +75,19 @@ def test_it_is_comparable_with_the_same_run_from_the_command_line(loaded, tmp_pa
     assert differences(ours.info, named.info) == []
     answers = [json.loads(answer.line())["prediction"] for answer in ours.predictions()]
     assert answers == [json.loads(answer.line())["prediction"] for answer in named.predictions()]
+
+
+def test_a_method_of_a_cell_has_its_own_name(loaded, tmp_path, capsys) -> None:
+    class Mine(FastV):
+        __module__ = "__main__"
+
+    for name, method in {"mine": Mine(keep_ratio=0.5), "none": None}.items():
+        run = ivcp.evaluate(loaded[0], method, folder=tmp_path / name, quiet=True, **QUIET)
+        assert run.info.pruner == {"mine": "Mine", "none": "none"}[name]
+    assert capsys.readouterr().out == ""
+    table = ivcp.compare_runs(tmp_path)
+    assert list(table["pruner"]) == ["Mine"]
+    assert table["difference_low"].notna().all()
 
 
 def test_a_dataset_and_a_checkpoint_of_ones_own(tmp_path) -> None:

@@ -114,7 +114,7 @@ def evaluate(
     }
     names = {
         "model": name,
-        "pruner": type(method).__module__.rpartition(".")[2],
+        "pruner": _name(method),
         "dataset": dataset if isinstance(dataset, str) else type(dataset).__name__,
         "variant": "",
     }
@@ -159,6 +159,12 @@ def _family(model: Any, cfg: DictConfig, processor: Processor | None) -> tuple[M
         return _built(cfg.model), model
     family = model if hasattr(model, "load") else holding(model, processor)
     return family, str(getattr(family, "path", None) or "tiny").rstrip("/").rpartition("/")[2]
+
+
+def _name(pruner: Pruner) -> str:
+    """A method's name for the record: its file's, or its class's if a notebook defines it."""
+    kind = type(pruner)
+    return kind.__name__ if kind.__module__ == "__main__" else kind.__module__.rpartition(".")[2]
 
 
 def _where(model: Any) -> list[str]:

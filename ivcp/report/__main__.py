@@ -32,7 +32,9 @@ PAGE = "report.html"
 LONGEST = 1000  # characters of a line below the tables
 
 
-def report(paths: Sequence[Path], out: Path, paired: bool = True, plots: bool = True) -> None:
+def report(
+    paths: Sequence[Path], out: Path, paired: bool = True, plots: bool = True, quiet: bool = False
+) -> None:
     """Write tables, plots and the page; print the tables.
 
     The files are `table.csv`, `table.md`, `table.tex`, `pareto.png` and `report.html`; `groups.csv`
@@ -44,6 +46,7 @@ def report(paths: Sequence[Path], out: Path, paired: bool = True, plots: bool = 
         out: Folder for the files; made if it is missing.
         paired: Whether to read each run's predictions, for intervals, tests and galleries.
         plots: Whether to draw plots and make the page.
+        quiet: Whether to print only what was written.
 
     Raises:
         UserError: No run could be read, or a file cannot be written.
@@ -75,8 +78,11 @@ def report(paths: Sequence[Path], out: Path, paired: bool = True, plots: bool = 
     except OSError as error:
         raise UserError(f"The report cannot be written to {out}: {error}.") from error
     *names, last = files
-    lines.append(f"{summary}; {', '.join(names)} and {last} are in {out}.")
-    _print(entries, lines)
+    written = f"{summary}; {', '.join(names)} and {last} are in {out}."
+    if quiet:
+        print(written)
+    else:
+        _print(entries, [*lines, written])
 
 
 def _compare(entries: list[Entry], paired: bool) -> tuple[list[Entry], list[str]]:
@@ -154,8 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_false",
         help=f"write the tables alone, without plots and {PAGE}",
     )
-    options = parser.parse_args(arguments)
-    return exit_code(lambda: report(options.runs, options.out, options.paired, options.plots))
+    parser.add_argument(
+        "--quiet", action="store_true", help="print which files were written, and no tables"
+    )
+    options = vars(parser.parse_args(arguments))
+    return exit_code(lambda: report(options.pop("runs"), **options))
 
 
 if __name__ == "__main__":

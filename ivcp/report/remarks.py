@@ -24,14 +24,25 @@ def remarks(entries: Sequence[Entry], unpaired: Sequence[Unpaired] = ()) -> list
     """
     totals = Counter(entry.dataset for entry in entries)
     notes = Counter((entry.dataset, note) for entry in entries for note in _notes(entry))
-    alone = Counter(entry.dataset for entry in entries if not (entry.info.unpruned or entry.base))
     lines = [
         f"{dataset}{_some(count, totals[dataset])}: {note}"
         for (dataset, note), count in [*notes.items()][:MOST]
     ]
     if len(notes) > MOST:
         lines.append(f"{len(notes) - MOST} more notes are in the runs' metrics.json.")
-    lines += [
+    return [*lines, *missing_statistics(entries, unpaired)]
+
+
+def missing_statistics(entries: Sequence[Entry], unpaired: Sequence[Unpaired]) -> list[str]:
+    """Which runs have no statistics, and why.
+
+    Args:
+        entries: As in `remarks`.
+        unpaired: Likewise.
+    """
+    totals = Counter(entry.dataset for entry in entries)
+    alone = Counter(entry.dataset for entry in entries if not (entry.info.unpruned or entry.base))
+    lines = [
         f"{dataset}{_some(count, totals[dataset])}: no unpruned run of the same model, data and "
         "settings is there to compare them with; report one of pruner=none with them."
         for dataset, count in alone.items()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ivcp.core.errors import UserError
+from ivcp.results.amounts import show
 from ivcp.results.comparability import differences, flatten
 from ivcp.results.schema import Results, RunInfo
 
@@ -28,12 +29,22 @@ LARGEST = 64_000_000
 """Most bytes of a `metrics.json`; more is none of ours."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FinishedRun:
     """A run's folder and the contents of its `metrics.json`."""
 
     folder: Path
     results: Results
+
+    def __repr__(self) -> str:
+        info, metric = self.info, self.info.primary_metric
+        pruned = not info.unpruned and info.ratio is not None
+        method = f"{info.pruner} at {info.ratio:g}" if pruned else info.pruner
+        value = show(metric.value, metric.unit)
+        return (
+            f"FinishedRun({info.model} · {info.dataset} · {method}: {metric.name} {value}, "
+            f"{info.samples} samples, {self.folder})"
+        )
 
     @property
     def info(self) -> RunInfo:

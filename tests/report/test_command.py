@@ -106,6 +106,13 @@ def test_tables_can_stand_alone(make_run: Any, tmp_path: Path) -> None:
     assert names == ["table.csv", "table.md", "table.tex"]
 
 
+def test_tables_stay_away_where_it_is_quiet(make_run: Any, tmp_path: Path, capsys: Any) -> None:
+    make_run("a", pruner="ivcp", value=0.5)
+    assert main([str(tmp_path), "--out", str(tmp_path / "out"), "--tables", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == f"1 run; table.csv, table.md and table.tex are in {tmp_path / 'out'}.\n"
+
+
 def test_tables_need_none_of_the_slow_libraries() -> None:
     code = (
         "import sys, ivcp.report.__main__;"
