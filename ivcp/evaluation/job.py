@@ -107,6 +107,10 @@ def prepare(
             f"{settings.limit} instead."
         )
     check_metric(parts.dataset, parts.metric)
+    if settings.pictures and not callable(parts.draw):
+        raise UserError(
+            f"draw must be a function, such as draw_overlay, or pictures=0; got {parts.draw!r}."
+        )
     items = ReadableItems(parts.dataset, settings.limit)
     if settings.baseline not in (None, "auto"):
         read_baseline(settings.baseline)

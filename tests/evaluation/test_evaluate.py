@@ -127,6 +127,13 @@ def test_what_is_no_metric_is_refused(parts) -> None:
         evaluate(**parts | {"metric": None})
 
 
+def test_pictures_need_something_that_draws(parts, monkeypatch) -> None:
+    monkeypatch.setattr(type(parts["model"]), "load", lambda *_: pytest.fail("loaded"))
+    parts["config"] |= {"pictures": 1}
+    with pytest.raises(UserError, match=r"draw must be a function, .* or pictures=0; got None"):
+        evaluate(**parts | {"draw": None})
+
+
 def test_a_full_disk_keeps_what_was_written(parts, monkeypatch) -> None:
     from ivcp.results.files import LineFile
 
