@@ -112,9 +112,10 @@ def test_true_finds_the_same_run_elsewhere(seven, monkeypatch, tmp_path) -> None
 
 
 def test_a_finished_run_is_not_run_again(seven, monkeypatch) -> None:
-    value = evaluate(**seven)
+    results = evaluate(**seven).results
     monkeypatch.setattr(type(seven["model"]), "load", lambda *_: pytest.fail("loaded"))
-    assert evaluate(**seven | {"config": {**seven["config"], "resume": True}}) == value
+    again = evaluate(**seven | {"config": {**seven["config"], "resume": True}})
+    assert again.results == results
 
 
 def test_another_judge_grades_what_the_rule_had_left(seven, monkeypatch) -> None:
