@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +77,30 @@ def test_imports(path: Path) -> None:
             assert rest[0] == part or rest[0] in ALLOWED[part], f"{part} imports {name}"
         if library == "ivcp" and part == "pruners":
             assert rest[0] != "pruners", "a pruner is one file"
+
+
+def test_pruning_needs_torch_transformers_numpy_and_pillow_alone() -> None:
+    """Everything else that pyproject.toml demands may be absent, but what transformers needs."""
+    of_transformers = {"filelock", "jinja2", "numpy", "safetensors", "tokenizers", "transformers"}
+    absent = required_packages() - of_transformers - {"torch", "pillow"}
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({sorted(absent)}))
+import ivcp
+from ivcp.models import known_families
+known_families()
+model, processor = ivcp.load()
+with ivcp.pruned(model, ivcp.IVCPrune(keep_ratio=0.5)):
+    print("pruned")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "pruned\n", done.stderr
+    assert {"lightning", "hydra", "pandas", "pydantic", "scipy"} <= absent
+
+
+def required_packages() -> set[str]:
+    """Names of the packages that pyproject.toml demands."""
+    text = (ROOT.parent / "pyproject.toml").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)
+    names = re.findall(r'"([\w-]+)', block)
+    return {name.replace("hydra-core", "hydra").replace("-", "_") for name in names}

@@ -127,6 +127,7 @@ def test_padding_that_a_session_cannot_know_is_refused() -> None:
     ("call", "sentence"),
     [
         (lambda model, _: ivcp.evaluate(model, limt=3), "no setting 'limt'; did you mean limit"),
+        (lambda *_: ivcp.evaluate(None), "model must be a Hugging Face model"),
         (lambda model, _: ivcp.evaluate(model, dataset="shaps"), "did you mean shapes"),
         (lambda model, _: ivcp.evaluate(model, trainer="ddp"), "is evaluated where it is"),
         (lambda model, _: ivcp.evaluate(model, dataset=[]), "pass metric="),

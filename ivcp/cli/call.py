@@ -86,6 +86,10 @@ def evaluate(
     from ivcp.evaluation.evaluate import evaluate as evaluate_parts
 
     loaded = not isinstance(model, str) and not hasattr(model, "load")
+    if loaded and not hasattr(model, "parameters"):
+        raise UserError(
+            f"model must be a Hugging Face model, a family, or a name of conf/model; got {model!r}."
+        )
     if loaded and "trainer" in settings:
         raise UserError(
             "A model that is loaded is evaluated where it is, by one process; for trainer= pass "
