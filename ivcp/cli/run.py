@@ -21,7 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ivcp.cli.composing import config_folder, register
-from ivcp.cli.mistakes import check_known, check_target, explain, unwritable
+from ivcp.cli.mistakes import check_known, check_target, explain, sentence_of, unwritable
 from ivcp.core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -91,11 +91,11 @@ def evaluate_config(cfg: DictConfig) -> float:
         run = evaluate(**parts, names=names, folder=job.runtime.output_dir, sweep=sweep)
         return float("nan") if run is None else run.value
     except Exception as error:
-        log.info(explain(error))
-        if together:  # the others are in this run still, and must not meet the next one
+        if together and sentence_of(error) is None:
             traceback.print_exc()
             sys.exit(1)
-        if not sweep:
+        log.info(explain(error))
+        if together or not sweep:  # the others are in this run still, and must not meet the next
             sys.exit(2)
         raise  # Hydra goes on with the next run of the sweep and fails at the end
 
