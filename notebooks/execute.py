@@ -1,4 +1,4 @@
-"""Run every notebook and keep its outputs, with light images: `python notebooks/execute.py`.
+"""Run notebooks and keep their outputs, with light images: `python notebooks/execute.py [FILE...]`.
 
 Needs `pip install nbclient ipykernel ipywidgets` beside `ivcp`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,26 @@ from nbclient import NotebookClient
 from PIL import Image
 
 PLAIN = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-COLORS = 48
+QUALITY = 85  # of a JPEG
 
 
 def light(data: dict[str, Any]) -> None:
-    """Leave one PNG of few colours of an output's images."""
+    """Leave the smaller one of a PNG and a JPEG of an output's image."""
     if "image/png" in data:
         image = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
-        file = io.BytesIO()
-        image.quantize(COLORS).save(file, format="PNG", optimize=True)
-        data["image/png"] = base64.b64encode(file.getvalue()).decode()
-        data.pop("image/jpeg", None)
-        data.pop("image/webp", None)
+        files = {"image/png": io.BytesIO(), "image/jpeg": io.BytesIO()}
+        image.save(files["image/png"], format="PNG", optimize=True)
+        image.save(files["image/jpeg"], format="JPEG", quality=QUALITY, subsampling=0)
+        kind = min(files, key=lambda kind: len(files[kind].getvalue()))
+        for other in files:
+            data.pop(other, None)
+        data[kind] = base64.b64encode(files[kind].getvalue()).decode()
 
 
 def main() -> None:
-    """Run the notebooks of this folder, each in an empty one."""
-    for path in sorted(Path(__file__).parent.glob("*.ipynb")):
+    """Run the notebooks that are named, or all of this folder, each in an empty folder."""
+    named = [Path(name) for name in sys.argv[1:]]
+    for path in named or sorted(Path(__file__).parent.glob("*.ipynb")):
         notebook: Any = nbformat.read(path, 4)
         with tempfile.TemporaryDirectory() as folder:
             resources = {"metadata": {"path": folder}}

@@ -96,6 +96,7 @@ def test_a_sweep_names_its_folders_and_finds_its_baseline(model, run, tmp_path) 
         ),
         (["hydra.run.dir=/dev/null/run"], "The folder of the run cannot be written (/dev/null/run"),
         (["-m", "ratio=1", "hydra.sweep.dir=/dev/null/run"], "cannot be written (/dev/null/run"),
+        (["~metric"], "There is no block 'metric'"),
         (["data=3"], "data must be settings by name, such as data.root=DIR; got 3"),
         (["~ratio"], "Interpolation key 'ratio' not found"),
         (["ratio=[1"], "[1"),

@@ -150,6 +150,11 @@ def check(cfg: DictConfig, parts: Sequence[str] = PARTS) -> None:
                 f"{blocks[name]!r}."
             )
     for name in parts:
+        if name not in blocks:
+            raise UserError(
+                f"There is no block {name!r}: a dataset's file begins with # @package _global_ and "
+                "has the blocks dataset: and metric:."
+            )
         block = blocks[name]
         if isinstance(block, dict):
             if "_target_" in block:
