@@ -170,6 +170,12 @@ def test_an_image_that_was_not_in_the_prompt(loaded, sample, number) -> None:
         reply.session.draw("a.png")
 
 
+def test_one_of_several_processes_is_refused(loaded, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="under torchrun or srun, use ivcp run"):
+        ivcp.evaluate(loaded[0])
+
+
 def test_a_model_in_training_mode_is_refused(loaded) -> None:
     model, _ = loaded
     model.train()

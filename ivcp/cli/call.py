@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+import ivcp
 from ivcp.cli.composing import composed
 from ivcp.cli.mistakes import check_known, sentence_of
 from ivcp.cli.run import PARTS
@@ -81,10 +82,14 @@ def evaluate(
         UserError: The model cannot serve the pruner, a setting is wrong, the data cannot be read,
             or every sample failed.
     """
-    import ivcp
     from ivcp.core.family import fit_pair
     from ivcp.evaluation.evaluate import evaluate as evaluate_parts
+    from ivcp.evaluation.trainer import started_together
 
+    if started_together() > 1:
+        raise UserError(
+            "ivcp.evaluate is called by one process; under torchrun or srun, use ivcp run."
+        )
     loaded = not isinstance(model, str) and not hasattr(model, "load")
     if loaded and not hasattr(model, "parameters"):
         raise UserError(
@@ -102,20 +107,20 @@ def evaluate(
     chosen += [f"model={model}"] if isinstance(model, str) else []
     chosen += _where(model) if loaded else []
     cfg = _composed(*chosen)
+    known = [key for key in cfg if key not in ("model", "pruner", "tasks", *GROUPS)]
     for name, value in settings.items():
-        check_known(name, [key for key in cfg if key not in ("model", "pruner", "tasks", *GROUPS)])
+        check_known(name, known)
         cfg[name] = OmegaConf.merge(cfg[name], value) if isinstance(value, dict) else value
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     family, name = _family(model, cfg, processor)
     method = fit_pair(ivcp.NoPruning() if pruner is None else pruner, family, name)
-    objects = {"model": family, "pruner": method, "dataset": dataset, "metric": metric}
+    objects: dict[str, Any] = {"pruner": method, "dataset": dataset, "metric": metric}
     objects = {key: part for key, part in objects.items() if not isinstance(part, str | None)}
-    parts = {key: _built(cfg[key]) for key in PARTS if key not in objects} | objects
-    config |= {
-        key: described(part)
-        for key, part in objects.items()
-        if key != "model" or not isinstance(model, str)
-    }
+    if not isinstance(model, str):
+        objects["model"] = family
+    config |= {key: described(part) for key, part in objects.items()}
+    parts: dict[str, Any] = {"model": family, **objects}
+    parts |= {key: _built(cfg[key]) for key in PARTS if key not in parts}
     names = {
         "model": name,
         "pruner": _name(method),
@@ -123,14 +128,13 @@ def evaluate(
         "variant": "",
     }
     now = datetime.now().strftime("%Y-%m-%d/%H-%M-%S-%f")
-    place = Path(folder or Path("outputs") / now)
-    place.mkdir(parents=True, exist_ok=True)
+    path = Path(folder or Path("outputs") / now)
+    path.mkdir(parents=True, exist_ok=True)
     try:
-        run = evaluate_parts(**parts, names=names, config=config, folder=str(place), quiet=quiet)
+        run = evaluate_parts(**parts, names=names, config=config, folder=str(path), quiet=quiet)
     except SystemExit as stopped:  # which a notebook would take for its own end
-        raise KeyboardInterrupt(f"stopped; {place} has what was finished") from stopped
-    assert run is not None, "only the first of several processes has no results"
-    return run
+        raise KeyboardInterrupt(f"stopped; {path} has what was finished") from stopped
+    return cast("FinishedRun", run)  # one process, so it is the first
 
 
 def described(part: Any) -> Any:
@@ -145,8 +149,6 @@ def described(part: Any) -> Any:
     kind = type(part)
     if kind.__module__ == "builtins":
         return part
-    if "<locals>" in kind.__qualname__:  # stands for the family of a loaded model
-        kind = kind.__bases__[0]
     values = {}
     if dataclasses.is_dataclass(part):
         values = {

@@ -109,13 +109,8 @@ def register() -> None:
         plugins.register(EntryPointPath)
 
 
-def composed(*overrides: str, config_name: str = "config") -> DictConfig:
-    """The configuration that a command line of these overrides gives, for use from Python.
-
-    Args:
-        overrides: As on the command line.
-        config_name: The file in `conf`.
-    """
+def composed(*overrides: str) -> DictConfig:
+    """The configuration of an evaluation that these overrides of a command line give."""
     register()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose(config_name, overrides=list(overrides))
+        return compose("config", overrides=list(overrides))

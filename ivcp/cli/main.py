@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from ivcp import __version__
+from ivcp.core.errors import did_you_mean
 
 COMMANDS = {
     "run": "evaluate a method, or sweep over several: ivcp run model=tiny pruner=ivcp ratio=0.3",
@@ -43,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command.startswith(HYDRA) or "=" in command:
         return main(["run", *words])
     if command not in COMMANDS:
-        close = get_close_matches(command, COMMANDS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "."
+        hint = did_you_mean(command, COMMANDS)
         print(f"ivcp has {', '.join(COMMANDS)}; got {command!r}{hint}", file=sys.stderr)
         return 2
     return _call(command, words[1:])

@@ -6,14 +6,13 @@ import errno
 import re
 import sys
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import errors
 
 import ivcp
-from ivcp.core.errors import UserError
+from ivcp.core.errors import UserError, did_you_mean
 
 NO_FOLDER = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST,
@@ -63,12 +62,6 @@ def unwritable(error: OSError) -> Exception:
     )
 
 
-def closest(word: str, words: Iterable[object]) -> str:
-    """A hint at the words that were probably meant; empty if none is close."""
-    close = get_close_matches(word, [str(other) for other in words], n=2)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
 def check_known(name: str, known: Iterable[object]) -> None:
     """Refuse a setting that nothing reads.
 
@@ -77,7 +70,7 @@ def check_known(name: str, known: Iterable[object]) -> None:
     """
     names = [str(other) for other in known]
     if name not in names:
-        hint = closest(name, names) or f"; choose from {', '.join(names)}."
+        hint = did_you_mean(name, names, f"; choose from {', '.join(names)}.")
         raise UserError(f"There is no setting {name!r}{hint}")
 
 
@@ -86,7 +79,7 @@ def _unknown_key(error: errors.OmegaConfBaseException) -> str:
     parent, name = error.parent_node, str(error.key)
     keys = [str(key) for key in parent or () if key not in ("_target_", "hydra")]
     of = f" of {parent._get_full_key(None)}" if parent is not None and parent._key() else ""
-    hint = closest(name, keys) or f"; choose from {', '.join(keys)}."
+    hint = did_you_mean(name, keys, f"; choose from {', '.join(keys)}.")
     return f"There is no setting {name!r}{of}{hint}"
 
 
@@ -108,7 +101,8 @@ def _on_one_line(text: str) -> str:
     text = " ".join(text.split())
     if match := MISSING.search(text):
         group, name, options = match.groups()
-        hint = closest(name, options.split()) or f"; choose from {', '.join(options.split())}."
+        names = options.split()
+        hint = did_you_mean(name, names, f"; choose from {', '.join(names)}.")
         return f"There is no {group}={name}{hint}"
     return re.sub(r"^In '[\w/]+': ", "", text)
 
@@ -130,5 +124,5 @@ def check_target(name: str, target: str) -> None:
     source = path.read_text(encoding="utf-8") if path.is_file() else ""
     members = re.findall(r"^(?:class|def) (\w+)", source, re.MULTILINE)
     if member not in members:
-        hint = closest(member, members) or f"; choose with {name}=."
+        hint = did_you_mean(member, members, f"; choose with {name}=.")
         raise UserError(f"{name}._target_ must name a class that exists; got {target}{hint}")

@@ -27,8 +27,8 @@ from ivcp.core.errors import UserError
 log = logging.getLogger(__name__)
 
 PARTS = ("pruner", "model", "dataset", "metric", "judge", "trainer", "logger", "draw")
-FIRST = {"data": "root=DIR", "generation": "max_new_tokens=64"}
-"""A setting of each block that is no object."""
+BLOCKS = {"data": "data.root=DIR", "generation": "generation.max_new_tokens=64"}
+"""Blocks that describe no object, each with one of its settings."""
 BENCHED = ("model", "pruner")
 FREE = ("hydra", "generation")
 """Blocks that take keys which their own reader checks."""
@@ -143,12 +143,9 @@ def check(cfg: DictConfig, parts: Sequence[str] = PARTS) -> None:
     check_tuned(job)
     check_added(job)
     blocks: Any = OmegaConf.to_container(cfg, resolve=True)
-    for name in ("data", "generation"):
-        if name in blocks and not isinstance(blocks[name], dict):
-            raise UserError(
-                f"{name} must be settings by name, such as {name}.{FIRST[name]}; got "
-                f"{blocks[name]!r}."
-            )
+    for name, example in BLOCKS.items():
+        if not isinstance(block := blocks.get(name, {}), dict):
+            raise UserError(f"{name} must be settings by name, such as {example}; got {block!r}.")
     for name in parts:
         if name not in blocks:
             raise UserError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 
 
 class UserError(Exception):
@@ -16,6 +17,21 @@ class UserError(Exception):
 
 class LibraryTooOldError(UserError):
     """The installed `transformers` lacks what a model family or a session needs."""
+
+
+def did_you_mean(word: str, words: Iterable[object], otherwise: str = ".") -> str:
+    """The end of a sentence about a word that does not exist: what was probably meant.
+
+    Args:
+        word: What came.
+        words: What exists.
+        otherwise: The end where nothing of it is close.
+
+    >>> did_you_mean("ratoi", ["ratio", "limit"]), did_you_mean("x", ["ratio"])
+    ('; did you mean ratio?', '.')
+    """
+    close = get_close_matches(word, [str(other) for other in words], n=2)
+    return f"; did you mean {' or '.join(close)}?" if close else otherwise
 
 
 def exit_code(command: Callable[[], object]) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
 
-from ivcp.core.errors import UserError
+from ivcp.core.errors import UserError, did_you_mean
 from ivcp.core.fields import check_fields
 from ivcp.engine.checks import check_pruned_generation
 
@@ -110,9 +109,8 @@ def _check_names(arguments: Mapping[str, Any]) -> None:
     known = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
     for name, value in arguments.items():
         if name not in known:
-            close = get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "leave it out."
-            raise UserError(f"generate takes no argument {name!r}; {hint}")
+            hint = did_you_mean(str(name), known, "; leave it out.")
+            raise UserError(f"generate takes no argument {name!r}{hint}")
         if name in REFUSED and value:
             raise UserError(f"generation.{name} {REFUSED[name]}.")
         if name in ONLY_ONE and value not in (None, 1):

@@ -78,7 +78,7 @@ class HubFamily(ModelFamily):
 
     A subclass sets `architecture` and `image_processor` (class names in `transformers`) and
     `image_token` (the placeholder). Where needed it sets `begins_with_bos` to False, for prompts
-    without the tokenizer's BOS, `own_decoders` to types of language models of its own that
+    without the tokenizer's BOS, `decoder_types` to types of language models of its own that
     `decoders.projected` can read, and `type_advice`, for checkpoints of another type.
     """
 
@@ -91,7 +91,7 @@ class HubFamily(ModelFamily):
     image_processor: ClassVar[str]
     image_token: ClassVar[str]
     begins_with_bos: ClassVar[bool] = True
-    own_decoders: ClassVar[tuple[str, ...]] = ()
+    decoder_types: ClassVar[tuple[str, ...]] = ()
     type_advice: ClassVar[str] = "choose the model= option of that type"
 
     def __post_init__(self) -> None:
@@ -277,7 +277,7 @@ class HubFamily(ModelFamily):
         return four_numbers(BRACKETS, text)
 
     def provides(self, config: Any) -> frozenset[Signal]:
-        return readable(config, self.own_decoders) | TOWER_SIGNALS | {"question"}
+        return readable(config, self.decoder_types) | TOWER_SIGNALS | {"question"}
 
     def entry(self, model: nn.Module) -> nn.Module:
         return getattr(model, "model", model)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
 
-from ivcp.core.errors import UserError
+from ivcp.core.errors import UserError, did_you_mean
 from ivcp.core.family import ModelFamily
 from ivcp.models import checkpoint, find_family, known_families
 from ivcp.models.hub import HubFamily, Processor
@@ -51,9 +50,8 @@ def made(kind: Any, **settings: Any) -> ModelFamily:
     known = [field.name for field in dataclasses.fields(kind)]
     for name in settings:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known)}."
-            raise UserError(f"{kind.__name__} has no setting {name!r}; {hint}")
+            hint = did_you_mean(name, known, f"; it has {', '.join(known)}.")
+            raise UserError(f"{kind.__name__} has no setting {name!r}{hint}")
     family: ModelFamily = kind(**settings)
     return family
 
@@ -86,6 +84,8 @@ def holding(model: nn.Module, processor: Processor | None = None) -> ModelFamily
     settings["attention"] = config._attn_implementation
 
     class Loaded(kind):  # type: ignore[misc]
+        __module__, __qualname__ = kind.__module__, kind.__qualname__  # what a record names
+
         def load(self, gpus: Sequence[int] | None = None) -> tuple[nn.Module, Any]:
             return model, processor
 

@@ -24,7 +24,7 @@ class Qwen25VL(QwenFamily):
     path: str | None = "Qwen/Qwen2.5-VL-7B-Instruct"
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
-    own_decoders: ClassVar[tuple[str, ...]] = ("qwen2_5_vl_text",)
+    decoder_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl_text",)
     architecture: ClassVar[str] = "Qwen2_5_VLForConditionalGeneration"
 
     @cached_property

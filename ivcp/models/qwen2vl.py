@@ -266,7 +266,7 @@ class Qwen2VL(QwenFamily):
     path: str | None = "Qwen/Qwen2-VL-7B-Instruct"
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)
-    own_decoders: ClassVar[tuple[str, ...]] = ("qwen2_vl_text",)
+    decoder_types: ClassVar[tuple[str, ...]] = ("qwen2_vl_text",)
     architecture: ClassVar[str] = "Qwen2VLForConditionalGeneration"
 
     def format_question(self, sample: Sample) -> str:

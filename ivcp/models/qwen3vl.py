@@ -23,7 +23,7 @@ class Qwen3VL(QwenFamily):
     path: str | None = "Qwen/Qwen3-VL-8B-Instruct"
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
-    own_decoders: ClassVar[tuple[str, ...]] = ("qwen3_vl_text",)
+    decoder_types: ClassVar[tuple[str, ...]] = ("qwen3_vl_text",)
     architecture: ClassVar[str] = "Qwen3VLForConditionalGeneration"
 
     def frame(self, width: int, height: int, size: tuple[int, int]) -> BoxFrame:

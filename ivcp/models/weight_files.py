@@ -77,9 +77,9 @@ def check_complete(source: str, found: Mapping[str, Collection[Any]]) -> None:
         "are missing": sorted(found["missing_keys"]),
         "have another shape": sorted(key for key, *_ in found["mismatched_keys"]),
     }
-    told = [f"{len(names)} {what} ({names[0]})" for what, names in faults.items() if names]
-    if told:
+    found_faults = [f"{len(names)} {what} ({names[0]})" for what, names in faults.items() if names]
+    if found_faults:
         raise UserError(
             f"The weights in {source!r} are not those of the model that config.json describes: "
-            f"{' and '.join(told)}; use the two files of one checkpoint."
+            f"{' and '.join(found_faults)}; use the two files of one checkpoint."
         )

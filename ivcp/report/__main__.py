@@ -140,7 +140,7 @@ def _print(entries: Sequence[Entry], lines: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m ivcp.report",
+        prog="ivcp report",
         description="Gather finished runs into tables (CSV, Markdown, LaTeX, on screen), plots and "
         f"one self-contained page, {PAGE}.",
     )

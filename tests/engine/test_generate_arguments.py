@@ -14,7 +14,7 @@ from ivcp.engine.generate_arguments import check_generation
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("max_new_token", 5, r"takes no argument 'max_new_token'; did you mean max_new_tokens\?"),
+        ("max_new_token", 5, r"takes no argument 'max_new_token'; did you mean max_new_tokens or "),
         ("no_such_argument", 1, r"takes no argument 'no_such_argument'; leave it out"),
         ("validate", 1, r"takes no argument 'validate'"),  # a method of the configuration
         ("max_new_tokens", 0, "max_new_tokens must be a whole number of at least 1; got 0"),
