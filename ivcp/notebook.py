@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ivcp.core.pruner import Pruner
     from ivcp.engine.session import Session
-    from ivcp.models.hub import Processor
+    from ivcp.models.processor import Processor
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ivcp.models.hub import Processor
+from ivcp.models.processor import Processor
 from ivcp.models.qwen25vl import Qwen25VL
 
 

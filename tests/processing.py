@@ -9,7 +9,7 @@ from typing import Any
 from expected import EXPECTED
 from vocabulary import byte_tokenizer
 
-from ivcp.models.hub import Processor
+from ivcp.models.processor import Processor
 from ivcp.testing import SMALL
 
 FAMILIES: dict[str, Any] = {name: SMALL[name].family for name in EXPECTED}

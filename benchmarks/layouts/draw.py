@@ -23,10 +23,11 @@ from ivcp.datasets.scenes import make_scene
 from ivcp.models.backports.deepseek_vl2_processing import PUBLISHED_TILES
 from ivcp.models.deepseekvl import DeepSeekVL
 from ivcp.models.deepseekvl2 import DeepSeekVL2
-from ivcp.models.hub import FULL_AREA, HubFamily, Processor
+from ivcp.models.hub import FULL_AREA, HubFamily
 from ivcp.models.internvl import InternVL
 from ivcp.models.llava15 import Llava15
 from ivcp.models.llavanext import LlavaNext
+from ivcp.models.processor import Processor
 from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
 from ivcp.models.qwen3vl import Qwen3VL
 from ivcp.models.qwen25vl import Qwen25VL

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ivcp.core.metric import AnswerMetric
     from ivcp.core.pruner import Pruner
     from ivcp.evaluation.data import SampleSource
-    from ivcp.models.hub import Processor
+    from ivcp.models.processor import Processor
     from ivcp.results.load import FinishedRun
 
 GROUPS = ("judge", "logger", "trainer")

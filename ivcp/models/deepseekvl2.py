@@ -17,8 +17,9 @@ from ivcp.core.types import Box, Sample
 from ivcp.core.view import LAYER_SIGNALS, TOWER_SIGNALS, Signal
 from ivcp.models import wording
 from ivcp.models.decoders import PLAIN
-from ivcp.models.hub import FULL_AREA, HubFamily, ProcessedImages, Processor, images_of, magnified
+from ivcp.models.hub import FULL_AREA, HubFamily, images_of, magnified
 from ivcp.models.placeholders import assign, structural
+from ivcp.models.processor import ProcessedImages, Processor
 from ivcp.models.towers import DeepSeekVL2Tower
 
 SPECIAL = ("<image>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|User|>", "<|Assistant|>")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -23,46 +23,12 @@ from ivcp.models import checkpoint
 from ivcp.models.decoders import projected, readable, rope_frequencies, rotated
 from ivcp.models.device_map import check_device_map
 from ivcp.models.hub_access import cache_only
+from ivcp.models.processor import ProcessedImages, Processor
 from ivcp.models.weight_files import check_complete
 
 NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 FULL_AREA: Box = (0.0, 0.0, 1.0, 1.0)
 BRACKETS = re.compile(rf"\[{NUMBER},{NUMBER},{NUMBER},{NUMBER}\]")
-
-
-@dataclass(frozen=True)
-class Processor:
-    """Tokenizer and PIL image processor; the library's own processors need torchvision.
-
-    Attributes:
-        tokenizer: Pads on the left.
-        images: Resizes, normalises and tiles images.
-        config: Configuration of the model.
-        family: The family that made it, which encodes prompts.
-    """
-
-    tokenizer: Any
-    images: Any
-    config: Any = None
-    family: ModelFamily | None = None
-
-
-@dataclass(frozen=True)
-class ProcessedImages:
-    """The images of a batch after the image processor.
-
-    Attributes:
-        inputs: Model inputs that hold them.
-        texts: For each image, the text that replaces its placeholder in the prompt.
-        box_frames: For each image, the frame in which the model writes boxes.
-        visible_areas: For each image, the area that the model is shown, as fractions of width and
-            height (beyond 0 .. 1 where it is padded); empty if all images are shown completely.
-    """
-
-    inputs: dict[str, Tensor]
-    texts: list[str]
-    box_frames: list[BoxFrame]
-    visible_areas: list[Box] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

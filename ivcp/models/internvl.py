@@ -16,8 +16,9 @@ from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import wording
-from ivcp.models.hub import HubFamily, ProcessedImages, Processor, images_of, magnified
+from ivcp.models.hub import HubFamily, images_of, magnified
 from ivcp.models.placeholders import mismatch, repeats, runs
+from ivcp.models.processor import ProcessedImages, Processor
 from ivcp.models.towers import InternVLTower
 
 SYSTEM = (

@@ -13,7 +13,8 @@ from torch import nn
 from ivcp.core.errors import UserError, did_you_mean
 from ivcp.core.family import ModelFamily
 from ivcp.models import checkpoint, find_family, known_families
-from ivcp.models.hub import HubFamily, Processor
+from ivcp.models.hub import HubFamily
+from ivcp.models.processor import Processor
 from ivcp.models.qwen25vl import Qwen25VL
 
 PROBED = 64  # values of each parameter that tell weights apart

@@ -20,17 +20,10 @@ from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import checkpoint, wording
-from ivcp.models.hub import (
-    BRACKETS,
-    NUMBER,
-    HubFamily,
-    ProcessedImages,
-    Processor,
-    four_numbers,
-    images_of,
-)
+from ivcp.models.hub import BRACKETS, NUMBER, HubFamily, four_numbers, images_of
 from ivcp.models.pixel_limits import check_limits
 from ivcp.models.placeholders import repeats, runs
+from ivcp.models.processor import ProcessedImages, Processor
 from ivcp.models.towers_qwen import QwenTower
 
 Runs: TypeAlias = list[list[tuple[int, int, int]]]

@@ -17,9 +17,9 @@ from vocabulary import byte_tokenizer, qwen_ranks, qwen_tokenizer
 from ivcp.core.errors import UserError
 from ivcp.core.family import BoxFrame
 from ivcp.core.types import Sample, Task
-from ivcp.models.hub import Processor
 from ivcp.models.internvl import InternVL
 from ivcp.models.llavanext import LlavaNext
+from ivcp.models.processor import Processor
 from ivcp.models.qwen2vl import Qwen2VL
 from ivcp.testing import SMALL
 

@@ -14,7 +14,7 @@ from transformers import Qwen2VLImageProcessorPil
 from ivcp.core.errors import UserError
 from ivcp.core.family import BoxFrame
 from ivcp.core.types import Sample
-from ivcp.models.hub import Processor
+from ivcp.models.processor import Processor
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.testing import SMALL, prompts, single
 
