@@ -11,7 +11,7 @@ help: ## list the commands
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -q --no-compile -c constraints.txt -e ".[dev]"
 	@touch $@
 
 run: $(VENV)/installed ## compare IVC-Prune with its baselines on the packaged model
@@ -21,7 +21,7 @@ run: $(VENV)/installed ## compare IVC-Prune with its baselines on the packaged m
 	$(BIN)/python -m ivcp.report outputs/none outputs/compare outputs/matched --out outputs/report
 
 test: $(VENV)/installed ## run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/installed ## check style and types
 	$(BIN)/ruff check .
