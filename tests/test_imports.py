@@ -18,7 +18,7 @@ ALLOWED = {
     "datasets": {"core"},
     "metrics": {"core"},
     "judges": {"core"},
-    "engine": {"core", "visualize"},  # a session draws what it kept
+    "engine": {"core", "measure", "visualize"},  # budgets count FLOPs; a session draws
     "visualize": {"core"},
     "results": {"core"},
     "measure": set(),

@@ -63,6 +63,13 @@ def test_a_sweep_names_its_folders_and_finds_its_baseline(model, run, tmp_path) 
         (["ratio=0"], "keep_ratio must be a number in (0, 1]"),
         (["ratio=1.5"], "keep_ratio must be a number in (0, 1]"),
         (["ratio=abc"], "got 'abc'"),
+        (["tokens=9", "ratio=0.5"], "ratio and tokens are two ways to give one budget"),
+        (["tokens=0"], "tokens must be a whole number of at least 1; got 0"),
+        (["tokens=x"], "tokens must be a whole number or null; got 'x'"),
+        (["budget=layer_avrage"], "no budget=layer_avrage; did you mean layer_average?"),
+        (["budget.count=layers", "tokens=9"], "count must be final or layer_average or flops"),
+        (["pruner.layer=3", "ratio=0.2", "budget=layer_average"], "lets 50.0 % of the visual tok"),
+        (["pruner=pyramiddrop", "pruner.ratios=[0.5,0.4,0.3]", "tokens=9"], "numbers of tokens of"),
         (["pruner=nothing"], "There is no pruner=nothing; choose from "),
         (["model=nothing"], "There is no model=nothing; choose from "),
         (["dataset=nothing"], "There is no dataset=nothing; choose from "),
@@ -126,6 +133,22 @@ def test_a_sweep_over_the_ratio_of_the_pruner_has_a_point_a_run(model, run, tmp_
     table = load_runs(tmp_path / "multirun")
     assert sorted(table["ratio"]) == [0.1, 0.3, 0.5]
     assert sorted(table["tokens.keep_ratio"].round(1)) == [0.1, 0.3, 0.5]
+
+
+def test_a_budget_is_recorded_as_asked_and_as_it_came_out(model, run, tmp_path) -> None:
+    words = ("-m", "pruner=none,fastv", "budget=layer_average", "tokens=60,90")
+    code, out, err = run(*words, model, *QUICK)
+    assert code == 0, err
+    assert "budget (60 tokens, layer average)" in out
+    table = load_runs(tmp_path / "multirun")
+    pruned = table[table["pruner"] == "fastv"]
+    assert sorted(pruned["tokens.layer_average_ratio"].round(3)) == [0.417, 0.625]
+    records = [
+        json.loads(path.read_text())["run"]["budget"]
+        for path in tmp_path.glob("multirun/*/*/*/metrics.json")
+    ]
+    found = {record and round(record["obtained"], 3) for record in records}
+    assert found == {None, 60, 90}
 
 
 def test_a_sweep_goes_on_after_a_mistake(model, run, tmp_path) -> None:

@@ -16,6 +16,7 @@ from ivcp.bench.image import ImageSource, bench_image
 from ivcp.bench.pairs import PairedRuns
 from ivcp.bench.report import show_bench, write_bench
 from ivcp.bench.result import BenchInfo, BenchResult
+from ivcp.core.budgeted import budgeted
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily, fit_pair
 from ivcp.core.pruner import Pruner
@@ -23,6 +24,7 @@ from ivcp.core.types import Sample
 from ivcp.measure.devices import device_name, machine_name
 from ivcp.results.provenance import git_state, versions
 
+FINAL: Mapping[str, Any] = {"count": "final", "solved": True}
 LEAST = {"repeats": 1, "warmup": 0, "new_tokens": 1, "batch_size": 1}
 
 
@@ -39,6 +41,8 @@ def bench(
     new_tokens: int = 32,
     batch_size: int = 1,
     device: str = "auto",
+    tokens: int | None = None,
+    budget: Mapping[str, Any] = FINAL,
 ) -> BenchResult:
     """Measure a model with and without pruning, write `bench.json` and print a table.
 
@@ -55,6 +59,8 @@ def bench(
         batch_size: Copies of the prompt in a call.
         device: "auto" (the first GPU, else the CPU), "cpu", "cuda" or "cuda:N". A family with a
             `device_map` places its model itself.
+        tokens: Visual tokens of an image to keep, instead of the pruner's `keep_ratio`.
+        budget: What a budget counts (`ivcp.core.budgeted.budgeted`).
 
     Raises:
         UserError: An argument cannot be used, the model cannot serve the pruner, or the memory of
@@ -65,6 +71,7 @@ def bench(
     )
     target, picture = _device(device), bench_image(image)
     pruner = fit_pair(pruner, model, names["model"])
+    pruner = budgeted(pruner, model.depth(), tokens=tokens, **budget)
     folder.mkdir(parents=True, exist_ok=True)
     loaded, processor = model.load()
     sample = Sample(

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 import ivcp
 from ivcp.cli.composing import composed
 from ivcp.cli.mistakes import check_known, sentence_of
-from ivcp.cli.run import PARTS
+from ivcp.cli.run import PARTS, check_amount
 from ivcp.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ivcp.models.processor import Processor
     from ivcp.results.load import FinishedRun
 
-GROUPS = ("judge", "logger", "trainer")
+GROUPS = ("budget", "judge", "logger", "trainer")
 """Blocks that a setting can choose by name."""
 
 
@@ -72,7 +72,8 @@ def evaluate(
         folder: Where results are written; by default a new folder in `outputs`.
         quiet: Whether progress and table stay away, as in a loop.
         settings: Any setting of `conf/config.yaml`: `limit=50`, `batch_size="auto"`,
-            `data={"root": "..."}`, `logger="wandb"`, ...
+            `data={"root": "..."}`, `logger="wandb"`, ...; `tokens=192, budget="layer_average"`
+            gives the method another budget than its `keep_ratio`.
 
     Returns:
         The finished run: `value` of the primary metric, typed `results`, `predictions()` and its
@@ -82,6 +83,7 @@ def evaluate(
         UserError: The model cannot serve the pruner, a setting is wrong, the data cannot be read,
             or every sample failed.
     """
+    from ivcp.core.budgeted import budgeted
     from ivcp.core.family import fit_pair
     from ivcp.evaluation.evaluate import evaluate as evaluate_parts
     from ivcp.evaluation.trainer import started_together
@@ -114,6 +116,8 @@ def evaluate(
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     family, name = _family(model, cfg, processor)
     method = fit_pair(ivcp.NoPruning() if pruner is None else pruner, family, name)
+    check_amount(settings)
+    budget = {"tokens": config["tokens"], **config["budget"]}
     objects: dict[str, Any] = {"pruner": method, "dataset": dataset, "metric": metric}
     objects = {key: part for key, part in objects.items() if not isinstance(part, str | None)}
     if not isinstance(model, str):
@@ -121,6 +125,7 @@ def evaluate(
     config |= {key: described(part) for key, part in objects.items()}
     parts: dict[str, Any] = {"model": family, **objects}
     parts |= {key: _built(cfg[key]) for key in PARTS if key not in parts}
+    parts["pruner"] = budgeted(method, family.depth(), **budget)
     names = {
         "model": name,
         "pruner": _name(method),

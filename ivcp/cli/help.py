@@ -10,7 +10,9 @@ from pathlib import Path
 from ivcp import __version__
 from ivcp.cli.composing import GROUPS, config_folder
 
-ORDER = ("pruner", "model", "dataset", "experiment", "judge", "logger", "trainer", "tuned")
+ORDER = (
+    "pruner", "model", "dataset", "budget", "experiment", "judge", "logger", "trainer", "tuned",
+)  # fmt: skip
 OVERLAYS = ("experiment", "tuned")
 """Groups that only an evaluation has, outside its list of defaults."""
 WIDTH = 90

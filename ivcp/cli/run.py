@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ def evaluate_config(cfg: DictConfig) -> float:
     sweep, together = "MULTIRUN" in str(job.mode), False
     try:
         check(cfg)
+        from ivcp.core.budgeted import budgeted
         from ivcp.core.family import fit_pair
         from ivcp.evaluation.evaluate import evaluate
         from ivcp.evaluation.trainer import started_together
@@ -88,6 +89,9 @@ def evaluate_config(cfg: DictConfig) -> float:
         parts["pruner"] = fit_pair(parts["pruner"], parts["model"], names["model"])
         parts["config"] = OmegaConf.to_container(cfg, resolve=True)
         parts["config"]["pruner"] = fitted(parts["config"]["pruner"], parts["pruner"])
+        check_amount(override.partition("=")[0] for override in job.overrides.task)
+        budget = {"tokens": cfg.tokens, **cfg.budget}
+        parts["pruner"] = budgeted(parts["pruner"], parts["model"].depth(), **budget)
         run = evaluate(**parts, names=names, folder=job.runtime.output_dir, sweep=sweep)
         return float("nan") if run is None else run.value
     except Exception as error:
@@ -120,6 +124,7 @@ def bench_config(cfg: DictConfig) -> float:
 
         names = {name: job.runtime.choices[name] for name in BENCHED}
         names["variant"] = variant(job.overrides.task)
+        check_amount(override.partition("=")[0] for override in job.overrides.task)
         settings: Any = OmegaConf.to_container(cfg, resolve=True)
         others = {key: settings[key] for key in settings if key not in (*BENCHED, "ratio")}
         parts = {name: instantiate(cfg[name]) for name in BENCHED}
@@ -161,6 +166,19 @@ def check(cfg: DictConfig, parts: Sequence[str] = PARTS) -> None:
                 f"{name} must be a mapping with a _target_; got {block!r}: choose another {name}, "
                 "or another dataset, which brings its metric."
             )
+
+
+def check_amount(names: Iterable[str]) -> None:
+    """Refuse two budgets at once.
+
+    Args:
+        names: Settings that were given.
+
+    Raises:
+        UserError: Both are among them.
+    """
+    if {"ratio", "tokens"} <= set(names):
+        raise UserError("ratio and tokens are two ways to give one budget: leave out one of them.")
 
 
 def check_tuned(job: HydraConf) -> None:

@@ -211,7 +211,7 @@ def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
     if (blocks := family.tower_depth()) is not None:
         for stage in pruner.stages():
             for layer in stage.tower_layers if stage.needs & TOWER_BLOCK_SIGNALS else ():
-                tower_block(layer, blocks, type(pruner).__name__, name)
+                tower_block(layer, blocks, pruner.name, name)
     return pruner
 
 

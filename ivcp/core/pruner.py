@@ -78,6 +78,11 @@ class Pruner(ABC):
                 f"got {self.keep_ratio!r}."
             )
 
+    @property
+    def name(self) -> str:
+        """Name of the method, for messages."""
+        return type(self).__name__
+
     @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
         """Where tokens are pruned, in ascending order of layers; empty for no pruning."""
@@ -108,6 +113,25 @@ class Pruner(ABC):
     def decides_by_image(self) -> bool:
         """Whether `select` decides for each image alone; only then can another method wrap it."""
         return type(self).select_sample is Pruner.select_sample
+
+    def plan(self, tokens: int) -> tuple[int, ...]:
+        """How many of an image's visual tokens each stage leaves, merged ones included.
+
+        A method with several stages overrides this, so that budgets can count its layers.
+
+        Args:
+            tokens: Visual tokens of the image.
+
+        Raises:
+            UserError: The numbers are not known before the image is seen.
+        """
+        stages = self.stages()
+        if len(stages) > 1 or not self.fills_ratio():
+            raise UserError(
+                f"{self.name} does not tell before a run how many tokens it leaves at "
+                "its stages, so its budget cannot be solved for."
+            )
+        return (budget(self.keep_ratio, tokens),) * len(stages)
 
     def fitted(self, model_type: str, layers: int) -> Self:
         """The method with layers instead of "auto".
@@ -238,13 +262,17 @@ class StagedPruner(DecoderPruner):
                 f"{list(values)}."
             )
 
+    def plan(self, tokens: int) -> tuple[int, ...]:
+        """Stages shrink geometrically to the ratio."""
+        if not self.fills_ratio():
+            return super().plan(tokens)
+        count, target = len(self.layers), budget(self.keep_ratio, tokens)
+        shares = (float(target / tokens) ** (stage / count) for stage in range(1, count))
+        return (*(round(tokens * share) for share in shares), target)
+
     def stage_target(self, view: View, stage: int) -> int:
-        """Number of the image's tokens after a stage; stages shrink geometrically to the ratio."""
-        count, total = len(self.layers), view.image.length
-        if stage + 1 == count:
-            return self.target(view)
-        ratio: float = (self.target(view) / total) ** ((stage + 1) / count)
-        return round(total * ratio)
+        """Number of the image's tokens after a stage."""
+        return self.plan(view.image.length)[stage]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +316,7 @@ def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: 
         raise UserError(
             f"pruner must be an instance of a Pruner, such as FastV(keep_ratio=0.5); got {got}."
         )
-    name, before, stages = type(pruner).__name__, -1, pruner.stages()
+    name, before, stages = pruner.name, -1, pruner.stages()
     if not isinstance(stages, tuple | list):
         raise UserError(f"{name}.stages() must give a tuple of Stage objects; got {stages!r}.")
     for stage in stages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -35,6 +36,7 @@ class View(Protocol):
             tokens come last, with the index of the token whose position they took.
         sample_id: Stable id of the sample: the caller's, else a digest of its prompt.
         layers: Number of decoder layers, `L`.
+        text_tokens: Tokens of the prompt that belong to no image.
         notes: Tensors that earlier stages of this forward pass stored for later ones.
     """
 
@@ -52,6 +54,16 @@ class View(Protocol):
 
     @property
     def layers(self) -> int: ...
+
+    @property
+    def text_tokens(self) -> int: ...
+
+    def prefill_flops(self, layer_tokens: Sequence[int]) -> int:
+        """Operations of the decoder's layers, by formula, if they process so many tokens.
+
+        Args:
+            layer_tokens: (L,) tokens of the sample, text included.
+        """
 
     def positions(self) -> Tensor:
         """(A, V) position ids of the visual tokens, a row for each axis; padding is not counted."""

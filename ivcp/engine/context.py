@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor, nn
 
 from ivcp.core.family import ModelAdapter
 from ivcp.core.pruner import Pruner
 from ivcp.core.text_encoder import TextEncoder
+from ivcp.measure.flops import DecoderSizes, prefill_flops
 
 
 @dataclass(frozen=True)
@@ -33,3 +35,11 @@ class SessionContext:
     axes: int
     inverse_frequencies: Tensor
     text_encoder: Callable[[], TextEncoder] | None
+
+    def prefill_flops(self, layer_tokens: Sequence[int]) -> int:
+        """Operations of the decoder's layers, by formula, if they process so many tokens."""
+        return prefill_flops(layer_tokens, self._sizes)
+
+    @cached_property
+    def _sizes(self) -> DecoderSizes:
+        return DecoderSizes.of(self.decoder)

@@ -97,7 +97,7 @@ class Hooks:
         stages = [stage for stage in context.pruner.stages() if stage.needs & of_tower]
         if stages:
             self.tower = context.adapter.tower(model)
-            names = type(context.pruner).__name__, type(model).__name__
+            names = context.pruner.name, type(model).__name__
             self.blocks = frozenset(
                 tower_block(layer, len(self.tower.blocks), *names)
                 for stage in stages

@@ -37,10 +37,12 @@ class StageState:
         stage: The stage.
         hidden: (B, P, C) inputs of the stage's layer.
         signals: Signals of a decoder layer, if the stage needs them.
+        flops: Operations of the decoder's layers, given the tokens of each.
     """
 
     pruner: str
     layers: int
+    flops: Callable[[Sequence[int]], int]
     positions: Tensor
     inverse_frequencies: Tensor
     embeddings: Tensor | None
@@ -95,6 +97,15 @@ class ImageView:
     def layers(self) -> int:
         """Number of decoder layers, `L`."""
         return self.state.layers
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of the prompt that belong to no image."""
+        return len(self.sample.layout.text)
+
+    def prefill_flops(self, layer_tokens: Sequence[int]) -> int:
+        """Operations of the decoder's layers, by formula, if they process so many tokens."""
+        return self.state.flops(layer_tokens)
 
     @cached_property
     def slots(self) -> Tensor:

@@ -176,7 +176,7 @@ class Prefill:
             views = [ImageView(state, batch, sample, image, make_id) for image in sample.images]
             answer = pruner.select_sample(views, number) if views else []
             counts = [len(image.index) for image in sample.images]
-            selections.append(check_selections(answer, counts, hidden, type(pruner).__name__))
+            selections.append(check_selections(answer, counts, hidden, pruner.name))
         lengths = [len(sample) for sample in self.samples]
         chosen = [
             sample.apply(answer, self.reasons)
@@ -201,8 +201,9 @@ class Prefill:
         self.positions = self.positions.to(device)
         self.inverse_frequencies = self.inverse_frequencies.to(device)
         return StageState(
-            pruner=type(context.pruner).__name__,
+            pruner=context.pruner.name,
             layers=context.depth,
+            flops=context.prefill_flops,
             positions=self.positions,
             inverse_frequencies=self.inverse_frequencies,
             embeddings=self.embeddings,

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from ivcp.core.budgeted import Budgeted
 from ivcp.core.metric import AnswerMetric, class_path, to_frame
 from ivcp.core.pruner import Pruner
 from ivcp.evaluation.job import Parts
 from ivcp.results.prediction import TIMES, Prediction
 from ivcp.results.provenance import git_state, versions
 from ivcp.results.schema import (
+    BudgetInfo,
     Efficiency,
     Judging,
     MetricInfo,
@@ -65,6 +67,10 @@ def results_of(
         efficiency = finished.efficiency
         measured = {name: getattr(finished.run, name) for name in MEASURED}
     primary = metric_info(metric)
+    images = sum(len(prediction.images) for prediction in answered)
+    asked = None
+    if pruner.stages():
+        asked = budget_of(pruner, tokens, efficiency, len(answered) / max(1, images))
     return Results(
         metrics=metrics,
         efficiency=efficiency,
@@ -74,7 +80,10 @@ def results_of(
             pruner=names["pruner"],
             dataset=names["dataset"],
             variant=names.get("variant", ""),
-            ratio=pruner.keep_ratio if _tells_ratio(pruner) else tokens.keep_ratio,
+            ratio=tokens.keep_ratio
+            if asked is not None and asked.ratio is None
+            else pruner.keep_ratio,
+            budget=asked,
             layers=tuple(stage.layer for stage in pruner.stages()),
             unpruned=not pruner.stages(),
             config=parts.config,
@@ -108,9 +117,28 @@ def failure_notes(predictions: Sequence[Prediction]) -> list[str]:
     ]
 
 
-def _tells_ratio(pruner: Pruner) -> bool:
-    """Whether `keep_ratio` is what the method prunes to, and not a release's numbers of tokens."""
-    return pruner.fills_ratio() or not pruner.stages()
+def budget_of(
+    pruner: Pruner, tokens: Tokens, efficiency: Efficiency, samples_per_image: float
+) -> BudgetInfo:
+    """What was asked for, and what came out."""
+    if not isinstance(pruner, Budgeted):
+        fills = pruner.fills_ratio()
+        ratio = pruner.keep_ratio if fills else None
+        return BudgetInfo(ratio=ratio, solved=fills, obtained=tokens.keep_ratio)
+    found = {
+        "final": tokens.keep_ratio,
+        "layer_average": tokens.layer_average_ratio,
+        "flops": efficiency.prefill_flops_ratio,
+    }[pruner.count]
+    if pruner.tokens is not None and pruner.count != "flops" and found is not None:
+        found *= (tokens.visual or 0) * samples_per_image
+    return BudgetInfo(
+        count=pruner.count,
+        ratio=pruner.keep_ratio if pruner.tokens is None and pruner.solved else None,
+        tokens=pruner.tokens,
+        solved=pruner.solved,
+        obtained=found,
+    )
 
 
 def metric_info(metric: AnswerMetric) -> MetricInfo:

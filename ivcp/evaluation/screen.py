@@ -62,6 +62,9 @@ def result_table(run: FinishedRun, baseline: FinishedRun | None) -> Table:
         cells = _cells(run.results.metrics[name], other, unit, baseline is not None)
         table.add_row(Text(printable(name)), *cells, end_section=name == names[-1])
     paired = baseline is not None and were_paired(run, baseline)
+    if info.budget is not None:
+        cells = _cells(info.budget.obtained, None, info.budget.unit, baseline is not None)
+        table.add_row(f"budget ({info.budget.asked})", *cells)
     for label, block, field, unit in (*COUNTS, *TIMED):
         comparable = paired or (label, block, field, unit) in COUNTS
         other = _look(baseline.results, block, field) if baseline and comparable else None

@@ -14,6 +14,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from PIL import Image, ImageOps
 
+from ivcp.core.budget import in_words
+from ivcp.core.budgeted import Budgeted
 from ivcp.core.metric import AnswerMetric, ScoredAnswer
 from ivcp.core.pixels import open_image
 from ivcp.evaluation.job import Job
@@ -77,7 +79,10 @@ class Tracker:
         """
         pruner = job.parts.pruner
         layers = [stage.layer for stage in pruner.stages()]
-        names = {**job.parts.names, "ratio": pruner.keep_ratio, "layers": layers}
+        asked = f"{pruner.keep_ratio:g}"
+        if isinstance(pruner, Budgeted):
+            asked = in_words(pruner.keep_ratio, pruner.tokens, pruner.count)
+        names = {**job.parts.names, "ratio": asked, "layers": layers}
         if (named := getattr(factory, "named", None)) is not None:
             factory = named(names)
         if not callable(factory):

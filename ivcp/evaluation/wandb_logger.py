@@ -229,7 +229,7 @@ def placeholders(names: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """
     return {
         **{name: names[name] for name in ("model", "pruner", "dataset")},
-        "ratio": f"{names['ratio']:g}",
+        "ratio": names["ratio"],
         "layer": "+".join(map(str, names["layers"])),
         "variant": names.get("variant", ""),
         "sweep": sweep_name(folder),

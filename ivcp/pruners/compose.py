@@ -72,15 +72,24 @@ class Compose(Pruner):
     def fitted(self, model_type: str, layers: int) -> Compose:
         return replace(self, parts=tuple(part.fitted(model_type, layers) for part in self.parts))
 
+    def plan(self, tokens: int) -> tuple[int, ...]:
+        return tuple(count for part in self.fractions() for count in part.plan(tokens))
+
     def select(self, view: View, stage: int) -> Selection:
-        ratio = 1.0  # after this part, of the image's tokens: parts count from the complete image
+        for part in self.fractions():
+            if stage < (count := len(part.stages())):
+                return part.select(view, stage)
+            stage -= count
+        raise RuntimeError(f"no part has the stage {stage}")
+
+    def fractions(self) -> list[Pruner]:
+        """The parts with what they leave of the complete image, from which each part counts."""
+        ratio, parts = 1.0, []
         for number, part in enumerate(self.parts, 1):
             ratio *= part.keep_ratio
             if self.ratios == "equal":
                 ratio = self.keep_ratio ** (number / len(self.parts))
-            if stage < (count := len(part.stages())):
-                if number == len(self.parts):  # exact, whatever rounding the powers left
-                    ratio = self.keep_ratio
-                return replace(part, keep_ratio=ratio).select(view, stage)
-            stage -= count
-        raise RuntimeError(f"no part has the stage {stage}")
+            if number == len(self.parts):  # exact, whatever rounding the powers left
+                ratio = self.keep_ratio
+            parts.append(replace(part, keep_ratio=ratio))
+        return parts

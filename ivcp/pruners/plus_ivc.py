@@ -75,6 +75,9 @@ class PlusIVC(Pruner):
     def fitted(self, model_type: str, layers: int) -> PlusIVC:
         return replace(self, base=self.base.fitted(model_type, layers))
 
+    def plan(self, tokens: int) -> tuple[int, ...]:
+        return replace(self.base, keep_ratio=self.keep_ratio).plan(tokens)
+
     def select(self, view: View, stage: int) -> Selection:
         count, target = len(view.index), self.target(view)
         rank = (self._ivc if self.added == "ivc" else self._random)(view)  # (V,)

@@ -55,8 +55,11 @@ class PyramidDrop(StagedPruner):
     def fills_ratio(self) -> bool:
         return self.ratios is None
 
+    def plan(self, tokens: int) -> tuple[int, ...]:
+        if self.ratios is None:
+            return super().plan(tokens)
+        return tuple(max(1, int(tokens * ratio)) for ratio in self.ratios)
+
     def select(self, view: View, stage: int) -> Selection:
         count = self.stage_target(view, stage)
-        if self.ratios is not None:
-            count = max(1, int(view.image.length * self.ratios[stage]))
         return Selection(top(view.last_attention(), count).sort().values)

@@ -179,6 +179,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("pruner", of("info.pruner"), "pruner", METHOD, words=True),
     Column("variant", of("variant.text"), "variant", METHOD, words=True, wraps=True),
     Column("ratio", of("ratio"), "ratio", METHOD),
+    Column("budget", of("budget"), "budget: asked,\ncame out", METHOD, words=True, wraps=True),
     Column("layer", of("layers"), "layer", METHOD),
     Column("primary_metric", of("metric.name"), "metric", Where.LIST, show=metric_name, words=True),
     Column("unit", lambda entry: "fraction" if entry.metric.unit else "points"),

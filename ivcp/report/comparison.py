@@ -65,6 +65,9 @@ class Paired:
 NOT_PAIRED = Paired()
 
 
+ALL_SETS = "all datasets"
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Entry:
     """One line of the tables: a finished run, or one task of a group.
@@ -113,6 +116,21 @@ class Entry:
     def ratio(self) -> float | None:
         """Keep ratio of the pruner; 1 for an unpruned run."""
         return 1.0 if self.info.unpruned else self.info.ratio
+
+    @property
+    def budget(self) -> str | None:
+        """What was asked for and what came out; None where the keep ratio alone says it."""
+        budget = self.info.budget
+        if budget is None or (budget.count == "final" and budget.ratio is not None):
+            return None
+        found = budget.obtained
+        if found is None:
+            return budget.asked
+        return (
+            f"{budget.asked}: {100 * found:.1f} %"
+            if budget.unit
+            else f"{budget.asked}: {found:.1f}"
+        )
 
     @property
     def layers(self) -> str:
@@ -191,6 +209,41 @@ def merge_repeats(runs: Sequence[FinishedRun]) -> tuple[list[FinishedRun], int]:
     return [run for run in runs if run in kept], len(runs) - len(kept)
 
 
+def over_sets(entries: Sequence[Entry]) -> list[Entry]:
+    """One entry a method and model that has the runs on all datasets as tasks, as a group has.
+
+    There is none for a model that has runs on one dataset alone. Groups are left out.
+    """
+    methods: dict[tuple[object, ...], dict[str, Entry]] = {}
+    datasets: dict[str, list[str]] = {}
+    for entry in entries:
+        if not entry.tasks and not entry.group:
+            info = entry.info
+            asked = entry.ratio if info.budget is None else info.budget.asked
+            key = (info.model, info.pruner, entry.variant.text, entry.layers, asked)
+            methods.setdefault(key, {}).setdefault(entry.dataset, entry)
+            names = datasets.setdefault(info.model, [])
+            names += [] if entry.dataset in names else [entry.dataset]
+    return [
+        _over_sets(list(found.values()), len(datasets[str(model)]))
+        for (model, *_), found in methods.items()
+        if len(datasets[str(model)]) > 1
+    ]
+
+
+def _over_sets(found: Sequence[Entry], sets: int) -> Entry:
+    """The runs of a method on several datasets as one entry; the mean of scores of one unit."""
+    values = [entry.metric.value for entry in found if entry.metric.value is not None]
+    alike = len(values) == sets and len({entry.metric.unit for entry in found}) == 1
+    mean = sum(values) / sets if alike else None
+    metric = PrimaryMetric(name="average", unit=found[0].metric.unit, value=mean)
+    first = found[0]
+    return Entry(
+        run=first.run, dataset=ALL_SETS, metric=metric, unparsed_rate=None, variant=first.variant,
+        base=None, tasks=tuple(found),
+    )  # fmt: skip
+
+
 def with_tasks(entries: Sequence[Entry]) -> list[Entry]:
     """The entries of runs, those of groups followed by their tasks."""
     return sorted((line for entry in entries for line in (entry, *entry.tasks)), key=_order)
@@ -213,7 +266,8 @@ def _names(info: RunInfo) -> tuple[str, str, str]:
 def _repeats(run: RunInfo, other: RunInfo) -> bool:
     """Whether two runs, alike in names, ratio and result, are one run made twice."""
     pruner = run.config.get("pruner")
-    same = run.unpruned or (pruner and pruner == other.config.get("pruner"))
+    asked = {info.budget and info.budget.asked for info in (run, other)}
+    same = run.unpruned or (pruner and pruner == other.config.get("pruner") and len(asked) == 1)
     return bool(same) and not differences(run, other)
 
 

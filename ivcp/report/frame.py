@@ -64,6 +64,7 @@ def row(entry: Entry) -> dict[str, Any]:
         "pruner": entry.info.pruner,
         "variant": entry.variant.text,
         "ratio": entry.ratio,
+        "budget": entry.budget,
         "layers": entry.info.layers,
         "primary_metric": entry.metric.name,
         "value": entry.metric.value,

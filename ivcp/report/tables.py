@@ -20,8 +20,9 @@ from ivcp.report.columns import (
     Value,
     Where,
     metric_name,
+    score,
 )
-from ivcp.report.comparison import Entry, with_tasks
+from ivcp.report.comparison import Entry, over_sets, with_tasks
 
 AVERAGE = "average"
 MARKED = (
@@ -120,7 +121,7 @@ def run_tables(entries: Sequence[Entry], where: Where) -> list[Table]:
 def group_tables(entries: Sequence[Entry]) -> list[Table]:
     """One table for each group and model: a line a run, a column a task, and the average."""
     groups: dict[str, list[Entry]] = {}
-    for entry in entries:
+    for entry in (*entries, *over_sets(entries)):
         if entry.tasks:
             title = f"{entry.dataset} · {entry.info.model} · by task"
             groups.setdefault(title, []).append(entry)
@@ -131,18 +132,20 @@ def group_tables(entries: Sequence[Entry]) -> list[Table]:
             SCORE.of_task(name, name, _heading(name, task)) for name, task in _tasks(runs).items()
         ]
         columns.append(replace(SCORE, name=AVERAGE, heading=_heading(AVERAGE, runs[0])))
+        columns.append(_mean_relative(runs))
         tables.append(make_table(runs, columns, title))
     return tables
 
 
 def group_numbers(entries: Sequence[Entry]) -> Table:
     """The runs of groups: of each task the score, its relation to the unpruned one, the mark."""
-    runs = [entry for entry in entries if entry.tasks]
+    runs = [entry for entry in (*entries, *over_sets(entries)) if entry.tasks]
     columns = [MODEL, GROUP, *columns_of(Where.GROUP)]
     numbers = (("", VALUE), ("_relative", RELATIVE), ("_significant", SIGNIFICANT))
     for name in _tasks(runs):
         columns += [column.of_task(name, f"{name}{kind}") for kind, column in numbers]
     columns += [replace(column, name=f"{AVERAGE}{kind}") for kind, column in numbers]
+    columns.append(_mean_relative(runs))
     return make_table(runs, columns, all_columns=True)
 
 
@@ -156,6 +159,21 @@ def group_caption(entries: Sequence[Entry]) -> str:
 def columns_of(where: Where) -> list[Column]:
     """The columns that tables of one kind have."""
     return [column for column in COLUMNS if where in column.where]
+
+
+def _mean_relative(runs: Sequence[Entry]) -> Column:
+    """Mean over the tasks of the percentage of the unpruned score, as papers report it."""
+    by_title: dict[tuple[str, str], list[Entry]] = {}
+    for run in runs:
+        by_title.setdefault((run.dataset, run.info.model), []).append(run)
+
+    def mean(entry: Entry) -> float | None:
+        names = _tasks(by_title[entry.dataset, entry.info.model])
+        found = [task.relative for name in names if (task := entry.task(name))]
+        known = [relative for relative in found if relative is not None]
+        return sum(known) / len(names) if len(known) == len(names) else None
+
+    return Column("mean_relative", mean, "mean of\nunpruned %", style=score)
 
 
 def _tasks(runs: Sequence[Entry]) -> dict[str, Entry]:

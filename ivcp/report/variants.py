@@ -113,7 +113,7 @@ def _variant(values: Values) -> Variant:
 
 def _pruner_settings(run: RunInfo) -> Values:
     """Settings of the pruner; a pruner in it goes by the name of its module."""
-    settings = {}
+    settings = _budget(run)
     for name, value in flatten(run.config.get("pruner") or {}).items():
         parent, _, last = name.rpartition(".")
         if last == "_target_" and parent:
@@ -121,6 +121,14 @@ def _pruner_settings(run: RunInfo) -> Values:
         elif last != "_target_" and last not in METHOD:
             settings[name] = _text(value)
     return settings
+
+
+def _budget(run: RunInfo) -> dict[str, str]:
+    """What the budget counts, and a number of tokens, where the ratio does not say it all."""
+    if run.budget is None:
+        return {}
+    asked = {"budget": run.budget.count} if run.budget.count != "final" else {}
+    return asked | ({} if run.budget.tokens is None else {"tokens": str(run.budget.tokens)})
 
 
 def _other_settings(run: RunInfo) -> Values:

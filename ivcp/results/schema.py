@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from ivcp.core.budget import Count, in_words
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = Finite | None
 """None where a value is undefined, e.g. the mean of no samples."""
@@ -142,6 +144,39 @@ class Judging(Schema):
     account: dict[str, Any] = Field(default={})
 
 
+class BudgetInfo(Schema):
+    """How many visual tokens a run was to keep, and how many it did keep.
+
+    Attributes:
+        count: What is counted: "final", "layer_average" or "flops".
+        ratio: What was asked for, as a fraction; None if tokens were.
+        tokens: What was asked for, as visual tokens of an image; None if a fraction was.
+        solved: Whether the method's keep ratio was solved for; if not, its own settings stand.
+        obtained: What came out, in the unit of what was asked for; for FLOPs always a fraction.
+    """
+
+    count: Count = "final"
+    ratio: Number = None
+    tokens: int | None = None
+    solved: bool = True
+    obtained: Number = None
+
+    @property
+    def asked(self) -> str:
+        """What was asked for, in words.
+
+        >>> BudgetInfo(tokens=192, count="layer_average").asked, BudgetInfo(ratio=0.333).asked
+        ('192 tokens, layer average', '33.3 %')
+        """
+        words = in_words(self.ratio, self.tokens, self.count)
+        return words if self.solved else ", ".join(filter(None, (words, "own settings")))
+
+    @property
+    def unit(self) -> Unit:
+        """Of what came out."""
+        return "%" if self.tokens is None or self.count == "flops" else ""
+
+
 class Rotary(Schema):
     """Rotary position embeddings of the decoder: inverse frequencies, and axes of positions."""
 
@@ -165,7 +200,8 @@ class RunInfo(Schema):
         pruner: Name of the pruner, as chosen.
         dataset: Name of the dataset, as chosen.
         variant: Other settings of the pruner, as typed.
-        ratio: Keep ratio that the pruner prunes to; what was measured where it has none.
+        ratio: Ratio that was asked for; visual tokens that remained, over all, where none was.
+        budget: What was asked for, and what came out; None for an unpruned run.
         layers: Decoder layers before which tokens are pruned.
         unpruned: Whether the pruner prunes nowhere, so that the run is a baseline.
         config: The whole resolved configuration.
@@ -194,6 +230,7 @@ class RunInfo(Schema):
     dataset: str
     variant: str = ""
     ratio: Number
+    budget: BudgetInfo | None = None
     layers: tuple[int, ...]
     unpruned: bool
     config: dict[str, Any]

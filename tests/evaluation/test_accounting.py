@@ -1,8 +1,11 @@
 import pytest
 
-from ivcp.evaluation.accounting import efficiency_of, failure_notes, tokens_of
+from ivcp.core.budgeted import Budgeted
+from ivcp.evaluation.accounting import budget_of, efficiency_of, failure_notes, tokens_of
+from ivcp.pruners.fastv import FastV
+from ivcp.pruners.pyramiddrop import PyramidDrop
 from ivcp.results.prediction import Prediction
-from ivcp.results.schema import Quartiles, Tokens
+from ivcp.results.schema import Efficiency, Quartiles, Tokens
 
 PREDICTIONS = [
     Prediction(
@@ -73,3 +76,27 @@ def test_the_most_common_reason_of_failures_is_a_note() -> None:
 def test_prompts_without_images_have_no_ratio() -> None:
     text = Prediction(index=0, id="t", score=0, prompt_tokens=9, layer_tokens=(9, 9))
     assert tokens_of([text]).keep_ratio is None
+
+
+@pytest.mark.parametrize(
+    ("pruner", "asked", "obtained"),
+    [
+        (FastV(keep_ratio=0.5), "50 %", 0.25),
+        (PyramidDrop(ratios=(0.5, 0.25, 0.2)), "own settings", 0.25),
+        (Budgeted(method=FastV(), tokens=50), "50 tokens", 50),
+        (Budgeted(method=FastV(), tokens=50, solved=False), "50 tokens, own settings", 50),
+        (
+            Budgeted(method=FastV(), tokens=90, count="layer_average"),
+            "90 tokens, layer average",
+            90,
+        ),
+        (Budgeted(method=FastV(), keep_ratio=0.4, count="flops"), "40 %, FLOPs", 0.41),
+        (Budgeted(method=FastV(), tokens=90, count="flops"), "90 tokens, FLOPs", 0.41),
+    ],
+)
+def test_what_was_asked_for_and_what_came_out(pruner, asked: str, obtained: float) -> None:
+    """Two images a sample, of 200 tokens each."""
+    tokens = Tokens(visual=400, keep_ratio=0.25, layer_average_ratio=0.45)
+    budget = budget_of(pruner, tokens, Efficiency(prefill_flops_ratio=0.41), 0.5)
+    assert (budget.asked, budget.obtained) == (asked, pytest.approx(obtained))
+    assert budget.unit == ("" if budget.tokens and budget.count != "flops" else "%")

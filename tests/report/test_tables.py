@@ -242,13 +242,14 @@ def test_a_group_has_a_row_a_method_and_a_column_a_task(groups: list[Entry]) -> 
     assert lines[0] == "## general · tiny · by task"
     assert lines[2] == (
         "| pruner | ratio | layer | mme<br>total (points) | z_first<br>accuracy "
-        "| a_second<br>accuracy | average<br>average |"
+        "| a_second<br>accuracy | average<br>average | mean of<br>unpruned % |"
     )
-    assert lines[4] == "| none | 1 | - | 200.0 | 100.0 | 80.0 | 62.4 |"
+    assert lines[4] == "| none | 1 | - | 200.0 | 100.0 | 80.0 | 62.4 | 100.0 |"
     assert lines[5].startswith("| ivcp | 0.5 | 2 | 200.0 (100.0) | 100.0 (100.0) | 85.0 (106.2) |")
     assert lines[6].startswith(
         "| fastv | 0.5 | 2 | 100.0 (50.0)\\* | 95.0 (95.0) | 40.0 (50.0)\\* |"
     )
+    assert [line.cells[-1] for line in table.lines] == ["100.0", "102.1", "65.0"]
     assert "(percent of the unpruned score); *: the 95 % interval" in group_caption(groups)
 
 
@@ -269,10 +270,36 @@ def test_the_screen_is_never_too_narrow_for_a_group(groups: list[Entry], width: 
     text = printed(group_tables(groups), width)
     assert "…" not in text
     parts = text.count("general · tiny")
-    assert (parts > 1) == (width < 90)
+    assert (parts > 1) == (width < 100)
     assert text.count("fastv") == parts
     for shown in ("100.0 (50.0)*", "95.0 (95.0) ", "85.0 (106.2)", "total (points)", "z_first"):
         assert text.count(shown) == 1
+
+
+def test_several_datasets_have_the_mean_of_their_percentages(
+    make_run: Any, read_entries: Any
+) -> None:
+    for dataset, unpruned, values in (("x", 0.8, (0.4, 0.6)), ("y", 0.5, (0.5, 0.25))):
+        make_run(f"{dataset}0", pruner="none", dataset=dataset, value=unpruned, ratio=1.0)
+        for value, count in zip(values, ("final", "layer_average"), strict=True):
+            budget = {"count": count, "tokens": 60, "obtained": 60.25}
+            make_run(
+                f"{dataset}{count}", pruner="fastv", dataset=dataset, value=value, ratio=0.3,
+                budget=budget,
+            )  # fmt: skip
+    make_run("alone", pruner="random", dataset="x", value=0.2)
+    entries = read_entries()
+    (table,) = group_tables(entries)
+    assert table.title == "all datasets · tiny · by task"
+    means = {(line.cells[0], line.cells[1]): line.cells[-1] for line in table.lines}
+    assert means == {
+        ("none", "-"): "100.0",
+        ("fastv", "-"): "75.0",
+        ("fastv", "budget=layer_average"): "62.5",
+        ("random", "-"): "-",
+    }
+    shown = {entry.budget for entry in entries}
+    assert shown == {None, "60 tokens: 60.2", "60 tokens, layer average: 60.2"}
 
 
 def test_tasks_that_a_run_lacks_are_gaps(make_run: Any, read_entries: Any) -> None:

@@ -1,0 +1,221 @@
+"""Budgets by what papers count: tokens of an image, a mean over the layers, or FLOPs.
+
+"192 tokens" are those that remain at the end for a method that prunes before the language model,
+and a mean over the decoder layers for one that prunes inside. So that both can be asked for, the
+keep ratio of a method is solved for here, image by image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ivcp.core.budget import Count, in_words
+from ivcp.core.errors import UserError
+from ivcp.core.pruner import Pruner, Stage
+from ivcp.core.selection import Selection
+from ivcp.core.view import View
+
+LARGE = 100_000
+"""Tokens of an image large enough for its rounding not to matter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgeted(Pruner):
+    """Let a method keep as many tokens as it takes to meet a budget, counted as papers count it.
+
+    The method's `keep_ratio` is replaced, for each image, by the one that comes nearest. A method
+    that decides for all images of a sample together gets one ratio for all of them.
+
+    Attributes:
+        keep_ratio: The budget as a fraction of the unpruned prompt's, in (0, 1]; unless `tokens`
+            are given.
+        method: The method; it must prune to a ratio.
+        tokens: The budget as a number of visual tokens an image instead.
+        count: What the budget counts. "final": tokens that the last stage leaves. "layer_average":
+            tokens that a decoder layer processes, mean over the layers (the convention of
+            SparseVLM). "flops": operations of the language model's prefill, as a fraction of the
+            unpruned ones, or those of a prompt that has so many `tokens` in all layers.
+        solved: Whether the keep ratio is solved for; if not, the method's own settings, such as
+            those that its authors published for this budget, are left as they are.
+    """
+
+    method: Pruner
+    tokens: int | None = None
+    count: Count = "final"
+    solved: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokens is not None and self.tokens < 1:
+            raise UserError(f"tokens must be a whole number of at least 1; got {self.tokens}.")
+        if self.solved and not self.method.fills_ratio():
+            raise UserError(
+                f"{self.name} has numbers of tokens of its own, so it cannot be given a budget: "
+                "leave out tokens and budget, or the setting that fixes these numbers."
+            )
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    def stages(self) -> tuple[Stage, ...]:
+        return self.method.stages()
+
+    def renumbers(self) -> bool:
+        return self.method.renumbers()
+
+    def takes_whole_images(self) -> bool:
+        return self.method.takes_whole_images()
+
+    def decides_by_image(self) -> bool:
+        return False  # FLOPs are those of the whole prompt
+
+    def fills_ratio(self) -> bool:
+        return self.solved and self.tokens is None and self.count == "final"
+
+    def fitted(self, model_type: str, layers: int) -> Budgeted:
+        """The method with its layers; refuses a ratio that no image of this depth could reach."""
+        fitted = replace(self, method=self.method.fitted(model_type, layers))
+        if self.solved:
+            fitted.method.plan(LARGE)
+            if self.tokens is None and self.count == "layer_average":
+                fitted.ratio(LARGE, layers)
+        return fitted
+
+    def plan(self, tokens: int) -> tuple[int, ...]:
+        raise UserError("What a budget leaves depends on the depth and the prompt.")
+
+    def select(self, view: View, stage: int) -> Selection:
+        return self.select_sample([view], stage)[0]
+
+    def select_sample(self, views: Sequence[View], stage: int) -> list[Selection]:
+        if not self.solved:
+            return self.method.select_sample(views, stage)
+        if self.count == "flops":
+            ratios = [self.flops_ratio(views)] * len(views)
+        else:
+            ratios = [self.ratio(view.image.length, view.layers) for view in views]
+        if self.method.decides_by_image():
+            return [
+                replace(self.method, keep_ratio=ratio).select(view, stage)
+                for view, ratio in zip(views, ratios, strict=True)
+            ]
+        lengths = [view.image.length for view in views]
+        kept = sum(ratio * length for ratio, length in zip(ratios, lengths, strict=True))
+        return replace(self.method, keep_ratio=kept / sum(lengths)).select_sample(views, stage)
+
+    def ratio(self, length: int, layers: int) -> float:
+        """The keep ratio that meets the budget on an image alone.
+
+        Args:
+            length: Visual tokens of the image.
+            layers: Number of decoder layers.
+
+        Raises:
+            UserError: The image has too few tokens, or the method's layers leave too many.
+        """
+        wanted = self._wanted(length)
+        if self.count == "final":
+            return min(1.0, wanted / length)
+
+        def average(kept: int) -> float:
+            return sum(self._by_layer(kept / length, length, layers)) / layers
+
+        kept, least = nearest(average, length, wanted), average(1)
+        if least > wanted + 0.5:
+            share = "" if length == LARGE else f" ({least:.1f} of {length})"
+            raise UserError(
+                f"{self.name} before layer {self._layers()} of {layers} lets "
+                f"{100 * least / length:.1f} % of the visual tokens through{share}, mean over the "
+                "layers, however few remain at the end; "
+                f"{in_words(self.keep_ratio, self.tokens, 'final')} were asked for: ask for more, "
+                "or prune earlier."
+            )
+        return kept / length
+
+    def flops_ratio(self, views: Sequence[View]) -> float:
+        """The keep ratio of all images of a prompt that meets a budget of operations.
+
+        Raises:
+            UserError: As `ratio`.
+        """
+        lengths, layers = [view.image.length for view in views], views[0].layers
+        text, flops, total = views[0].text_tokens, views[0].prefill_flops, sum(lengths)
+        whole = flops([text + total] * layers)
+        wanted = self.keep_ratio * whole
+        if self.tokens is not None:
+            visual = sum(int(self._wanted(length)) for length in lengths)
+            wanted = flops([text + visual] * layers)
+
+        def cost(kept: int) -> float:
+            images = [self._by_layer(kept / total, length, layers) for length in lengths]
+            return flops([text + sum(tokens) for tokens in zip(*images, strict=True)])
+
+        kept, least = nearest(cost, total, wanted), cost(1)
+        if least > wanted + (cost(2) - least if total > 1 else 0):
+            raise UserError(
+                f"{self.name} before layer {self._layers()} of {layers} takes "
+                f"{100 * least / whole:.1f} % of this prompt's FLOPs, however few tokens remain; "
+                f"{100 * wanted / whole:.1f} % were asked for: ask for more, or prune earlier."
+            )
+        return kept / total
+
+    def _wanted(self, length: int) -> float:
+        """Tokens of an image that the budget allows."""
+        if self.tokens is None:
+            return self.keep_ratio * length
+        if self.tokens > length:
+            raise UserError(
+                f"tokens={self.tokens} were asked for, but an image has {length} visual tokens: "
+                "ask for fewer, or for a ratio."
+            )
+        return self.tokens
+
+    def _by_layer(self, ratio: float, length: int, layers: int) -> list[int]:
+        """Visual tokens of an image that each layer processes."""
+        method = replace(self.method, keep_ratio=ratio)
+        counts = [length] * layers
+        for stage, tokens in zip(method.stages(), method.plan(length), strict=True):
+            counts[stage.layer :] = [min(tokens, counts[stage.layer])] * (layers - stage.layer)
+        return counts
+
+    def _layers(self) -> str:
+        return ", ".join(str(stage.layer) for stage in self.stages())
+
+
+def budgeted(
+    method: Pruner, layers: int, *, tokens: int | None, count: Count, solved: bool = True
+) -> Pruner:
+    """The method with the budget that a configuration names.
+
+    Args:
+        method: The method, with its layers filled in; its `keep_ratio` is the budget's ratio.
+        layers: Number of decoder layers.
+        tokens: As in `Budgeted`.
+        count: Likewise.
+        solved: Likewise.
+
+    Raises:
+        UserError: The method cannot be given this budget.
+    """
+    if not method.stages() or (solved and tokens is None and count == "final"):
+        return method
+    ratio = method.keep_ratio
+    budget = Budgeted(method=method, keep_ratio=ratio, tokens=tokens, count=count, solved=solved)
+    return budget.fitted("", layers)
+
+
+def nearest(measure: Callable[[int], float], most: int, wanted: float) -> int:
+    """The number of 1 .. `most` whose measure is nearest; of two, the smaller one.
+
+    >>> nearest(lambda number: 2.0 * number, 10, 7.0)
+    3
+    """
+    low, high = 1, most
+    while low < high:  # the first whose measure is not below what is wanted
+        middle = (low + high) // 2
+        low, high = (low, middle) if measure(middle) >= wanted else (middle + 1, high)
+    if low > 1 and wanted - measure(low - 1) <= measure(low) - wanted:
+        return low - 1
+    return low
