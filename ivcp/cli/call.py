@@ -116,7 +116,7 @@ def evaluate(
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     family, name = _family(model, cfg, processor)
     method = fit_pair(ivcp.NoPruning() if pruner is None else pruner, family, name)
-    check_amount(settings)
+    check_amount(settings, config["tokens"])
     budget = {"tokens": config["tokens"], **config["budget"]}
     objects: dict[str, Any] = {"pruner": method, "dataset": dataset, "metric": metric}
     objects = {key: part for key, part in objects.items() if not isinstance(part, str | None)}

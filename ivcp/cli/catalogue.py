@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -13,6 +14,9 @@ from rich.text import Text
 
 from ivcp.cli.composing import composed
 from ivcp.cli.help import choices
+
+if TYPE_CHECKING:
+    from ivcp.core.pruner import Pruner
 
 PIPE_WIDTH = 140
 
@@ -40,6 +44,23 @@ def show_catalogue(words: Sequence[str]) -> int:
     return 0
 
 
+def served(provides: Set[str]) -> list[str]:
+    """Names of the methods that read no other signals than these."""
+    from hydra.utils import instantiate
+
+    return [
+        name
+        for name in choices("pruner")
+        if signals_of(instantiate(composed(f"pruner={name}").pruner)) <= provides
+    ]
+
+
+def signals_of(pruner: Pruner) -> set[str]:
+    """What a method looks at."""
+    stages = pruner.fitted("llava", 32).stages()  # any depth will do
+    return {need for stage in stages for need in stage.needs}
+
+
 def pruners() -> Iterator[tuple[str, ...]]:
     """Name, what it is, what it looks at, and its paper."""
     from hydra.utils import get_class, instantiate
@@ -47,8 +68,7 @@ def pruners() -> Iterator[tuple[str, ...]]:
     for name, line in choices("pruner").items():
         config = composed(f"pruner={name}").pruner
         paper = re.search(r"Paper: (.*?\))", get_class(config._target_).__doc__ or "", re.DOTALL)
-        stages = instantiate(config).fitted("llava", 32).stages()  # any depth will do
-        signals = sorted({need for stage in stages for need in stage.needs})
+        signals = sorted(signals_of(instantiate(config)))
         yield name, line, ", ".join(signals) or "-", paper[1] if paper else "-"
 
 

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import errors
 
 import ivcp
-from ivcp.core.errors import UserError, did_you_mean
+from ivcp.core.errors import MissingSignalError, UserError, did_you_mean
 
 NO_FOLDER = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST,
@@ -34,6 +34,11 @@ def explain(error: Exception) -> str:
 def sentence_of(error: Exception) -> str | None:
     """What to tell the user; None if the error is no mistake of theirs."""
     cause = error.__cause__ if isinstance(error, InstantiationException) else error
+    if isinstance(cause, MissingSignalError):
+        from ivcp.cli.catalogue import served
+
+        methods = ", ".join(served(cause.provides))
+        return str(cause).replace("another pruner or", f"pruner={methods} or another")
     if isinstance(cause, UserError):
         return str(cause)
     if isinstance(error, InstantiationException):

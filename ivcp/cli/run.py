@@ -89,7 +89,7 @@ def evaluate_config(cfg: DictConfig) -> float:
         parts["pruner"] = fit_pair(parts["pruner"], parts["model"], names["model"])
         parts["config"] = OmegaConf.to_container(cfg, resolve=True)
         parts["config"]["pruner"] = fitted(parts["config"]["pruner"], parts["pruner"])
-        check_amount(override.partition("=")[0] for override in job.overrides.task)
+        check_amount((o.partition("=")[0] for o in job.overrides.task), cfg.tokens)
         budget = {"tokens": cfg.tokens, **cfg.budget}
         parts["pruner"] = budgeted(parts["pruner"], parts["model"].depth(), **budget)
         run = evaluate(**parts, names=names, folder=job.runtime.output_dir, sweep=sweep)
@@ -124,7 +124,7 @@ def bench_config(cfg: DictConfig) -> float:
 
         names = {name: job.runtime.choices[name] for name in BENCHED}
         names["variant"] = variant(job.overrides.task)
-        check_amount(override.partition("=")[0] for override in job.overrides.task)
+        check_amount((o.partition("=")[0] for o in job.overrides.task), cfg.tokens)
         settings: Any = OmegaConf.to_container(cfg, resolve=True)
         others = {key: settings[key] for key in settings if key not in (*BENCHED, "ratio")}
         parts = {name: instantiate(cfg[name]) for name in BENCHED}
@@ -168,16 +168,17 @@ def check(cfg: DictConfig, parts: Sequence[str] = PARTS) -> None:
             )
 
 
-def check_amount(names: Iterable[str]) -> None:
+def check_amount(names: Iterable[str], tokens: int | None) -> None:
     """Refuse two budgets at once.
 
     Args:
         names: Settings that were given.
+        tokens: Tokens of an image to keep, perhaps those of a row of published tables.
 
     Raises:
-        UserError: Both are among them.
+        UserError: A ratio was given, too.
     """
-    if {"ratio", "tokens"} <= set(names):
+    if tokens is not None and "ratio" in set(names):
         raise UserError("ratio and tokens are two ways to give one budget: leave out one of them.")
 
 

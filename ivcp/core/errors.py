@@ -15,6 +15,18 @@ class UserError(Exception):
     """
 
 
+class MissingSignalError(UserError):
+    """A model lacks a signal that a method reads.
+
+    Attributes:
+        provides: The signals that the model has.
+    """
+
+    def __init__(self, text: str, provides: Iterable[str] = ()) -> None:
+        super().__init__(text)
+        self.provides = frozenset(provides)
+
+
 class LibraryTooOldError(UserError):
     """The installed `transformers` lacks what a model family or a session needs."""
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from torch import Tensor
 
 from ivcp.core.depths import Auto, ivc_prune_layer
-from ivcp.core.errors import UserError
+from ivcp.core.errors import MissingSignalError, UserError
 from ivcp.core.fields import check_fields
 from ivcp.core.selection import Selection, budget, top
 from ivcp.core.view import LAYER_SIGNALS, Signal, View
@@ -308,7 +308,8 @@ def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: 
         layers: Number of decoder layers.
 
     Raises:
-        UserError: It is no pruner, a signal is missing, a stage lies outside the model, or two
+        MissingSignalError: The model lacks a signal.
+        UserError: It is no pruner, a stage lies outside the model, or two
             stages share a layer.
     """
     if isinstance(pruner, type) or not isinstance(pruner, Pruner):
@@ -323,9 +324,10 @@ def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: 
         if not isinstance(stage, Stage):
             raise UserError(f"{name}.stages() must give Stage objects; got {stage!r}.")
         if missing := sorted(stage.needs - provides):
-            raise UserError(
+            raise MissingSignalError(
                 f"{name} needs the signal {', '.join(missing)}, but {model} provides only "
-                f"{', '.join(sorted(provides))}; use another pruner or model."
+                f"{', '.join(sorted(provides))}; use another pruner or model.",
+                provides,
             )
         lowest = int(stage.signals_from == "previous" and bool(stage.needs & LAYER_SIGNALS))
         if not lowest <= stage.layer < layers:
