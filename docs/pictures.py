@@ -1,5 +1,7 @@
 """Draw what each method keeps on one scene, for its page: `python docs/pictures.py`.
 
+`python docs/pictures.py --gallery` puts these pictures together.
+
 The packaged model answers one question about one rendered scene, at a keep ratio of 0.3.
 """
 
@@ -11,7 +13,7 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ivcp import pruned
 from ivcp.core.family import fit_pair
@@ -20,6 +22,8 @@ from ivcp.visualize.overlay import draw_overlay
 ROOT = Path(__file__).parents[1]
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "pruner").glob("*.yaml"))
 SCENE, KEEP = 21, 0.3
+PANEL = (12, 39, 492, 519)  # where the scene is in an overlay with a title of one line
+TILE, GAP, LABEL, COLUMNS = 192, 8, 20, 5  # of the gallery, in pixels
 COLORS = 128  # of a palette, which makes a file small and keeps the legend's colours
 
 
@@ -50,12 +54,32 @@ def draw(method: str) -> Image.Image:
     )
 
 
+def gallery(folder: Path) -> Image.Image:
+    """The pictures of a folder side by side, small, by name."""
+    paths = sorted(path for path in folder.glob("*.png") if path.stem in METHODS)
+    width, height = TILE + GAP, TILE + GAP + LABEL
+    rows = -(-len(paths) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * width + GAP, rows * height + GAP), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
+    for number, path in enumerate(paths):
+        x, y = GAP + number % COLUMNS * width, GAP + number // COLUMNS * height
+        scene = Image.open(path).convert("RGB").crop(PANEL)
+        pen.text((x, y), path.stem, font=font, fill="black")
+        sheet.paste(scene.resize((TILE, TILE), Image.Resampling.LANCZOS), (x, y + LABEL))
+    return sheet
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Draw some methods, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("methods", nargs="*", metavar="method", help=", ".join(METHODS))
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "methods", metavar="FOLDER")
+    parser.add_argument("--gallery", action="store_true", help="put those that there are together")
     options = parser.parse_args(arguments)
+    if options.gallery:
+        sheet = gallery(options.out).quantize(COLORS, Image.Quantize.FASTOCTREE)
+        sheet.save(options.out / "gallery.png", optimize=True)
+        return
     for method in options.methods or METHODS:
         path = options.out / f"{method}.png"
         overlay = draw(method).quantize(COLORS, Image.Quantize.FASTOCTREE)

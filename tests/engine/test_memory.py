@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from families import LlamaWindow
-from peak_bytes import PeakBytes
 from test_invariants import PRUNERS, build
 from transformers import LlamaConfig, LlamaModel
 
@@ -15,6 +14,7 @@ from ivcp import pruned
 from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.view import TOWER_SIGNALS
 from ivcp.engine.prefill import Prefill
+from ivcp.measure.peak_bytes import PeakBytes
 from ivcp.testing import IMAGE, SMALL, random_model
 
 VISUAL, LIMIT = 4096, 64 * 2**20

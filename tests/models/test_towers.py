@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-from peak_bytes import PeakBytes
 from torch import Tensor
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
@@ -26,6 +25,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.tower import VisionTower
 from ivcp.engine import tower_signals as engine
 from ivcp.engine.tower_signals import TowerSignals
+from ivcp.measure.peak_bytes import PeakBytes
 from ivcp.models import find_family
 from ivcp.models.towers import LlavaTower
 from ivcp.models.towers_qwen import QwenTower

@@ -1,0 +1,144 @@
+"""What does choosing tokens cost, method by method? `python -m benchmarks.methods.bench`.
+
+Every method of `conf/pruner` on one random Qwen2.5-VL. Unpruned and pruned prefills alternate. Rows
+are saved one by one; the same command goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from torch import Tensor
+
+from benchmarks.fullsize.models import model_config, random_inputs
+from ivcp import pruned
+from ivcp.bench.pairs import PairedRuns
+from ivcp.core.pruner import Pruner
+from ivcp.engine.prefill import Prefill
+from ivcp.measure.devices import device_name, machine_name
+from ivcp.measure.peak_bytes import PeakBytes
+from ivcp.models import find_family
+from ivcp.results.provenance import versions
+from ivcp.results.schema import Quartiles
+from ivcp.testing import random_model
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "pruner").glob("*.yaml"))
+QUESTION = "Where is the red ball?"
+
+
+def method(name: str, layers: int, ratio: float) -> Pruner:
+    """A method with its own settings."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", [f"pruner={name}", "model=qwen25vl", f"ratio={ratio}"])
+    pruner: Pruner = instantiate(cfg.pruner)
+    return pruner
+
+
+@contextmanager
+def metered() -> Iterator[PeakBytes]:
+    """Most bytes that the stages of a prefill hold beside what there was."""
+    meter, stage = PeakBytes(), Prefill._stage
+
+    def run(self: Prefill, *args: Any) -> Any:
+        with meter:
+            return stage(self, *args)
+
+    Prefill._stage = run  # type: ignore[method-assign]
+    try:
+        yield meter
+    finally:
+        Prefill._stage = stage  # type: ignore[method-assign]
+
+
+def measure(model: Any, inputs: dict[str, Tensor], pruner: Pruner, repeats: int) -> dict[str, Any]:
+    """Overhead of a method: milliseconds, share of the unpruned prefill, and memory."""
+    family = find_family(model)
+    with metered() as meter, torch.no_grad(), pruned(model, pruner) as session:
+        session.questions = [QUESTION]
+        model(**inputs, use_cache=True, logits_to_keep=1)
+    runs = PairedRuns(model, family, pruner, inputs, question=QUESTION)
+    pairs = [
+        (pair.unpruned.language_prefill_ms, pair.pruned.pruning_overhead_ms)
+        for pair in runs.pairs(repeats)
+    ]
+    return {
+        "layers": [stage.layer for stage in pruner.stages()],
+        "kept": len(session.kept[0]),
+        "unpruned_prefill_ms": Quartiles.of(plain for plain, _ in pairs).model_dump(),
+        "overhead_ms": Quartiles.of(overhead for _, overhead in pairs).model_dump(),
+        "overhead_share": Quartiles.of(overhead / plain for plain, overhead in pairs).model_dump(),
+        "selection_megabytes": meter.peak / 1e6,
+    }
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        f"Qwen2.5-VL, {results['size']} size, {results['dtype']}, batch 1, keep ratio "
+        f"{results['ratio']}; {results['device']} ({results['machine']}), torch "
+        f"{results['versions']['torch']}. Medians [quartiles] of {results['repeats']} pairs; the "
+        "share is that of the unpruned language prefill beside it.",
+        "",
+        "| visual tokens | method | before | overhead ms | share % | selection MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(results["rows"], key=lambda row: (row["visual_tokens"], row["method"])):
+        time, share = row["overhead_ms"], row["overhead_share"]
+        lines.append(
+            f"| {row['visual_tokens']} | {row['method']} | {', '.join(map(str, row['layers']))} | "
+            f"{time['median']:.2f} [{time['q1']:.2f}, {time['q3']:.2f}] | "
+            f"{100 * share['median']:.2f} | {row['selection_megabytes']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure what the folder does not have yet, and write the files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=["full", "reduced"], default="reduced")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096])
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--ratio", type=float, default=0.5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, help="folder of the results; default: by size")
+    args = parser.parse_args()
+    out = args.out or HERE / args.size
+    dtype = torch.bfloat16 if args.device.startswith("cuda") else torch.float32
+    model = random_model(model_config("qwen25vl", args.size), dtype, args.device)
+    layers = model.config.text_config.num_hidden_layers
+    about = {
+        "size": args.size, "dtype": str(dtype).removeprefix("torch."), "ratio": args.ratio,
+        "repeats": args.repeats, "machine": machine_name(), "versions": versions(),
+        "device": device_name(torch.device(args.device)), "rows": [],
+    }  # fmt: skip
+    path = out / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else about
+    done = {(row["visual_tokens"], row["method"]) for row in results["rows"]}
+    for tokens in args.tokens:
+        inputs, visual = random_inputs("qwen25vl", model, tokens, 1)
+        for name in args.methods:
+            pruner = method(name, layers, args.ratio)
+            pruner = pruner.fitted("qwen2_5_vl", layers)
+            if (visual, name) in done or not pruner.stages():
+                continue
+            row = measure(model, inputs, pruner, args.repeats)
+            results["rows"].append({"visual_tokens": visual, "method": name, **row})
+            out.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(results, indent=1))
+            print(visual, name, row["overhead_ms"]["median"], flush=True)
+    (out / "results.md").write_text(report(results))
+    print(report(results))
+
+
+if __name__ == "__main__":
+    main()
