@@ -76,7 +76,7 @@ def results_of(
             variant=names.get("variant", ""),
             ratio=pruner.keep_ratio if _tells_ratio(pruner) else tokens.keep_ratio,
             layers=tuple(stage.layer for stage in pruner.stages()),
-            unpruned=not pruner.stages(),
+            unpruned=not pruner.prunes(),
             config=parts.config,
             versions=versions(),
             git=git_state(),
