@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 from PIL import Image
 from torch import Tensor, nn
 
+from ivcp.core.errors import UserError
 from ivcp.core.layout import PromptLayout
 from ivcp.core.pruner import Pruner, Size, check_pair
 from ivcp.core.text_encoder import TextEncoder
@@ -65,6 +66,8 @@ class Encoded:
             grid of each sample's last image.
         visible_areas: For each image of each sample, the area that the model is shown, as fractions
             of width and height; beyond 0 .. 1 where it is padded.
+        image_tokens: For each sample, tokens that its images take, structural ones included; None
+            if the family does not tell.
         saved_tokens: For each sample, how many more tokens its prompt would have had if its images
             had not been resized for a pruner; None if none were.
     """
@@ -73,6 +76,7 @@ class Encoded:
     prompts: list[str]
     box_frames: list[BoxFrame]
     visible_areas: list[list[Box]]
+    image_tokens: list[int] | None = None
     saved_tokens: list[int] | None = None
 
 
@@ -227,7 +231,8 @@ def encode_for(
     Boxes come back to pixels of the original images, and areas are fractions of any size.
 
     Raises:
-        UserError: No size of an image gives what the pruner wants, or as `encode` does.
+        UserError: No size of an image gives what the pruner wants, the family makes other numbers
+            of tokens than it foretells, or as `encode` does.
     """
     if not isinstance(pruner, Pruner) or not pruner.before_processor:
         return family.encode(processor, samples)
@@ -235,11 +240,12 @@ def encode_for(
     def count(sizes: Sequence[Size]) -> float:
         return family.expected_tokens(processor, sizes) if sizes else 0
 
-    resized, saved = [], []
+    resized, saved, foretold = [], [], []
     for sample in samples:
         sizes = [image.size for image in sample.images]
         wanted = pruner.image_sizes(sizes, count)
-        saved.append(round(count(sizes) - count(wanted)))
+        foretold.append(round(count(wanted)))
+        saved.append(round(count(sizes)) - foretold[-1])
         pairs = zip(sample.images, wanted, strict=True)
         images = tuple(
             image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
@@ -247,6 +253,14 @@ def encode_for(
         )
         resized.append(replace(sample, images=images))
     encoded = family.encode(processor, resized)
+    found_tokens = encoded.image_tokens or foretold
+    for sample, expected, found in zip(samples, foretold, found_tokens, strict=True):
+        if found != expected:
+            raise UserError(
+                f"{type(pruner).__name__} needs to know how many visual tokens an image gives, but "
+                f"the model has a rule of its own for images of {sample.benchmark or sample.id}: "
+                "use another pruner, dataset or model."
+            )
     frames = []
     for sample, frame in zip(samples, encoded.box_frames, strict=True):
         if sample.images:
