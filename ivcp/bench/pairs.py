@@ -137,7 +137,9 @@ class PairedRuns:
         outputs: list[Any] = []
 
         def run() -> None:
-            outputs.append(self._generate(pruned, max_new_tokens=1, return_dict_in_generate=True))
+            outputs.append(
+                self._generate(pruned=pruned, max_new_tokens=1, return_dict_in_generate=True)
+            )
 
         with self._session(pruned) as session:
             flops = count_flops(self.family.decoder(self.model), run)
@@ -152,7 +154,7 @@ class PairedRuns:
         forget_peak(self.devices)
         vision, decoder = self.family.vision(self.model), self.family.decoder(self.model)
         with self._session(pruned) as session, timed_phases(self.model, vision, decoder) as phases:
-            self._generate(pruned, **fixed, suppress_tokens=suppressed)
+            self._generate(pruned=pruned, **fixed, suppress_tokens=suppressed)
         overhead = 0.0 if session is None else session.overhead_seconds
         steps = self.new_tokens - 1
         return Times(
@@ -175,9 +177,10 @@ class PairedRuns:
             session.questions = None if self.question is None else [self.question]
             yield session
 
-    def _generate(self, pruned: bool, **options: Any) -> Any:
+    def _generate(self, *, pruned: bool, **options: Any) -> Any:
         """One greedy call of `generate`."""
         with torch.inference_mode():
+            inputs = self.pruned_inputs if pruned else self.inputs
             return self.model.generate(  # type: ignore[operator]
-                **(self.pruned_inputs if pruned else self.inputs), do_sample=False, **options
+                **inputs, do_sample=False, **options
             )
