@@ -68,13 +68,14 @@ def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = No
     from torch import nn
 
     from ivcp.core.errors import UserError
+    from ivcp.core.pruner import Pruner
     from ivcp.engine.attach import attach as attach_hooks
     from ivcp.engine.checks import check_compiled
     from ivcp.models import find_family, find_model
 
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a Hugging Face model; got a {type(model).__name__}.")
-    if getattr(pruner, "before_processor", False):
+    if isinstance(pruner, Pruner) and pruner.before_processor:
         raise UserError(
             f"{type(pruner).__name__} resizes images before they are processed, and here they are "
             "processed already: use ivcp.ask, ivcp.evaluate or run.py, or another pruner."
