@@ -15,8 +15,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image, ImageDraw, ImageFont
 
-from ivcp import pruned
-from ivcp.core.family import fit_pair
+from ivcp.core.family import encode_for, fit_pair
+from ivcp.engine.attach import open_session
 from ivcp.visualize.overlay import draw_overlay
 
 ROOT = Path(__file__).parents[1]
@@ -34,8 +34,8 @@ def draw(method: str) -> Image.Image:
     family, sample = instantiate(cfg.model), instantiate(cfg.dataset)[SCENE]
     pruner = fit_pair(instantiate(cfg.pruner), family, "tiny")
     model, processor = family.load()
-    ready = family.encode(processor, [sample])
-    with torch.no_grad(), pruned(model, pruner, family=family) as session:
+    ready = encode_for(pruner, family, processor, [sample])
+    with torch.no_grad(), open_session(model, family, pruner) as session:
         session.sample_ids, session.questions = [sample.id], [sample.question]
         output = model.generate(**ready.inputs, **cfg.generation)
     answer = family.decode(processor, output[:, ready.inputs["input_ids"].shape[1] :])[0]

@@ -62,17 +62,24 @@ def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = No
         The session, with the results of the last prefill.
 
     Raises:
-        UserError: The model cannot serve the pruner, or is being pruned already.
+        UserError: The model cannot serve the pruner, is being pruned already, or the pruner acts on
+            images before they are processed.
     """
     from torch import nn
 
     from ivcp.core.errors import UserError
+    from ivcp.core.pruner import Pruner
     from ivcp.engine.attach import attach as attach_hooks
     from ivcp.engine.checks import check_compiled
     from ivcp.models import find_family, find_model
 
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a Hugging Face model; got a {type(model).__name__}.")
+    if isinstance(pruner, Pruner) and pruner.before_processor:
+        raise UserError(
+            f"{type(pruner).__name__} resizes images before they are processed, and here they are "
+            "processed already: use ivcp.ask, ivcp.evaluate or run.py, or another pruner."
+        )
     check_compiled(model)  # before `find_model`: it looks inside, where nothing may be compiled
     if family is None:
         model = find_model(model)

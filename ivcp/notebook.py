@@ -127,6 +127,7 @@ def ask(
     import torch
 
     import ivcp
+    from ivcp.core.family import encode_for
     from ivcp.engine.generate_arguments import check_generation
 
     family = getattr(processor, "family", None)
@@ -146,13 +147,15 @@ def ask(
         answer="",
         verbatim=task == "open_ended",
     )
-    encoded = family.encode(processor, [sample])
+    encoded = encode_for(pruner, family, processor, [sample])
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in encoded.inputs.items()}
     generation = check_generation({"max_new_tokens": 128, "do_sample": False, **generation})
-    method = ivcp.NoPruning() if pruner is None else pruner
+    resized = encoded.saved_tokens is not None  # so that nothing is left to prune
+    method = ivcp.NoPruning() if pruner is None or resized else pruner
     with ivcp.pruned(model, method, family=family) as session, torch.no_grad():
         session.questions, session.visible_areas = [question], encoded.visible_areas
+        session.saved_tokens = encoded.saved_tokens
         tokens = model.generate(**inputs, **generation)  # type: ignore[operator]
     text = family.decode(processor, tokens[:, inputs["input_ids"].shape[1] :])[0]
     box = family.parse_box(text) if task == "grounding" else None

@@ -174,4 +174,4 @@ def test_the_numbers_of_questions_are_those_of_the_datasets() -> None:
         tasks = composed(f"dataset={group}").dataset.tasks.values()
         total = sum(task.dataset[field] or 0 for task in tasks) + others
         assert f"{total:,}" in text, field
-        assert f"{8 * total:,}" in text, field
+        assert f"{9 * total:,}" in text, field

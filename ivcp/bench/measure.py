@@ -18,7 +18,7 @@ from ivcp.bench.report import show_bench, write_bench
 from ivcp.bench.result import BenchInfo, BenchResult
 from ivcp.core.budgeted import budgeted
 from ivcp.core.errors import UserError
-from ivcp.core.family import ModelFamily, fit_pair
+from ivcp.core.family import ModelFamily, encode_for, fit_pair
 from ivcp.core.pruner import Pruner
 from ivcp.core.types import Sample
 from ivcp.measure.devices import device_name, machine_name
@@ -79,12 +79,19 @@ def bench(
         verbatim=True,
     )  # fmt: skip
     encoded = model.encode(processor, [sample] * batch_size)
+    resized = encode_for(pruner, model, processor, [sample] * batch_size)
     try:
         if getattr(model, "device_map", None) is None:
             loaded.to(target)
         first = next(loaded.parameters()).device
-        inputs = {name: value.to(first) for name, value in encoded.inputs.items()}
-        runs = PairedRuns(loaded, model, pruner, inputs, new_tokens=new_tokens, question=question)
+        inputs, pruned_inputs = (
+            {name: value.to(first) for name, value in each.inputs.items()}
+            for each in (encoded, resized)
+        )
+        runs = PairedRuns(
+            loaded, model, pruner, inputs,
+            pruned_inputs=pruned_inputs, new_tokens=new_tokens, question=question,
+        )  # fmt: skip
         counts = runs.counts
         console = Console(stderr=True)
         bar = Progress(

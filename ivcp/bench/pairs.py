@@ -47,6 +47,7 @@ class PairedRuns:
         family: How to look inside it.
         pruner: The method.
         inputs: Keyword arguments of `generate`, on the model's device.
+        pruned_inputs: Those of the pruned runs, if the pruner resizes images; None for the same.
         new_tokens: Tokens that every answer has, at least 1.
         question: The user's question, for methods that read it.
     """
@@ -58,11 +59,13 @@ class PairedRuns:
         pruner: Pruner,
         inputs: Mapping[str, Tensor],
         *,
+        pruned_inputs: Mapping[str, Tensor] | None = None,
         new_tokens: int = 1,
         question: str | None = None,
     ) -> None:
         self.model, self.family, self.pruner = model, family, pruner
         self.inputs, self.new_tokens, self.question = inputs, new_tokens, question
+        self.pruned_inputs = inputs if pruned_inputs is None else pruned_inputs
         self.batch_size = len(inputs["input_ids"])
         self.devices = {parameter.device for parameter in model.parameters()}
         self.on_gpu = any(device.type == "cuda" for device in self.devices)
@@ -86,17 +89,19 @@ class PairedRuns:
         plain, pruned = self.prefills
         session = self._pruned_session
         layout, sizes = session.layouts[0], DecoderSizes.of(self.family.decoder(self.model))
-        visual = sum(image.length for image in layout.images)
+        shown = sum(image.length for image in layout.images)
+        prompt = self.inputs["input_ids"].shape[1]  # copies of one prompt have no padding
         layers = [tokens[0] for tokens in session.layer_tokens]
-        text = layout.length - visual
-        formula = self.batch_size * prefill_flops([layout.length] * sizes.layers, sizes)
+        text = layout.length - shown
+        visual = prompt - text
+        formula = self.batch_size * prefill_flops([prompt] * sizes.layers, sizes)
         formula_pruned = sum(
             prefill_flops(sample, sizes) for sample in zip(*session.layer_tokens, strict=True)
         )
         return Counts(
             visual_tokens=Counted.of(visual, len(session.kept[0])),
             layer_average_tokens=Counted.of(visual, sum(layers) / len(layers) - text),
-            prompt_tokens=Counted.of(layout.length, layers[-1]),
+            prompt_tokens=Counted.of(prompt, layers[-1]),
             kv_cache_bytes=Counted.of(plain.cache_bytes, pruned.cache_bytes),
             prefill_flops_counted=Counted.of(plain.flops, pruned.flops),
             prefill_flops_formula=Counted.of(formula, formula_pruned),
@@ -122,7 +127,7 @@ class PairedRuns:
         A model that goes on behind the end of its answer may write them, and a forward pass would
         take them for an image.
         """
-        row = self.inputs["input_ids"][0].cpu()
+        row = self.pruned_inputs["input_ids"][0].cpu()
         layout = self._pruned_session.layouts[0]
         prompt = row[len(row) - layout.length :]  # rows are padded on the left
         return sorted({int(i) for image in layout.images for i in prompt[image.tokens].tolist()})
@@ -132,7 +137,9 @@ class PairedRuns:
         outputs: list[Any] = []
 
         def run() -> None:
-            outputs.append(self._generate(max_new_tokens=1, return_dict_in_generate=True))
+            outputs.append(
+                self._generate(pruned=pruned, max_new_tokens=1, return_dict_in_generate=True)
+            )
 
         with self._session(pruned) as session:
             flops = count_flops(self.family.decoder(self.model), run)
@@ -147,7 +154,7 @@ class PairedRuns:
         forget_peak(self.devices)
         vision, decoder = self.family.vision(self.model), self.family.decoder(self.model)
         with self._session(pruned) as session, timed_phases(self.model, vision, decoder) as phases:
-            self._generate(**fixed, suppress_tokens=suppressed)
+            self._generate(pruned=pruned, **fixed, suppress_tokens=suppressed)
         overhead = 0.0 if session is None else session.overhead_seconds
         steps = self.new_tokens - 1
         return Times(
@@ -170,9 +177,10 @@ class PairedRuns:
             session.questions = None if self.question is None else [self.question]
             yield session
 
-    def _generate(self, **options: Any) -> Any:
+    def _generate(self, *, pruned: bool, **options: Any) -> Any:
         """One greedy call of `generate`."""
         with torch.inference_mode():
+            inputs = self.pruned_inputs if pruned else self.inputs
             return self.model.generate(  # type: ignore[operator]
-                **self.inputs, do_sample=False, **options
+                **inputs, do_sample=False, **options
             )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ivcp.core.budget import Count, in_words
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import Pruner, Stage
+from ivcp.core.pruner import Pruner, Size, Stage, TokenCount
 from ivcp.core.selection import Selection
 from ivcp.core.view import View
 
@@ -49,7 +49,9 @@ class Budgeted(Pruner):
         super().__post_init__()
         if self.tokens is not None and self.tokens < 1:
             raise UserError(f"tokens must be a whole number of at least 1; got {self.tokens}.")
-        if self.solved and not self.method.fills_ratio():
+        if self.before_processor and self.count == "flops":
+            raise UserError(f"{self.name} has no budget of FLOPs: use another budget.")
+        if self.solved and not self.before_processor and not self.method.fills_ratio():
             raise UserError(
                 f"{self.name} has numbers of tokens of its own, so it cannot be given a budget: "
                 "leave out tokens and budget, or the setting that fixes these numbers."
@@ -58,6 +60,18 @@ class Budgeted(Pruner):
     @property
     def name(self) -> str:
         return self.method.name
+
+    @property
+    def before_processor(self) -> bool:  # type: ignore[override]
+        return self.method.before_processor
+
+    def image_sizes(self, sizes: Sequence[Size], count: TokenCount) -> list[Size]:
+        resized = []
+        for number, size in enumerate(sizes):
+            length = round(count([size] * len(sizes)) / len(sizes))
+            ratio = min(1.0, self._wanted(length) / length) if self.solved else self.keep_ratio
+            resized.append(replace(self.method, keep_ratio=ratio).image_sizes(sizes, count)[number])
+        return resized
 
     def stages(self) -> tuple[Stage, ...]:
         return self.method.stages()
@@ -77,7 +91,7 @@ class Budgeted(Pruner):
     def fitted(self, model_type: str, layers: int) -> Budgeted:
         """The method with its layers; refuses a ratio that no image of this depth could reach."""
         fitted = replace(self, method=self.method.fitted(model_type, layers))
-        if self.solved:
+        if self.solved and not self.before_processor:
             fitted.method.plan(LARGE)
             if self.tokens is None and self.count == "layer_average":
                 fitted.ratio(LARGE, layers)
@@ -199,7 +213,7 @@ def budgeted(
     Raises:
         UserError: The method cannot be given this budget.
     """
-    if not method.stages() or (solved and tokens is None and count == "final"):
+    if not method.prunes() or (solved and tokens is None and count == "final"):
         return method
     ratio = method.keep_ratio
     budget = Budgeted(method=method, keep_ratio=ratio, tokens=tokens, count=count, solved=solved)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
+from PIL import Image
 from torch import Tensor, nn
 
+from ivcp.core.errors import UserError
 from ivcp.core.layout import PromptLayout
-from ivcp.core.pruner import Pruner, check_pair
+from ivcp.core.pruner import Pruner, Size, check_pair
 from ivcp.core.text_encoder import TextEncoder
 from ivcp.core.tower import VisionTower, tower_block
 from ivcp.core.types import Box, Sample
@@ -64,12 +66,18 @@ class Encoded:
             grid of each sample's last image.
         visible_areas: For each image of each sample, the area that the model is shown, as fractions
             of width and height; beyond 0 .. 1 where it is padded.
+        image_tokens: For each sample, tokens that its images take, structural ones included; None
+            if the family does not tell.
+        saved_tokens: For each sample, how many more tokens its prompt would have had if its images
+            had not been resized for a pruner; None if none were.
     """
 
     inputs: dict[str, Tensor]
     prompts: list[str]
     box_frames: list[BoxFrame]
     visible_areas: list[list[Box]]
+    image_tokens: list[int] | None = None
+    saved_tokens: list[int] | None = None
 
 
 class ModelAdapter(ABC):
@@ -215,6 +223,53 @@ def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
     return pruner
 
 
+def encode_for(
+    pruner: Pruner | None, family: ModelFamily, processor: Any, samples: Sequence[Sample]
+) -> Encoded:
+    """`family.encode`, of images in the sizes that the pruner wants, if there is one.
+
+    Boxes come back to pixels of the original images, and areas are fractions of any size.
+
+    Raises:
+        UserError: No size of an image gives what the pruner wants, the family makes other numbers
+            of tokens than it foretells, or as `encode` does.
+    """
+    if not isinstance(pruner, Pruner) or not pruner.before_processor:
+        return family.encode(processor, samples)
+
+    def count(sizes: Sequence[Size]) -> float:
+        return family.expected_tokens(processor, sizes) if sizes else 0
+
+    resized, saved, foretold = [], [], []
+    for sample in samples:
+        sizes = [image.size for image in sample.images]
+        wanted = pruner.image_sizes(sizes, count)
+        foretold.append(round(count(wanted)))
+        saved.append(round(count(sizes)) - foretold[-1])
+        pairs = zip(sample.images, wanted, strict=True)
+        images = tuple(
+            image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+            for image, size in pairs
+        )
+        resized.append(replace(sample, images=images))
+    encoded = family.encode(processor, resized)
+    found_tokens = encoded.image_tokens or foretold
+    for sample, expected, found in zip(samples, foretold, found_tokens, strict=True):
+        if found != expected:
+            raise UserError(
+                f"{type(pruner).__name__} needs to know how many visual tokens an image gives, but "
+                f"the model has a rule of its own for images of {sample.benchmark or sample.id}: "
+                "use another pruner, dataset or model."
+            )
+    frames = []
+    for sample, frame in zip(samples, encoded.box_frames, strict=True):
+        if sample.images:
+            width, height = sample.images[-1].size
+            frame = replace(frame, image_width=width, image_height=height)
+        frames.append(frame)
+    return replace(encoded, box_frames=frames, saved_tokens=saved)
+
+
 class ModelFamily(ModelAdapter):
     """A family with its prompts, processor and parser. Subclasses are frozen dataclasses."""
 
@@ -259,7 +314,9 @@ class ModelFamily(ModelAdapter):
         """Answer texts of (B, N) generated token ids, without the prompt."""
 
     def expected_tokens(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> float:
-        """Visual tokens of a sample's images, to balance work between processes.
+        """Visual tokens of a sample's images, structural ones between their rows included.
+
+        Balances work between processes, and tells what a resized image saves.
 
         Args:
             processor: The processor that `load` returned.

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from torch import Tensor
 
@@ -26,6 +26,11 @@ from ivcp.core.view import LAYER_SIGNALS, Signal, View
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+Size: TypeAlias = tuple[int, int]
+"""Width and height of an image in pixels."""
+TokenCount: TypeAlias = Callable[[Sequence[Size]], float]
+"""Visual tokens that a model's processor makes of a sample's images of these sizes."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ class Pruner(ABC):
 
     whole_images: ClassVar[bool] = False
     """Whether `select` works on complete images only, so that no other method may prune before."""
+    before_processor: ClassVar[bool] = False
+    """Whether the method changes the sizes of images before they are processed (`image_sizes`), so
+    that it cannot act inside `pruned`, where images are processed already."""
 
     def __post_init__(self) -> None:
         """Check types and ranges.
@@ -87,6 +95,18 @@ class Pruner(ABC):
     def stages(self) -> tuple[Stage, ...]:
         """Where tokens are pruned, in ascending order of layers; empty for no pruning."""
 
+    def image_sizes(self, sizes: Sequence[Size], count: TokenCount) -> list[Size]:
+        """Sizes to which a sample's images are resized, if the method is `before_processor`.
+
+        Args:
+            sizes: Of the original images, in order.
+            count: Counts the visual tokens of images of other sizes.
+
+        Raises:
+            UserError: No size gives what the method wants.
+        """
+        return list(sizes)
+
     @abstractmethod
     def select(self, view: View, stage: int) -> Selection:
         """Which tokens of one image to keep at `stages()[stage]`."""
@@ -101,6 +121,10 @@ class Pruner(ABC):
     def renumbers(self) -> bool:
         """Whether kept tokens get new, gapless positions instead of their original ones."""
         return False
+
+    def prunes(self) -> bool:
+        """Whether anything is pruned anywhere; if not, a run is a baseline."""
+        return self.before_processor or bool(self.stages())
 
     def fills_ratio(self) -> bool:
         """Whether exactly `keep_ratio` of the tokens are kept, whatever ratio is set."""

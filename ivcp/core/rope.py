@@ -32,14 +32,33 @@ def rotation_scores(positions: Tensor, inverse_frequencies: Tensor) -> tuple[Ten
     return angles.cos().mean(dim=(0, 2)), angles.sin().mean(dim=(0, 2))
 
 
-def ivc_rank(view: View) -> Tensor:
+def plain_frequencies(base: float, count: int) -> Tensor:
+    """(count,) float32 rotary frequencies of a base, unscaled, on the CPU.
+
+    >>> plain_frequencies(100.0, 2).tolist()
+    [1.0, 0.10000000149011612]
+    """
+    # in the steps of transformers, so that a model's own base gives the model's own bits
+    return 1.0 / base ** (torch.arange(count).float() * 2 / (2 * count))
+
+
+def ivc_rank(view: View, rope_base: float | None = None, offset: int = 0) -> Tensor:
     """(V,) float32 rank of each token of a complete image as an IVC token; the best rank is 0.
 
     The largest mean cosine and the largest mean sine share rank 0, the second largest rank 1, and
     so on. Each reference group (`ImageLayout.reference_groups`) is ranked by itself; with several
     groups, ranks are fractions of the group's size, so that all give the same fraction of tokens.
+
+    Args:
+        view: The image.
+        rope_base: Base of the rotary frequencies; None takes the model's frequencies.
+        offset: Places by which all positions are shifted.
     """
-    cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())
+    frequencies = view.inverse_frequencies()
+    if rope_base is not None:
+        own = plain_frequencies(rope_base, len(frequencies))
+        frequencies = to_device(own, frequencies.device)
+    cosine, sine = rotation_scores(view.positions() + offset, frequencies)
     groups = view.image.reference_groups
     rank = torch.minimum(ranks(cosine, groups), ranks(sine, groups)).float()
     if len(groups) > 1:

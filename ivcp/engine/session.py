@@ -38,7 +38,7 @@ class PrefillResults:
 class Session:
     """The results of the last prefill.
 
-    `sample_ids`, `questions` and `visible_areas` may be set for each batch.
+    `sample_ids`, `questions`, `visible_areas` and `saved_tokens` may be set for each batch.
 
     A thread that has run a prefill reads its own results; other threads read the latest ones.
 
@@ -47,6 +47,8 @@ class Session:
         questions: The user's question of each row of the next batch, for methods that read it.
         visible_areas: For each sample of the last batch, the area of each of its images that the
             model was shown, as `Encoded` has it; `draw` needs it where images are made square.
+        saved_tokens: For each sample of the last batch, tokens that its prompt has not, because its
+            images were resized, as `Encoded` has it; `summary` counts them among the dropped.
         layouts: Layout of each sample's prompt.
         kept: For each sample, ascending prompt indices of its kept visual tokens (padding is not
             counted; where the prompt continues a cache, the new text alone is counted).
@@ -64,6 +66,7 @@ class Session:
         self.sample_ids: list[str] | None = None
         self.questions: list[str] | None = None
         self.visible_areas: Sequence[Sequence[Box]] | None = None
+        self.saved_tokens: Sequence[int] | None = None
         self._makes_square = makes_square
         self._close: Callable[[], None] = lambda: None
         self._of_thread = threading.local()
@@ -123,13 +126,14 @@ class Session:
         """
         results, rows = self._results, len(self.layouts)
         overhead, summaries = self.overhead_seconds, []
+        saved = self.saved_tokens or [0] * rows
         for row, (layout, kept, reasons) in enumerate(
             zip(results.layouts, self.kept, self.reasons, strict=True)
         ):
-            visual = sum(image.length for image in layout.images)
+            visual = sum(image.length for image in layout.images) + saved[row * len(saved) // rows]
             summaries.append(
                 {
-                    "prompt_tokens": layout.length,
+                    "prompt_tokens": layout.length + saved[row * len(saved) // rows],
                     "visual_tokens": visual,
                     "kept_tokens": len(kept),
                     "keep_ratio": len(kept) / visual if visual else None,

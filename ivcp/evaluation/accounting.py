@@ -69,7 +69,7 @@ def results_of(
     primary = metric_info(metric)
     images = sum(len(prediction.images) for prediction in answered)
     asked = None
-    if pruner.stages():
+    if pruner.prunes():
         asked = budget_of(pruner, tokens, efficiency, len(answered) / max(1, images))
     return Results(
         metrics=metrics,
@@ -85,7 +85,7 @@ def results_of(
             else pruner.keep_ratio,
             budget=asked,
             layers=tuple(stage.layer for stage in pruner.stages()),
-            unpruned=not pruner.stages(),
+            unpruned=not pruner.prunes(),
             config=parts.config,
             versions=versions(),
             git=git_state(),
@@ -122,7 +122,7 @@ def budget_of(
 ) -> BudgetInfo:
     """What was asked for, and what came out."""
     if not isinstance(pruner, Budgeted):
-        fills = pruner.fills_ratio()
+        fills = pruner.fills_ratio() or pruner.before_processor
         ratio = pruner.keep_ratio if fills else None
         return BudgetInfo(ratio=ratio, solved=fills, obtained=tokens.keep_ratio)
     found = {

@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Encoded, ModelFamily
+from ivcp.core.family import Encoded, ModelFamily, encode_for
+from ivcp.core.pruner import Pruner
 from ivcp.core.types import BrokenSample, Sample
 from ivcp.evaluation.process import LoaderProcess
 
@@ -153,19 +154,21 @@ class ReadableItems(Dataset[Item]):
         return Item(index, sample)
 
 
-def collate(family: ModelFamily, processor: Any, items: Sequence[Item]) -> Batch:
+def collate(
+    family: ModelFamily, processor: Any, items: Sequence[Item], pruner: Pruner | None = None
+) -> Batch:
     """Encode the readable items of a batch; a sample that cannot be encoded becomes a failure."""
     readable = [(item.index, item.sample) for item in items if item.sample and not item.failed]
     indices, samples = [index for index, _ in readable], [sample for _, sample in readable]
     try:
-        encoded = family.encode(processor, samples) if samples else None
+        encoded = encode_for(pruner, family, processor, samples) if samples else None
     except Exception as error:
         if len(items) == 1:
             sample = replace(samples[0], images=())
             return Batch((), (), None, (Item(indices[0], sample, _reason(error)),))
-        parts = [collate(family, processor, [item]) for item in items]
+        parts = [collate(family, processor, [item], pruner) for item in items]
         bad = {failure.index: failure for part in parts for failure in part.failures}
-        return collate(family, processor, [bad.get(item.index, item) for item in items])
+        return collate(family, processor, [bad.get(item.index, item) for item in items], pruner)
     failures = tuple(item for item in items if item.failed)
     return Batch(tuple(indices), tuple(samples), encoded, failures)
 
@@ -178,19 +181,26 @@ class Batches(Dataset[Batch]):
         family: Encodes them.
         processor: What the family's `load` gave.
         plan: Indices of the samples of each batch.
+        pruner: The method, which may want images of other sizes.
     """
 
     def __init__(
-        self, items: ReadableItems, family: ModelFamily, processor: Any, plan: Sequence[Numbers]
+        self,
+        items: ReadableItems,
+        family: ModelFamily,
+        processor: Any,
+        plan: Sequence[Numbers],
+        pruner: Pruner | None = None,
     ) -> None:
         self.items, self.family, self.processor = items, family, processor
-        self.plan = plan
+        self.plan, self.pruner = plan, pruner
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, batch: int) -> Batch:
-        return collate(self.family, self.processor, [self.items[n] for n in self.plan[batch]])
+        items = [self.items[number] for number in self.plan[batch]]
+        return collate(self.family, self.processor, items, self.pruner)
 
 
 class AssignedBatches(lightning.LightningDataModule):
@@ -202,6 +212,7 @@ class AssignedBatches(lightning.LightningDataModule):
         family: Encodes them, with the processor of the module that the trainer runs.
         workers: Processes that load data, for each process that evaluates.
         timeout: Seconds that one of them may take for a batch; 0 for as long as it takes.
+        pruner: As in `Batches`.
     """
 
     def __init__(
@@ -211,9 +222,10 @@ class AssignedBatches(lightning.LightningDataModule):
         family: ModelFamily,
         workers: int,
         timeout: int = 0,
+        pruner: Pruner | None = None,
     ) -> None:
         super().__init__()
-        self.items, self.plan, self.family = items, plan, family
+        self.items, self.plan, self.family, self.pruner = items, plan, family, pruner
         self.workers, self.timeout = workers, timeout
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -224,7 +236,8 @@ class AssignedBatches(lightning.LightningDataModule):
         processor = trainer.lightning_module.processor
         costs = [sum(self.items.cost(n, self.family, processor) for n in batch) for batch in plan]
         numbers = assign(costs, trainer.world_size)[trainer.global_rank]
-        batches = Batches(self.items, self.family, processor, [plan[number] for number in numbers])
+        own = [plan[number] for number in numbers]
+        batches = Batches(self.items, self.family, processor, own, self.pruner)
         loaders: dict[str, Any] = {}
         workers = min(self.workers, len(batches))  # others would have nothing to load
         if workers:

@@ -180,7 +180,7 @@ def answer(job: Job, batches: Sequence[tuple[int, ...]], count: bool = True) -> 
         seed=settings.seed,
     )
     data = AssignedBatches(
-        job.items, batches, parts.model, settings.workers, settings.worker_timeout
+        job.items, batches, parts.model, settings.workers, settings.worker_timeout, parts.pruner
     )
     predict(job.trainer, module, data, job.stop)
     return job.trainer.world_size

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import BoxFrame, ModelFamily
+from ivcp.core.family import BoxFrame, ModelFamily, encode_for
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
 from ivcp.core.types import Answer, Box, Sample
@@ -167,7 +167,7 @@ class Evaluation(lightning.LightningModule):
     def _part(self, batch: Batch, part: slice) -> Batch:
         """Some samples of a batch, encoded without the others."""
         samples = batch.samples[part]
-        encoded = self.family.encode(self.processor, samples)
+        encoded = encode_for(self.pruner, self.family, self.processor, samples)
         device = next(self.model.parameters()).device
         return Batch(batch.indices[part], samples, encoded, ()).to(device)
 
@@ -207,7 +207,10 @@ class Evaluation(lightning.LightningModule):
         lengths = self._lengths(tokens)[:: len(tokens) // count]
         overhead = session.overhead_seconds
         steps = tokens.shape[1] - 1
-        longest = max(layout.length for layout in session.layouts)
+        saved = batch.ready.saved_tokens or [0] * count  # of prompts before images were resized
+        longest = max(
+            session.layouts[number * stride].length + saved[number] for number in range(count)
+        )
         element_size = next(self.model.parameters()).element_size()
         milliseconds = 1000 / count  # of a sample, from seconds of the batch
         kept, reasons = session.kept, session.reasons
@@ -218,6 +221,7 @@ class Evaluation(lightning.LightningModule):
             finite = generated.finite[number]
             parsed = self._read(texts[number], sample, batch.ready.box_frames[number])
             layer_tokens = tuple(of_layer[row] for of_layer in session.layer_tokens)
+            prompt_tokens = layout.length + saved[number]
             areas = zip(layout.images, batch.ready.visible_areas[number], strict=True)
             predictions.append(
                 Prediction.of(
@@ -229,8 +233,9 @@ class Evaluation(lightning.LightningModule):
                     score=self.metric.score(parsed, sample) if finite else 0,
                     failed=None if finite else NOT_FINITE,
                     image_size=sample.images[-1].size if sample.images else None,
-                    prompt_tokens=layout.length,
-                    visual_tokens=sum(image.length for image in layout.images),
+                    prompt_tokens=prompt_tokens,
+                    visual_tokens=sum(image.length for image in layout.images) + saved[number],
+                    resized=batch.ready.saved_tokens is not None,
                     kept_tokens=len(kept[row]),
                     generated_tokens=lengths[number],
                     images=tuple(image.on_original(visible) for image, visible in areas),
@@ -241,7 +246,7 @@ class Evaluation(lightning.LightningModule):
                     kv_cache_bytes_unpruned=self.sizes.cache_bytes(longest, element_size) * stride,
                     prefill_flops=prefill_flops(layer_tokens, self.sizes),
                     prefill_flops_unpruned=prefill_flops(
-                        [layout.length] * self.sizes.layers, self.sizes
+                        [prompt_tokens] * self.sizes.layers, self.sizes
                     ),
                     vision_ms=phases.vision * milliseconds,
                     language_prefill_ms=(phases.decoder - overhead) * milliseconds,

@@ -206,6 +206,7 @@ class HubFamily(ModelFamily):
         except ValueError as error:  # an aspect ratio beyond 200, for example
             raise UserError(f"An image cannot be resized for the model: {error}.") from error
         prompts, texts, box_frames, visible_areas, start = [], [], [], [], 0
+        image_tokens = []
         areas = processed.visible_areas or [FULL_AREA] * len(processed.texts)
         for sample in samples:
             prompt = self.prompt(processor.tokenizer, sample)
@@ -226,13 +227,17 @@ class HubFamily(ModelFamily):
                 processed.box_frames[stop - 1] if sample.images else BoxFrame(1, 1, 1, 1)
             )
             visible_areas.append(areas[start:stop])
+            shown = processed.texts[start:stop]
+            image_tokens.append(sum(text.count(self.image_token) for text in shown))
             start = stop
         rows = processor.tokenizer(texts)["input_ids"]
         bos = processor.tokenizer.bos_token_id
         if self.begins_with_bos and bos is not None:  # some stored tokenizers leave it out
             rows = [row if row[:1] == [bos] else [bos, *row] for row in rows]
         inputs = processor.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
-        return Encoded({**inputs, **processed.inputs}, prompts, box_frames, visible_areas)
+        return Encoded(
+            {**inputs, **processed.inputs}, prompts, box_frames, visible_areas, image_tokens
+        )
 
     def decode(self, processor: Processor, tokens: Tensor) -> list[str]:
         texts: list[str] = processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ivcp.core.errors import UserError
 from ivcp.core.pruner import ScorePruner
 from ivcp.core.rope import ivc_rank
 from ivcp.core.selection import Selection
@@ -21,19 +23,36 @@ class IVCOnly(ScorePruner):
     All of the budget goes to implicit visual coordinates, in turn by mean cosine and by mean sine
     of the rotary angles. The selection depends only on the grid and its position in the prompt.
 
+    With another `rope_base` or an `offset`, the same rule chooses tokens that are spread alike but
+    are not the model's own coordinates: the matched control of the claim that those are special.
+
     Paper: IVC-Prune (arXiv 2602.03060), the ablation without foreground tokens.
     Differs from the reference: there each of the two lists is a tenth of the tokens, and fewer are
     kept where they overlap; here both lists grow until their union fills the budget.
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
+        rope_base: Base above 1 of the rotary frequencies, unscaled, for the scores alone; None
+            takes the model's own frequencies, scaled as its configuration says.
+        offset: Places by which positions are shifted for the scores, in both directions.
     """
+
+    rope_base: float | None = None
+    offset: int = 0
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"positions"})
     whole_images: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rope_base is not None and not 1 < self.rope_base < math.inf:
+            raise UserError(
+                "rope_base must be a number above 1, such as 10000, or null for the model's own; "
+                f"got {self.rope_base!r}."
+            )
+
     def score(self, view: View) -> Tensor:
-        return -ivc_rank(view)
+        return -ivc_rank(view, self.rope_base, self.offset)
 
     def select(self, view: View, stage: int) -> Selection:
         selection = super().select(view, stage)

@@ -64,10 +64,12 @@ class Prediction(Schema):
         by_rule: Parsed and score as the metric's rule has them, where a judge's stand above.
         failed: Why the sample could not be evaluated, or None.
         image_size: Width and height in pixels of the last original image.
-        prompt_tokens: `S`, padding not counted.
-        visual_tokens: `V`, over all images of the prompt.
+        prompt_tokens: `S`, padding not counted; with images of their original sizes.
+        visual_tokens: `V`, over all images of the prompt; likewise.
         kept_tokens: `K`, after the last stage.
         generated_tokens: Tokens of the answer, the closing one included.
+        resized: Whether the pruner resized images; `images` and `kept` then tell of the tokens of
+            the resized ones.
         images: The visual tokens of each image, areas in fractions of the original image.
         kept: (K,) ascending indices into the prompt.
         reasons: Why tokens were kept: for each word, indices into the prompt.
@@ -105,6 +107,7 @@ class Prediction(Schema):
     visual_tokens: int = 0
     kept_tokens: int = 0
     generated_tokens: int = 0
+    resized: bool = False
     images: tuple[ImageLayout, ...] = ()
     kept: tuple[int, ...] = ()
     reasons: dict[str, tuple[int, ...]] = Field(default={})
@@ -123,7 +126,8 @@ class Prediction(Schema):
     @model_validator(mode="after")
     def _layouts_agree(self) -> Prediction:
         """Refuse layouts that no prompt of so many tokens has, before anything is drawn of them."""
-        if self.images and sum(image.length for image in self.images) != self.visual_tokens:
+        expected = self.kept_tokens if self.resized else self.visual_tokens
+        if self.images and sum(image.length for image in self.images) != expected:
             raise ValueError("the images' layouts must hold the visual tokens")
         return self
 

@@ -1,4 +1,4 @@
-"""What holds for every pruner that is found in `conf/pruner`."""
+"""What holds for every pruner that is found in `conf/pruner` and acts inside `pruned`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from ivcp import pruned
@@ -17,7 +17,11 @@ from ivcp.core.pruner import Pruner
 from ivcp.testing import SMALL, batch_of, model_of, single
 
 CONF = Path(__file__).parents[2] / "conf" / "pruner"
-PRUNERS = sorted(path.stem for path in CONF.glob("*.yaml"))
+PRUNERS = sorted(
+    path.stem
+    for path in CONF.glob("*.yaml")
+    if not get_class(OmegaConf.load(path)._target_).before_processor  # they act before `pruned`
+)
 SETTINGS = Path(__file__).parents[1] / "pruners" / "settings"
 PAIRS = [(family, name) for family in SMALL for name in PRUNERS]
 UNPRUNED: dict[tuple[str, int | None], Any] = {}

@@ -15,7 +15,7 @@ from loguru import logger
 from rich.progress import track
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import fit_pair
+from ivcp.core.family import encode_for, fit_pair
 from ivcp.core.types import Sample
 from ivcp.engine.attach import open_session
 from ivcp.engine.session import Session
@@ -137,7 +137,7 @@ class PrunedModel(lmms):  # type: ignore[misc]  # has no types
             self.ignored.add(name)
         try:
             samples = [self._sample(request) for request in requests]
-            inputs = self.family.encode(self.processor, samples).inputs
+            inputs = encode_for(self.pruner, self.family, self.processor, samples).inputs
         except UnsupportedTaskError:
             raise
         except Exception as error:  # whatever is wrong with one request must not end a run
