@@ -194,7 +194,7 @@ class ModelAdapter(ABC):
 
 
 def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
-    """The pruner with its layers filled in for the family's model; no weights are read.
+    """The pruner with the model's values instead of "auto"; no weights are read.
 
     Args:
         pruner: The method.
@@ -204,10 +204,10 @@ def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
     Raises:
         UserError: The model cannot serve the pruner.
     """
-    layers = family.depth()
+    layers, provides = family.depth(), family.signals()
     if isinstance(pruner, Pruner):
-        pruner = pruner.fitted(family.model_types[0], layers)
-    check_pair(pruner, family.signals(), name, layers)
+        pruner = pruner.fitted(family.model_types[0], layers, provides)
+    check_pair(pruner, provides, name, layers)
     if (blocks := family.tower_depth()) is not None:
         for stage in pruner.stages():
             for layer in stage.tower_layers if stage.needs & TOWER_BLOCK_SIGNALS else ():

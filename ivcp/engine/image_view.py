@@ -264,6 +264,7 @@ class ImageView:
         self._require("text_encoder")
         if self.state.text_encoder is None:
             raise RuntimeError("the family has no text encoder")
+        question = self.question()  # refused, if need be, before weights load
         encoder = self.state.text_encoder()
         features = self._encoder_call.signals.token_features(self._patches)
-        return encoder.relevance(features, self.question()).to(self.state.hidden.device)
+        return encoder.relevance(features, question).to(self.state.hidden.device)

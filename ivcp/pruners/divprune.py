@@ -48,6 +48,7 @@ class DivPrune(LayerPruner):
         return Selection(most_diverse(view.hidden(), target).sort().values)
 
 
+@torch.no_grad()
 def most_diverse(states: Tensor, count: int) -> Tensor:
     """(count,) indices in the order of a greedy max-min choice by cosine; ties go to the lower.
 
