@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor, nn
 
+from ivcp.core.errors import UserError
 from ivcp.core.layout import PromptLayout
 from ivcp.core.pruner import Pruner, check_pair
 from ivcp.core.text_encoder import TextEncoder
@@ -183,6 +184,24 @@ class ModelAdapter(ABC):
             hidden: (B, R, C) rows of its input.
             rotary: The layer's position embeddings for these rows.
         """
+
+    def final_norm(self, decoder: nn.Module, states: Tensor) -> Tensor:
+        """(N, C) states behind the norm that follows the last layer.
+
+        Args:
+            decoder: The language model.
+            states: (N, C) hidden states, on any device.
+
+        Raises:
+            UserError: The language model has no norm of a known name.
+        """
+        norm: Any = getattr(decoder, "norm", getattr(decoder, "final_layernorm", None))  # Phi
+        if norm is None:
+            raise UserError(f"{type(decoder).__name__} has no final norm of a known name.")
+        device = next(norm.parameters()).device
+        # accelerate's offload leaves weights on "meta" until the norm runs
+        normed: Tensor = norm(states if device.type == "meta" else states.to(device))
+        return normed.to(states)
 
     def attention_heads(self, layer: nn.Module) -> int:
         """Query heads of a layer."""
