@@ -98,7 +98,7 @@ def largest_volume(states: Tensor, weights: Tensor, count: int) -> Tensor:
     """(count,) indices in the order of a greedy choice; ties go to the lower index.
 
     Each pick is the token whose part outside the span of the picked ones is longest, times its
-    weight. It is the row of an incremental Cholesky factorisation, of which all rows are kept.
+    weight. This is an incremental Cholesky factorisation, which keeps a row for each pick.
 
     Args:
         states: (V, C) float32 states of length 1.

@@ -27,8 +27,8 @@ class DivPrune(LayerPruner):
     nearest neighbour. Each further one is farthest from the nearest of those that were picked.
 
     Paper: DivPrune (arXiv 2503.02175); release: before layer 0.
-    Differs from the reference: no token is picked twice where all that are left equal a picked one;
-    tokens keep their original positions; one choice covers all tiles of an image.
+    Differs from the reference: where all that are left equal picked tokens, none is picked twice;
+    one choice covers all tiles of an image. Which positions the release gives was not examined.
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1] (release: 0.098).
