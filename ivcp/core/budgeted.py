@@ -14,7 +14,7 @@ from ivcp.core.budget import Count, in_words
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner, Size, Stage, TokenCount
 from ivcp.core.selection import Selection
-from ivcp.core.view import View
+from ivcp.core.view import Signal, View
 
 LARGE = 100_000
 """Tokens of an image large enough for its rounding not to matter."""
@@ -88,9 +88,11 @@ class Budgeted(Pruner):
     def fills_ratio(self) -> bool:
         return self.solved and self.tokens is None and self.count == "final"
 
-    def fitted(self, model_type: str, layers: int) -> Budgeted:
+    def fitted(
+        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+    ) -> Budgeted:
         """The method with its layers; refuses a ratio that no image of this depth could reach."""
-        fitted = replace(self, method=self.method.fitted(model_type, layers))
+        fitted = replace(self, method=self.method.fitted(model_type, layers, provides))
         if self.solved and not self.before_processor:
             fitted.method.plan(LARGE)
             if self.tokens is None and self.count == "layer_average":

@@ -192,6 +192,24 @@ class ModelAdapter(ABC):
             rotary: The layer's position embeddings for these rows.
         """
 
+    def final_norm(self, decoder: nn.Module, states: Tensor) -> Tensor:
+        """(N, C) states behind the norm that follows the last layer.
+
+        Args:
+            decoder: The language model.
+            states: (N, C) hidden states, on any device.
+
+        Raises:
+            UserError: The language model has no norm of a known name.
+        """
+        norm: Any = getattr(decoder, "norm", getattr(decoder, "final_layernorm", None))  # Phi
+        if norm is None:
+            raise UserError(f"{type(decoder).__name__} has no final norm of a known name.")
+        device = next(norm.parameters()).device
+        # accelerate's offload leaves weights on "meta" until the norm runs
+        normed: Tensor = norm(states if device.type == "meta" else states.to(device))
+        return normed.to(states)
+
     def attention_heads(self, layer: nn.Module) -> int:
         """Query heads of a layer."""
         return int(layer.self_attn.config.num_attention_heads)  # type: ignore[union-attr,arg-type]
@@ -202,7 +220,7 @@ class ModelAdapter(ABC):
 
 
 def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
-    """The pruner with its layers filled in for the family's model; no weights are read.
+    """The pruner with the model's values instead of "auto"; no weights are read.
 
     Args:
         pruner: The method.
@@ -212,10 +230,10 @@ def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
     Raises:
         UserError: The model cannot serve the pruner.
     """
-    layers = family.depth()
+    layers, provides = family.depth(), family.signals()
     if isinstance(pruner, Pruner):
-        pruner = pruner.fitted(family.model_types[0], layers)
-    check_pair(pruner, family.signals(), name, layers)
+        pruner = pruner.fitted(family.model_types[0], layers, provides)
+    check_pair(pruner, provides, name, layers)
     if (blocks := family.tower_depth()) is not None:
         for stage in pruner.stages():
             for layer in stage.tower_layers if stage.needs & TOWER_BLOCK_SIGNALS else ():

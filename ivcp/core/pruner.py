@@ -157,12 +157,15 @@ class Pruner(ABC):
             )
         return (budget(self.keep_ratio, tokens),) * len(stages)
 
-    def fitted(self, model_type: str, layers: int) -> Self:
-        """The method with layers instead of "auto".
+    def fitted(
+        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+    ) -> Self:
+        """The method with the model's values instead of "auto".
 
         Args:
             model_type: `model.config.model_type`.
             layers: Number of decoder layers.
+            provides: Signals of the model.
         """
         return self
 
@@ -214,7 +217,9 @@ class LayerPruner(DecoderPruner):
     def renumbers(self) -> bool:
         return self.renumber
 
-    def fitted(self, model_type: str, layers: int) -> Self:
+    def fitted(
+        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+    ) -> Self:
         if self.layer != "auto":
             return self
         return dataclasses.replace(self, layer=self.auto_layer(model_type, layers))
@@ -265,7 +270,9 @@ class StagedPruner(DecoderPruner):
     def renumbers(self) -> bool:
         return self.renumber
 
-    def fitted(self, model_type: str, layers: int) -> Self:
+    def fitted(
+        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+    ) -> Self:
         if self.layers != "auto":
             return self
         return dataclasses.replace(self, layers=self.auto_layers(layers))

@@ -77,8 +77,8 @@ class View(Protocol):
     def other_values(self) -> Tensor:
         """(G, O, D) value states of that layer: all tokens of the sample outside this image."""
 
-    def keys(self) -> Tensor:
-        """(G, V, D) rotated key states of that layer."""
+    def keys(self) -> tuple[Tensor, Tensor]:
+        """Rotated key states of that layer: (G, T, D) of the text queries, (G, V, D)."""
 
     def last_attention(self) -> Tensor:
         """(V,) attention that the last prompt token pays in that layer, mean over heads, float32.
@@ -105,6 +105,12 @@ class View(Protocol):
 
     def hidden(self) -> Tensor:
         """(V, C) hidden states at the input of the stage's layer."""
+
+    def text_hidden(self) -> Tensor:
+        """(T, C) hidden states of the text queries there; needs `hidden`."""
+
+    def final_norm(self, states: Tensor) -> Tensor:
+        """(N, C) states behind the norm that follows the last decoder layer; needs `hidden`."""
 
     def tower_attention(
         self, layer: int = -2, queries: Literal["auto", "cls", "all"] = "auto"

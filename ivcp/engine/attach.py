@@ -35,9 +35,10 @@ def attach(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Session:
     decoder = adapter.decoder(model)
     layers: list[nn.Module] = list(decoder.layers)  # type: ignore[arg-type]
     kind = str(getattr(model.config, "model_type", ""))
+    provides = adapter.provides(model.config)
     if isinstance(pruner, Pruner):
-        pruner = pruner.fitted(kind, len(layers))
-    check_pair(pruner, adapter.provides(model.config), type(model).__name__, len(layers))
+        pruner = pruner.fitted(kind, len(layers), provides)
+    check_pair(pruner, provides, type(model).__name__, len(layers))
     check_model(model, decoder)
     backend_of(decoder)
     context = SessionContext(

@@ -36,6 +36,7 @@ class StageState:
         text_encoder: Loader of the text tower, if the family has one.
         stage: The stage.
         hidden: (B, P, C) inputs of the stage's layer.
+        final_norm: The norm behind the last layer.
         signals: Signals of a decoder layer, if the stage needs them.
         flops: Operations of the decoder's layers, given the tokens of each.
     """
@@ -51,6 +52,7 @@ class StageState:
     text_encoder: Callable[[], TextEncoder] | None
     stage: Stage
     hidden: Tensor
+    final_norm: Callable[[Tensor], Tensor]
     signals: LayerSignals | None = None
 
 
@@ -161,13 +163,28 @@ class ImageView:
         self._require("hidden")
         return self.state.hidden[self.batch, self.slots]
 
-    def values(self) -> tuple[Tensor, Tensor]:
+    def text_hidden(self) -> Tensor:
+        """(T, C)."""
+        self._require("hidden")
+        return self.state.hidden[self.batch, self.queries]
+
+    def final_norm(self, states: Tensor) -> Tensor:
+        """(N, C)."""
+        self._require("hidden")
+        return self.state.final_norm(states)
+
+    def _text_and_visual(self, signal: Literal["keys", "values"]) -> tuple[Tensor, Tensor]:
         """(G, T, D) and (G, V, D)."""
         # one read for both: a latent cache (DeepSeek-V2) expands what is read
         columns = torch.cat([self.queries, self.slots])
-        _, values = self._layer("values").states(self.batch, columns)
-        text, visual = torch.split(values, [len(self.queries), len(self.slots)], 1)
+        keys, values = self._layer(signal).states(self.batch, columns)
+        states = keys if signal == "keys" else values
+        text, visual = torch.split(states, [len(self.queries), len(self.slots)], 1)
         return text, visual
+
+    def values(self) -> tuple[Tensor, Tensor]:
+        """(G, T, D) and (G, V, D)."""
+        return self._text_and_visual("values")
 
     def other_values(self) -> Tensor:
         """(G, O, D)."""
@@ -175,9 +192,9 @@ class ImageView:
         columns = self.sample.columns[torch.cat([self.sample.text, *others])]
         return self._layer("values").states(self.batch, columns)[1]
 
-    def keys(self) -> Tensor:
-        """(G, V, D)."""
-        return self._layer("keys").states(self.batch, self.slots)[0]
+    def keys(self) -> tuple[Tensor, Tensor]:
+        """(G, T, D) and (G, V, D)."""
+        return self._text_and_visual("keys")
 
     def last_attention(self) -> Tensor:
         """(V,)."""
@@ -275,6 +292,7 @@ class ImageView:
         self._require("text_encoder")
         if self.state.text_encoder is None:
             raise RuntimeError("the family has no text encoder")
+        question = self.question()  # refused, if need be, before weights load
         encoder = self.state.text_encoder()
         features = self._encoder_call.signals.token_features(self._patches)
-        return encoder.relevance(features, self.question()).to(self.state.hidden.device)
+        return encoder.relevance(features, question).to(self.state.hidden.device)

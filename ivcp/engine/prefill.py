@@ -212,6 +212,7 @@ class Prefill:
             text_encoder=context.text_encoder,
             stage=stage,
             hidden=run.entering,
+            final_norm=partial(context.adapter.final_norm, context.decoder),
             signals=self._signals(number, run) if stage.needs & LAYER_SIGNALS else None,
         )
 

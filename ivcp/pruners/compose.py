@@ -10,7 +10,7 @@ from typing import Literal
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.selection import Selection
-from ivcp.core.view import View
+from ivcp.core.view import Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,11 @@ class Compose(Pruner):
     def renumbers(self) -> bool:
         return self.parts[0].renumbers()
 
-    def fitted(self, model_type: str, layers: int) -> Compose:
-        return replace(self, parts=tuple(part.fitted(model_type, layers) for part in self.parts))
+    def fitted(
+        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+    ) -> Compose:
+        parts = tuple(part.fitted(model_type, layers, provides) for part in self.parts)
+        return replace(self, parts=parts)
 
     def plan(self, tokens: int) -> tuple[int, ...]:
         return tuple(count for part in self.fractions() for count in part.plan(tokens))

@@ -13,7 +13,7 @@ from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.rope import ivc_rank
 from ivcp.core.selection import Selection, random_order, top
 from ivcp.core.transfer import to_device
-from ivcp.core.view import View
+from ivcp.core.view import Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +72,10 @@ class PlusIVC(Pruner):
     def renumbers(self) -> bool:
         return self.base.renumbers()
 
-    def fitted(self, model_type: str, layers: int) -> PlusIVC:
-        return replace(self, base=self.base.fitted(model_type, layers))
+    def fitted(
+        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+    ) -> PlusIVC:
+        return replace(self, base=self.base.fitted(model_type, layers, provides))
 
     def plan(self, tokens: int) -> tuple[int, ...]:
         return replace(self.base, keep_ratio=self.keep_ratio).plan(tokens)

@@ -1223,6 +1223,8 @@ READS: dict[str, Callable[[View], Any]] = {
 }
 OTHER_READS: dict[str, tuple[str, Callable[[View], Any]]] = {
     "inverse_frequencies": ("positions", lambda view: view.inverse_frequencies()),
+    "text_hidden": ("hidden", lambda view: view.text_hidden()),
+    "final_norm": ("hidden", lambda view: view.final_norm(torch.zeros(1, 64))),
     "other_values": ("values", lambda view: view.other_values()),
     "attention rows": ("attention", lambda view: view.attention(index(0))),
     "mean attention": ("attention", lambda view: view.mean_attention(torch.ones(15))),
@@ -1274,7 +1276,8 @@ def everything(view: Any) -> list[Tensor]:
     queries = len(view.queries)
     shown = [
         view.index, view.positions(), view.inverse_frequencies(), *view.values(),
-        view.other_values(), view.keys(), view.last_attention(), view.hidden(),
+        view.other_values(), *view.keys(), view.last_attention(), view.hidden(),
+        view.text_hidden(), view.final_norm(view.hidden()),
         view.attention(torch.arange(queries)), view.mean_attention(torch.ones(queries)),
         *view.embeddings(), view.tower_attention(), view.tower_keys(), view.tower_features(),
         view.tower_cls(), view.project(view.tower_features()),
