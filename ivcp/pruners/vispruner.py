@@ -15,8 +15,8 @@ from ivcp.core.view import Signal, View
 
 REMOVED = 8
 """Most tokens that a round drops, as in the release."""
-HELD = 2**23
-"""Most similarities that are held at once: 32 MB in float32."""
+HELD = 2**22
+"""Most similarities that are held at once: 16 MB in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,8 @@ class VisPruner(TowerPruner):
         kept = order[:important]
         if important < target:
             rest = order[important:]
-            features = view.tower_features()[rest].float()
-            kept = torch.cat([kept, rest[thinned(features, target - important)]])
+            left = thinned(view.tower_features()[rest], target - important)
+            kept = torch.cat([kept, rest[left]])
         kept, places = kept.sort()
         return Selection(kept, {"important": places < important})
 
@@ -81,7 +81,7 @@ def thinned(features: Tensor, count: int) -> Tensor:
         features: (N, F) features, in the order in which they are split.
         count: Number of rows to leave, at least 1.
     """
-    features = features / features.norm(dim=-1, keepdim=True)
+    features = features / features.norm(dim=-1, keepdim=True, dtype=torch.float32)
     left = torch.arange(len(features), device=features.device)
     held: Tensor | None = None
     while len(left) > count:
