@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import TowerPruner
@@ -31,10 +32,9 @@ class PruMerge(TowerPruner):
     Differs from the reference: the budget is a ratio of an image's tokens, over all of its tiles,
     and half of the centres of `plus` are evenly spaced among the tokens that are none yet
     (`adaptive` gives the release's numbers, of each image instead of each batch); no token is a
-    centre twice, samples reach the last token, and an image of any size has a centre. Centres stay
-    in the order of the image, not of attention, and keep their original positions (`renumber` gives
-    gapless ones); the token behind them takes that of the most attended of its tokens. Towers
-    without [CLS] rank by the attention from all patches.
+    centre twice, samples reach the last token, any image has a centre. Centres stay in the order of the
+    image, not of attention, and keep their positions (`renumber` gives gapless ones); the token
+    behind them takes that of the most attended other. Without [CLS], all patches pay the attention.
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, the one behind the centres included, in
@@ -109,7 +109,7 @@ class PruMerge(TowerPruner):
     ) -> list[Tensor]:
         """(K', F) features of a few centres at a time, each plus those of its neighbours."""
         keys = view.tower_keys(self.tower_layer).transpose(0, 1).flatten(1)  # (V, H D)
-        keys = keys / keys.norm(dim=-1, keepdim=True, dtype=torch.float32)
+        keys = normalize(keys.float(), dim=-1)
         near, merged = min(self.neighbours, len(keys) - 1), []
         for own in torch.split(centers, max(1, SIMILARITIES // len(keys))):
             similarity = (keys[own] @ keys.T).scatter_(1, own[:, None], -2)  # not to itself

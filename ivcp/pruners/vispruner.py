@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import TowerPruner
@@ -81,7 +82,7 @@ def thinned(features: Tensor, count: int) -> Tensor:
         features: (N, F) features, in the order in which they are split.
         count: Number of rows to leave, at least 1.
     """
-    features = features / features.norm(dim=-1, keepdim=True, dtype=torch.float32)
+    features = normalize(features.float(), dim=-1)
     left = torch.arange(len(features), device=features.device)
     held: Tensor | None = None
     while len(left) > count:
