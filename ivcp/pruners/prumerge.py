@@ -32,9 +32,9 @@ class PruMerge(TowerPruner):
     Differs from the reference: the budget is a ratio of an image's tokens, over all of its tiles,
     and half of the centres of `plus` are evenly spaced among the tokens that are none yet
     (`adaptive` gives the release's numbers, of each image instead of each batch); no token is a
-    centre twice, samples reach the last token, any image has a centre. Centres stay in the order of the
-    image, not of attention, and keep their positions (`renumber` gives gapless ones); the token
-    behind them takes that of the most attended other. Without [CLS], all patches pay the attention.
+    centre twice, samples reach the last token, any image has a centre. Centres stay in the order of
+    the image, not of attention, and keep their positions (`renumber` gives gapless ones); the token
+    behind them takes that of the best other. Without [CLS], all patches pay the attention.
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, the one behind the centres included, in
