@@ -70,6 +70,10 @@ def test_a_sweep_names_its_folders_and_finds_its_baseline(model, run, tmp_path) 
         (["budget.count=layers", "tokens=9"], "count must be final or layer_average or flops"),
         (["pruner.layer=3", "ratio=0.2", "budget=layer_average"], "lets 50.0 % of the visual tok"),
         (["pruner=pyramiddrop", "pruner.ratios=[0.5,0.4,0.3]", "tokens=9"], "numbers of tokens of"),
+        (
+            ["pruner=cdpruner", "pruner.relevance=encoder"],
+            "CDPruner needs the signal text_encoder, but",
+        ),
         (["pruner=nothing"], "There is no pruner=nothing; choose from "),
         (["model=nothing"], "There is no model=nothing; choose from "),
         (["dataset=nothing"], "There is no dataset=nothing; choose from "),

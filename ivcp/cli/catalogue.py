@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence, Set
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, get_args
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -17,6 +17,7 @@ from ivcp.cli.help import choices
 
 if TYPE_CHECKING:
     from ivcp.core.pruner import Pruner
+    from ivcp.core.view import Signal
 
 PIPE_WIDTH = 140
 
@@ -44,20 +45,20 @@ def show_catalogue(words: Sequence[str]) -> int:
     return 0
 
 
-def served(provides: Set[str]) -> list[str]:
+def served(provides: frozenset[Signal]) -> list[str]:
     """Names of the methods that read no other signals than these."""
     from hydra.utils import instantiate
 
     return [
         name
         for name in choices("pruner")
-        if signals_of(instantiate(composed(f"pruner={name}").pruner)) <= provides
+        if signals_of(instantiate(composed(f"pruner={name}").pruner), provides) <= provides
     ]
 
 
-def signals_of(pruner: Pruner) -> set[str]:
-    """What a method looks at."""
-    stages = pruner.fitted("llava", 32).stages()  # any depth will do
+def signals_of(pruner: Pruner, provides: frozenset[Signal]) -> set[str]:
+    """What a method looks at in a model that provides some signals."""
+    stages = pruner.fitted("llava", 32, provides).stages()  # any depth will do
     return {need for stage in stages for need in stage.needs}
 
 
@@ -65,10 +66,12 @@ def pruners() -> Iterator[tuple[str, ...]]:
     """Name, what it is, what it looks at, and its paper."""
     from hydra.utils import get_class, instantiate
 
+    from ivcp.core.view import Signal
+
     for name, line in choices("pruner").items():
         config = composed(f"pruner={name}").pruner
         paper = re.search(r"Paper: (.*?\))", get_class(config._target_).__doc__ or "", re.DOTALL)
-        signals = sorted(signals_of(instantiate(config)))
+        signals = sorted(signals_of(instantiate(config), frozenset(get_args(Signal))))
         yield name, line, ", ".join(signals) or "-", paper[1] if paper else "-"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
@@ -112,5 +114,7 @@ def register() -> None:
 def composed(*overrides: str) -> DictConfig:
     """The configuration of an evaluation that these overrides of a command line give."""
     register()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    running = GlobalHydra.instance().is_initialized()  # a run, which has its own sources
+    folder = str(config_folder())
+    with nullcontext() if running else initialize_config_dir(folder, version_base="1.3"):
         return compose("config", overrides=list(overrides))

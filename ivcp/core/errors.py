@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class UserError(Exception):
@@ -22,9 +23,9 @@ class MissingSignalError(UserError):
         provides: The signals that the model has.
     """
 
-    def __init__(self, text: str, provides: Iterable[str] = ()) -> None:
+    def __init__(self, text: str, provides: Iterable[Any] = ()) -> None:
         super().__init__(text)
-        self.provides = frozenset(provides)
+        self.provides: frozenset[Any] = frozenset(provides)
 
 
 class LibraryTooOldError(UserError):

@@ -44,14 +44,14 @@ class Stage:
         signals_from: Decoder layer whose values, keys and attention are read: the "previous" one,
             which has run, or the "next" one, which is about to run.
         tower_layers: Layers of the vision tower whose attention and keys are read; 0 is the first,
-            -1 the last.
+            -1 the last, and a fraction between 0 and 1 a part of the tower's depth.
     """
 
     layer: int
     needs: frozenset[Signal] = frozenset()
     prune_earlier_kv: bool = True
     signals_from: Literal["previous", "next"] = "previous"
-    tower_layers: tuple[int, ...] = (-2,)
+    tower_layers: tuple[int | float, ...] = (-2,)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -319,8 +319,8 @@ class TowerPruner(Pruner):
     needs: ClassVar[frozenset[Signal]] = frozenset()
 
     @abstractmethod
-    def tower_layers(self) -> tuple[int, ...]:
-        """Layers of the vision tower that are read; 0 is the first, -1 the last."""
+    def tower_layers(self) -> tuple[int | float, ...]:
+        """Layers of the vision tower that are read, as in `Stage`."""
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage(0, self.needs, tower_layers=self.tower_layers()),)

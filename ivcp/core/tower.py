@@ -81,11 +81,27 @@ class VisionTower(ABC):
         """(N, C) embeddings of (N, P * Ct) features, as the model's projector makes them."""
 
 
-def tower_block(layer: int, count: int, pruner: str, model: str) -> int:
+def layer_index(layer: int | float, count: int) -> int | None:
+    """Index of a block of a vision tower, or None if the tower has no such block.
+
+    Args:
+        layer: As a method counts: 0 is the first, -1 the last; a fraction between 0 and 1 is the
+            block behind that part of the tower, whatever its depth.
+        count: Blocks of the tower.
+
+    >>> layer_index(-2, 24), layer_index(1 / 3, 24), layer_index(1 / 3, 2), layer_index(24, 24)
+    (22, 8, 1, None)
+    """
+    if isinstance(layer, float) and 0 < layer < 1:
+        return min(round(layer * count), count - 1)
+    return int(layer) % count if layer in range(-count, count) else None
+
+
+def tower_block(layer: int | float, count: int, pruner: str, model: str) -> int:
     """Index of a block of a vision tower.
 
     Args:
-        layer: As a method counts: 0 is the first, -1 the last.
+        layer: As a method counts, see `layer_index`.
         count: Blocks of the tower.
         pruner: Name of the method, for the message.
         model: Likewise of the model.
@@ -93,9 +109,10 @@ def tower_block(layer: int, count: int, pruner: str, model: str) -> int:
     Raises:
         UserError: The tower has no such layer.
     """
-    if not -count <= layer < count:
+    block = layer_index(layer, count)
+    if block is None:
         raise UserError(
             f"{pruner} looks at layer {layer} of the vision tower, but that of {model} has {count} "
             f"layers: give a number in {-count} .. {count - 1}."
         )
-    return layer % count
+    return block

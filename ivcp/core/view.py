@@ -113,22 +113,28 @@ class View(Protocol):
         """(N, C) states behind the norm that follows the last decoder layer; needs `hidden`."""
 
     def tower_attention(
-        self, layer: int = -2, queries: Literal["auto", "cls", "all"] = "auto"
+        self,
+        layer: int | float = -2,
+        queries: Literal["auto", "cls", "all"] = "auto",
+        heads: Literal["mean", "joined"] = "mean",
     ) -> Tensor:
         """(V,) attention that each token receives in a layer of the vision tower, float32.
 
-        Mean over heads, and over the patches that make up a token.
+        Mean over the patches that make up a token.
 
         Args:
-            layer: Index of a layer of the tower that the stage declares, 0 for the first or -1 for
-                the last.
+            layer: A layer of the tower that the stage declares: its index, 0 for the first or -1
+                for the last, or a fraction of the tower's depth.
             queries: Who pays the attention. "all": the mean over every patch of the token's tile,
                 frame or window, and [CLS]; tokens of tiles or windows of different sizes are then
                 not comparable. "cls": [CLS] alone, refused where the tower has none. "auto": "cls"
                 where there is one, else "all".
+            heads: "mean" over the attention of the heads; "joined" is the attention of a single
+                head whose queries and keys are those of all heads side by side, divided by the
+                square root of its width.
         """
 
-    def tower_keys(self, layer: int = -2) -> Tensor:
+    def tower_keys(self, layer: int | float = -2) -> Tensor:
         """(H, V, D) key states of a layer of the vision tower, mean over a token's patches."""
 
     def tower_features(self) -> Tensor:

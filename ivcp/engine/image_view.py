@@ -14,6 +14,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
 from ivcp.core.pruner import Stage
 from ivcp.core.text_encoder import TextEncoder
+from ivcp.core.tower import layer_index
 from ivcp.core.transfer import to_device
 from ivcp.core.view import Signal
 from ivcp.engine.encoder_call import EncoderCall
@@ -227,15 +228,18 @@ class ImageView:
         return to_device(patches, self.state.hidden.device)[self.visual.index]
 
     def tower_attention(
-        self, layer: int = -2, queries: Literal["auto", "cls", "all"] = "auto"
+        self,
+        layer: int | float = -2,
+        queries: Literal["auto", "cls", "all"] = "auto",
+        heads: Literal["mean", "joined"] = "mean",
     ) -> Tensor:
         """(V,)."""
         self._require("tower_attention")
         signals = self._encoder_call.signals
-        received = signals.attention(self._block(layer), signals.queries(queries))
+        received = signals.attention(self._block(layer), signals.queries(queries), heads)
         return signals.token_mean(received, self._patches).to(self.state.hidden.device)
 
-    def tower_keys(self, layer: int = -2) -> Tensor:
+    def tower_keys(self, layer: int | float = -2) -> Tensor:
         """(H, V, D)."""
         self._require("tower_keys")
         signals = self._encoder_call.signals
@@ -243,18 +247,18 @@ class ImageView:
         mean = signals.token_mean(keys, self._patches)  # (H, D, V)
         return mean.transpose(1, 2).to(self.state.hidden.device)
 
-    def _block(self, layer: int) -> int:
+    def _block(self, layer: int | float) -> int:
         """Index of a tower block that the stage declared."""
-        signals = self._encoder_call.signals
+        count = len(self._encoder_call.signals.tower.blocks)
         # a stage may declare -2 and the method read 22: both are compared as indices from 0
-        count = len(signals.tower.blocks)
-        declared = {number % count for number in self.state.stage.tower_layers}
-        if not -count <= layer < count or layer % count not in declared:
+        declared = {layer_index(number, count) for number in self.state.stage.tower_layers}
+        block = layer_index(layer, count)
+        if block is None or block not in declared:
             raise UserError(
                 f"{self.state.pruner} reads layer {layer} of the vision tower, but its stage "
                 f"declares tower_layers {list(self.state.stage.tower_layers)}: add it there."
             )
-        return layer % count
+        return block
 
     def tower_features(self) -> Tensor:
         """(V, F)."""

@@ -42,7 +42,7 @@ class TowerSignals:
         states: Tensor,
     ) -> None:
         self.tower, self.call, self.captured, self.states = tower, call, captured, states
-        self._attention: dict[tuple[int, str], Tensor] = {}
+        self._attention: dict[tuple[int, str, str], Tensor] = {}
         self._last_keys: tuple[int, Tensor] | None = None
 
     def queries(self, choice: Literal["auto", "cls", "all"]) -> Literal["cls", "all"]:
@@ -57,20 +57,27 @@ class TowerSignals:
             return "cls" if self.tower.has_cls else "all"
         return choice
 
-    def attention(self, block: int, queries: Literal["cls", "all"]) -> Tensor:
-        """(R,) attention that each row receives within its segment, mean over heads, float32.
+    def attention(
+        self,
+        block: int,
+        queries: Literal["cls", "all"],
+        heads: Literal["mean", "joined"] = "mean",
+    ) -> Tensor:
+        """(R,) attention that each row receives within its segment, float32.
 
         Args:
             block: Index of the block, 0 or more.
             queries: Who pays it: the segment's [CLS] row, or the mean over all its rows.
+            heads: Their mean, or the attention of one head that is all of them side by side.
 
         Raises:
             UserError: [CLS] was chosen and the tower has none.
         """
         who = self.queries(queries)
-        if (block, who) not in self._attention:
-            self._attention[block, who] = self._received(block, who == "cls")
-        return self._attention[block, who]
+        if (block, who, heads) not in self._attention:
+            received = self._received(block, who == "cls", heads == "joined")
+            self._attention[block, who, heads] = received
+        return self._attention[block, who, heads]
 
     @torch.no_grad()
     def keys(self, block: int) -> Tensor:
@@ -117,11 +124,13 @@ class TowerSignals:
         return mean.to(values.dtype)
 
     @torch.no_grad()
-    def _received(self, block: int, from_cls: bool) -> Tensor:
+    def _received(self, block: int, from_cls: bool, joined: bool) -> Tensor:
         """`attention`, a few query rows of one segment or a few complete segments at a time."""
         hidden, context = self.captured[block]
         module, keys = self.tower.blocks[block], self.keys(block)
         scale, heads = self.tower.scale(module), len(keys)
+        if joined:  # the scale of a head as wide as all of them
+            scale /= heads**0.5
         received = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         for length, starts in _by_length(self.tower.segments(block, self.call), len(hidden)):
             count = 1 if from_cls else length
@@ -139,18 +148,23 @@ class TowerSignals:
                     query_starts = [start + offset for start in group]
                     query_rows = _rows(query_starts, width, hidden.device)
                     query = self.tower.queries(module, hidden, query_rows, context).float() * scale
-                    total += _paid(query.reshape(heads, len(group), width, -1), segment_keys)
-                received[rows] = (total / (heads * count)).flatten()
+                    query = query.reshape(heads, len(group), width, -1)
+                    total += _paid(query, segment_keys, joined)
+                received[rows] = (total / ((1 if joined else heads) * count)).flatten()
         return received
 
 
-def _paid(query: Tensor, keys: Tensor) -> Tensor:
+def _paid(query: Tensor, keys: Tensor, joined: bool) -> Tensor:
     """(G, N) softmax weights of (H, G, M, D) queries over (H, G, D, N) keys, summed over H and M.
+
+    With `joined`, the softmax is that of the products summed over H, as of heads side by side.
 
     The softmax is written out: it works in place, and the sum over queries divides by each query's
     total, so that no second tensor of the size of the scores is made.
     """
     scores = query @ keys  # (H, G, M, N)
+    if joined:
+        scores = scores.sum(0, keepdim=True)
     scores.sub_(scores.amax(-1, keepdim=True)).exp_()
     inverse = scores.sum(-1, keepdim=True).reciprocal_()
     return (inverse.mT @ scores).sum(0)[:, 0]

@@ -269,6 +269,33 @@ def test_attention_is_the_library_s(
                 torch.testing.assert_close(found, mean, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("limits", [(), (1, 1, 1)])
+@pytest.mark.parametrize("name", ["llava15", "internvl", "qwen25vl"])
+def test_joined_heads_are_one_wide_head(
+    name: str, limits: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit, value in zip(("SCORES", "KEYS", "STATES"), limits, strict=False):
+        monkeypatch.setattr(engine, limit, value)
+    tower, truth, reading = case(name).tower, truth_of(name), reading_of(name)
+    for index, (hidden, context) in truth.blocks.items():
+        rows, received = slice(0, len(hidden)), []
+        queries, keys = (
+            read(tower.blocks[index], hidden, rows, context).transpose(0, 1).flatten(1)  # (R, H D)
+            for read in (tower.queries, tower.keys)
+        )
+        for q, k in zip(
+            queries.split(tower.segments(index, case(name).call)),
+            keys.split(tower.segments(index, case(name).call)),
+            strict=True,
+        ):
+            received.append((q @ k.T / q.shape[1] ** 0.5).softmax(-1))
+        for who in ("cls", "all") if tower.has_cls else ("all",):
+            expected = torch.cat([w[0] if who == "cls" else w.mean(0) for w in received])
+            found = reading.attention(index, who, "joined")
+            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+            assert not torch.allclose(found, reading.attention(index, who), rtol=1e-2)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_keys_are_the_library_s(name: str) -> None:
     tower, truth, reading = case(name).tower, truth_of(name), reading_of(name)
