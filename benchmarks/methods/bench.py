@@ -35,12 +35,14 @@ METHODS = sorted(path.stem for path in (ROOT / "conf" / "pruner").glob("*.yaml")
 QUESTION = "Where is the red ball?"
 
 
-def method(name: str, layers: int, ratio: float) -> Pruner:
-    """A method with its own settings."""
+def method(name: str, model: Any, size: str, ratio: float) -> Pruner:
+    """A method with its own settings, those for the packaged model where layers are few."""
+    tuned = {"full": "qwen25vl", "reduced": "tiny"}[size]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", [f"pruner={name}", "model=qwen25vl", f"ratio={ratio}"])
+        cfg = compose("config", [f"pruner={name}", f"model={tuned}", f"ratio={ratio}"])
     pruner: Pruner = instantiate(cfg.pruner)
-    return pruner
+    layers = model.config.text_config.num_hidden_layers
+    return pruner.fitted("qwen2_5_vl", layers, find_family(model).provides(model.config))
 
 
 @contextmanager
@@ -115,7 +117,6 @@ def main() -> None:
     out = args.out or HERE / args.size
     dtype = torch.bfloat16 if args.device.startswith("cuda") else torch.float32
     model = random_model(model_config("qwen25vl", args.size), dtype, args.device)
-    layers = model.config.text_config.num_hidden_layers
     about = {
         "size": args.size, "dtype": str(dtype).removeprefix("torch."), "ratio": args.ratio,
         "repeats": args.repeats, "machine": machine_name(), "versions": versions(),
@@ -127,8 +128,7 @@ def main() -> None:
     for tokens in args.tokens:
         inputs, visual = random_inputs("qwen25vl", model, tokens, 1)
         for name in args.methods:
-            pruner = method(name, layers, args.ratio)
-            pruner = pruner.fitted("qwen2_5_vl", layers)
+            pruner = method(name, model, args.size, args.ratio)
             if (visual, name) in done or not pruner.stages():
                 continue
             row = measure(model, inputs, pruner, args.repeats)

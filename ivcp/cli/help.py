@@ -23,6 +23,7 @@ EXAMPLES = {
 
         ivcp run pruner=ivcp ratio=0.3                               one run, packaged model
         ivcp run -m pruner=none,ivcp,fastv ratio=0.5,0.3             a sweep
+        ivcp run pruner=fastv tokens=60 budget=layer_average         as tables of papers count
         ivcp run model=qwen25vl dataset=refcoco_testA model.path=DIR data.root=DIR data.coco=DIR
         ivcp run hydra.run.dir=outputs/mine resume=true              go on where it was interrupted
         ivcp run pruner=ivcp --cfg job                               every setting, with its value

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
+
+Shape: TypeAlias = tuple[int, int, int, int]
+
+KERNELS = (
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+)
+"""Kernels of `scaled_dot_product_attention`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,17 +98,31 @@ def prefill_flops(layer_tokens: Sequence[int], sizes: DecoderSizes) -> int:
     )
 
 
+def attention_flops(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    """Operations of one attention; groups of query heads may share keys and values.
+
+    Written out, because the counter of PyTorch 2.11 refuses shared keys, and that of later versions
+    does not know the kernel for CPUs.
+
+    Args:
+        query: Shape (B, H, N, D).
+        key: Shape (B, G, M, D).
+        value: Shape (B, G, M, D').
+
+    >>> attention_flops((1, 4, 5, 8), (1, 2, 7, 8), (1, 2, 7, 16))
+    6720
+    """
+    batch, heads, rows, dim = query
+    return 2 * batch * heads * rows * key[2] * (dim + value[3])
+
+
 def count_flops(module: nn.Module, run: Callable[[], Any]) -> int:
     """Operations that PyTorch dispatches inside the first call of `module` during `run`.
 
     FlashAttention's own kernels are not seen by PyTorch's counter and are missing from the count.
     """
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-
-    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
-
-    counter = FlopCounterMode(display=False, custom_mapping={kernel: attention})
+    kernels = dict.fromkeys((getattr(torch.ops.aten, name) for name in KERNELS), attention_flops)
+    counter = FlopCounterMode(display=False, custom_mapping=kernels)
     calls: list[bool] = []
 
     def enter(*_: Any) -> None:

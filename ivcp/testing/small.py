@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ivcp.core.layout import ImageLayout
 from ivcp.models import known_families
@@ -43,6 +43,9 @@ def random_model(config: Any, dtype: torch.dtype = torch.float32, device: str = 
     torch.manual_seed(0)
     with torch.device(device):
         model = family._model_class()._from_config(config, dtype=dtype).eval()
+        for name, weight in model.named_parameters():
+            if name.endswith("cls_token"):  # zeros, which would attend to all patches alike
+                nn.init.normal_(weight)
     model.generation_config.pad_token_id = PAD
     return model
 

@@ -70,7 +70,7 @@ def logger(folder: RunFolder) -> Recorder:
     parts = SimpleNamespace(pruner=RandomPruning(layer=2), names=names, config=CONFIG)
     job = SimpleNamespace(parts=parts, folder=folder)
     tracker = Tracker.start(lambda save_dir: recorder, job)
-    assert recorder.config == {**CONFIG, "names": {**names, "ratio": 0.5, "layers": [2]}}
+    assert recorder.config == {**CONFIG, "names": {**names, "ratio": "0.5", "layers": [2]}}
     tracker.finish(made_results(), PREDICTIONS)
     assert recorder.finished == "success"
     return recorder

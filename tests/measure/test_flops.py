@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from untrained import save_untrained
 
@@ -46,6 +47,20 @@ def test_only_the_first_call_is_counted() -> None:
     once = count_flops(layer, lambda: layer(torch.ones(7, 3)))
     twice = count_flops(layer, lambda: [layer(torch.ones(7, 3)) for _ in range(2)])
     assert once == twice == 2 * 7 * 3 * 5
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_groups_of_heads_that_share_keys_are_counted(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+
+    class Attend(torch.nn.Module):
+        def forward(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            return scaled_dot_product_attention(query, key, key, is_causal=True, enable_gqa=True)
+
+    query, key = (torch.zeros(1, heads, 64, 64, device=device).bfloat16() for heads in (8, 2))
+    attend = Attend()
+    assert count_flops(attend, lambda: attend(query, key)) == 2 * 8 * 64 * 64 * (64 + 64)
 
 
 def test_counting_ends_with_an_exception() -> None:

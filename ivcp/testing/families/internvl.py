@@ -17,7 +17,12 @@ FAMILY = SmallFamily(
     family=InternVL,
     settings={
         "text_config": {"model_type": "qwen2"},
-        "vision_config": {**VISION, "image_size": [32, 32], "patch_size": [4, 4]},
+        "vision_config": {
+            **VISION,
+            "image_size": [32, 32],
+            "patch_size": [4, 4],
+            "initializer_range": 0.25,
+        },
         "image_token_id": IMAGE,
         "image_seq_length": 16,
     },
