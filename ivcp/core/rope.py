@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ivcp.core.parts import parts_of
 from ivcp.core.selection import ranks
 from ivcp.core.transfer import to_device
 from ivcp.core.view import View
@@ -43,7 +44,7 @@ def plain_frequencies(base: float, count: int) -> Tensor:
 
 
 def ivc_rank(view: View, rope_base: float | None = None, offset: int = 0) -> Tensor:
-    """(V,) float32 rank of each token of a complete image as an IVC token; the best rank is 0.
+    """(V,) float32 rank of each current token as an IVC token of its image; the best rank is 0.
 
     The largest mean cosine and the largest mean sine share rank 0, the second largest rank 1, and
     so on. Each reference group (`ImageLayout.reference_groups`) is ranked by itself; with several
@@ -59,9 +60,9 @@ def ivc_rank(view: View, rope_base: float | None = None, offset: int = 0) -> Ten
         own = plain_frequencies(rope_base, len(frequencies))
         frequencies = to_device(own, frequencies.device)
     cosine, sine = rotation_scores(view.positions() + offset, frequencies)
-    groups = view.image.reference_groups
-    rank = torch.minimum(ranks(cosine, groups), ranks(sine, groups)).float()
-    if len(groups) > 1:
-        sizes = torch.tensor([count for _, count in groups])
+    parts = parts_of(view)
+    rank = torch.minimum(ranks(cosine, parts.groups), ranks(sine, parts.groups)).float()
+    if len(parts.groups) > 1:
+        sizes = torch.tensor(parts.sizes)
         rank = rank / to_device(sizes.repeat_interleave(sizes), rank.device)
     return rank

@@ -5,17 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ivcp.core.layout import ImageLayout
 from ivcp.core.selection import top
-from ivcp.core.transfer import to_device
 
 SCORES = 2**21
 """Most similarities, and most numbers of keys in float32, that are held at once: 8 MB each."""
-
-
-def padding_mask(image: ImageLayout, device: torch.device) -> Tensor | None:
-    """(V,) True at tokens that show padding, or None where no token does."""
-    return to_device(image.on_padding, device) if image.padded else None
 
 
 def summed_similarity(queries: Tensor, visual: Tensor, others: Tensor | None = None) -> Tensor:

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 
 from ivcp.core.errors import UserError
+from ivcp.core.parts import parts_of
 from ivcp.core.pruner import LayerPruner
 from ivcp.core.selection import Selection, ranks, top
-from ivcp.core.similarity import foreground_scores, padding_mask, seed_count
-from ivcp.core.transfer import to_device
+from ivcp.core.similarity import foreground_scores, seed_count
 from ivcp.core.view import Signal, View
 
 
@@ -35,7 +35,6 @@ class ForegroundOnly(LayerPruner):
     seed_ratio: float = 0.01
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"values"})
-    whole_images: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,16 +42,15 @@ class ForegroundOnly(LayerPruner):
             raise UserError(f"seed_ratio must lie in [0, 1]; got {self.seed_ratio!r}.")
 
     def select(self, view: View, stage: int) -> Selection:
-        image, target = view.image, self.target(view)
-        start, size = image.global_view
-        scored = slice(start, start + size)
+        parts, target = parts_of(view), self.target(view)
+        start, size = parts.whole
+        scored, padding = slice(start, start + size), parts.padding
         text, visual = view.values()
-        padding = padding_mask(image, visual.device)
         blank = None if padding is None else padding[scored]
         scores, seeds = foreground_scores(
             text, visual[:, scored], seed_count(self.seed_ratio, size), blank=blank
         )
-        rank = ranks(scores, [(0, size)])[to_device(image.thumbnail_index, scores.device)]  # (V,)
+        rank = ranks(scores, [(0, size)])[parts.cell]  # (V,)
         rank[start + seeds] -= size  # before all others, best first
         if padding is not None:
             rank += padding * 2 * size  # behind all others

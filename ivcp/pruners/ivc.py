@@ -41,7 +41,6 @@ class IVCOnly(ScorePruner):
     offset: int = 0
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"positions"})
-    whole_images: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ivcp.core.errors import UserError
+from ivcp.core.parts import ImageParts, parts_of
 from ivcp.core.pruner import LayerPruner
 from ivcp.core.rope import rotation_scores
 from ivcp.core.selection import Selection, budget, ranks, top
 from ivcp.core.similarity import (
-    padding_mask,
     seed_augmented_similarity,
     seed_count,
     semantic_seeds,
@@ -22,8 +21,6 @@ from ivcp.core.similarity import (
 )
 from ivcp.core.transfer import to_device
 from ivcp.core.view import Signal, View
-
-Groups: TypeAlias = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +65,6 @@ class IVCPrune(LayerPruner):
     foreground_share: float | None = None
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"positions", "values"})
-    whole_images: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,15 +77,15 @@ class IVCPrune(LayerPruner):
         return self.foreground_share is None
 
     def select(self, view: View, stage: int) -> Selection:
-        start, size = view.image.global_view  # only these tokens are scored by values
+        parts = parts_of(view)
+        start, size = parts.whole  # only these tokens are scored by values
 
         # IVC tokens: the k_c largest V(m) and the k_c largest U(m), united
-        ivc = self._ivc_tokens(view)  # (V,)
+        ivc = self._ivc_tokens(view, parts)  # (V,)
 
         # semantic seeds: the visual tokens whose values are most similar to the text's
-        text, visual, others = self._values(view)
-        padding = padding_mask(view.image, visual.device)
-        blank = None if padding is None else padding[start : start + size]
+        text, visual, others = self._values(view, parts)
+        blank = None if parts.padding is None else parts.padding[start : start + size]
         text_similarity = summed_similarity(text, visual, others)  # (size,)
         seeds = semantic_seeds(text_similarity, seed_count(self.seed_ratio, size), blank)
         is_seed = torch.zeros_like(ivc).index_fill(0, start + seeds, True)
@@ -101,30 +97,29 @@ class IVCPrune(LayerPruner):
         foreground = ranks(similarity, [(0, size)])  # (size,), the best has rank 0
 
         # fill up to the budget: IVC tokens and seeds, then the best of the foreground
-        keep = self._fill(view, ivc, is_seed, foreground, padding)
+        keep = self._fill(parts, self.target(view), ivc, is_seed, foreground)
         reasons = {"foreground": torch.ones_like(ivc), "seed": is_seed, "ivc": ivc}
         return Selection(keep, {name: mask[keep] for name, mask in reasons.items()})
 
-    def _ivc_tokens(self, view: View) -> Tensor:
+    def _ivc_tokens(self, view: View, parts: ImageParts) -> Tensor:
         """(V,) True at the largest V(m) and at the largest U(m) of each reference group."""
         cosine, sine = rotation_scores(view.positions(), view.inverse_frequencies())
-        groups = view.image.reference_groups
-        real_axis = self._largest(cosine, self.cos_share, groups)
-        imaginary_axis = self._largest(sine, self.sin_share, groups)
+        real_axis = self._largest(cosine, self.cos_share, parts)
+        imaginary_axis = self._largest(sine, self.sin_share, parts)
         return real_axis | imaginary_axis
 
-    def _largest(self, scores: Tensor, fraction: float, groups: Groups) -> Tensor:
+    def _largest(self, scores: Tensor, fraction: float, parts: ImageParts) -> Tensor:
         """(V,) True at the k_c largest scores of each group; k_c is a fraction of its budget."""
-        counts = [round(fraction * budget(self.keep_ratio, size)) for _, size in groups]
+        counts = [round(fraction * budget(self.keep_ratio, size)) for size in parts.sizes]
         limit: Tensor | int = counts[0]
-        if len(groups) > 1:  # each token is compared with the count of its own group
-            sizes = torch.tensor([size for _, size in groups])
+        if len(counts) > 1:  # each token is compared with the count of its own group
+            sizes = torch.tensor(parts.sizes)
             limit = to_device(torch.tensor(counts).repeat_interleave(sizes), scores.device)
-        return ranks(scores, groups) < limit
+        return ranks(scores, parts.groups) < limit
 
-    def _values(self, view: View) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _values(self, view: View, parts: ImageParts) -> tuple[Tensor, Tensor, Tensor | None]:
         """Value states of the text, the global view, and what else the softmax runs over."""
-        start, size = view.image.global_view
+        start, size = parts.whole
         text, visual = view.values()
         if self.softmax == "image":
             return text, visual[:, start : start + size], None
@@ -132,14 +127,14 @@ class IVCPrune(LayerPruner):
         return text, visual[:, start : start + size], torch.cat(others, 1)
 
     def _fill(
-        self, view: View, ivc: Tensor, seed: Tensor, foreground: Tensor, padding: Tensor | None
+        self, parts: ImageParts, target: int, ivc: Tensor, seed: Tensor, foreground: Tensor
     ) -> Tensor:
         """(K,) ascending indices of the tokens to keep."""
-        start, size = view.image.global_view
-        cell = to_device(view.image.thumbnail_index, ivc.device)  # (V,)
-        rank, target = foreground[cell], self.target(view)
+        start, size = parts.whole
+        rank, padding = foreground[parts.cell], parts.padding
+        scored = target if size == len(ivc) else budget(self.keep_ratio, size)  # of the budget
         if self.foreground_share is None:
-            best = self._best_foreground(ivc[start : start + size], foreground)[cell]
+            best = self._best_foreground(ivc[start : start + size], foreground, scored)[parts.cell]
             # 4: IVC tokens, 3: seeds, 2: foreground and what shows the same, 1: global view's rest
             level = best * 2
             level[start : start + size].clamp_min_(1)
@@ -147,17 +142,17 @@ class IVCPrune(LayerPruner):
             if padding is not None:
                 level = level.masked_fill(padding, -1)
         else:
-            best = rank < round(self.foreground_share * budget(self.keep_ratio, size))
+            best = rank < round(self.foreground_share * scored)
             level = best * 2
             target = min(target, int((ivc | best).sum()))
         level = level.masked_fill(ivc, 4)
         # a level outweighs every rank, so ranks decide within a level only
         return top(level * size - rank, target).sort().values
 
-    def _best_foreground(self, ivc: Tensor, rank: Tensor) -> Tensor:
+    def _best_foreground(self, ivc: Tensor, rank: Tensor, target: int) -> Tensor:
         """(size,) True at the best foreground that the global view's budget holds beside `ivc`."""
         number = torch.arange(len(rank), device=rank.device)
         order = torch.empty_like(rank).scatter_(0, rank, number)
         free = ~ivc[order]
-        count = budget(self.keep_ratio, len(rank)) - ivc.sum()
+        count = target - ivc.sum()
         return torch.empty_like(ivc).scatter_(0, order, free & (free.cumsum(0) <= count))

@@ -25,6 +25,7 @@ from transformers import (
 
 from ivcp import pruned
 from ivcp.core.layout import PromptLayout
+from ivcp.core.parts import parts_of
 from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.rope import rotation_scores
 from ivcp.core.selection import Selection, ranks, top
@@ -131,7 +132,7 @@ def test_internvl_equals_the_release(folder: Path, monkeypatch: pytest.MonkeyPat
     view = RecordedView(image, layout, golden["values"].transpose(0, 1), 1e6)
     picks = torch.zeros(derived["tiles"], 256, dtype=torch.bool)
     picks.scatter_(1, golden["cos_topk"], value=True).scatter_(1, golden["sin_topk"], value=True)
-    assert torch.equal(pruner._ivc_tokens(view), picks.flatten())
+    assert torch.equal(pruner._ivc_tokens(view, parts_of(view)), picks.flatten())
     if "map_in" in golden:
         shown = torch.isin(image.thumbnail_index[:-256], golden["map_in"]).nonzero()[:, 0]
         assert torch.equal(shown, golden["map_out"].sort().values)
