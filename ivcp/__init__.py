@@ -77,7 +77,7 @@ def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = No
         raise UserError(f"model must be a Hugging Face model; got a {type(model).__name__}.")
     if isinstance(pruner, Pruner) and pruner.before_processor:
         raise UserError(
-            f"{type(pruner).__name__} resizes images before they are processed, and here they are "
+            f"{pruner.name} resizes images before they are processed, and here they are "
             "processed already: use ivcp.ask, ivcp.evaluate or run.py, or another pruner."
         )
     check_compiled(model)  # before `find_model`: it looks inside, where nothing may be compiled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -13,7 +14,9 @@ from untrained import save_untrained
 
 import ivcp
 from ivcp import FastV, IVCPrune
+from ivcp.core.budgeted import Budgeted
 from ivcp.core.errors import UserError
+from ivcp.core.types import Sample
 from ivcp.datasets.shapes import Shapes
 from ivcp.metrics.grounding import GroundingMetrics
 from ivcp.models.qwen25vl import PACKAGED
@@ -102,6 +105,68 @@ def test_a_dataset_and_a_checkpoint_of_ones_own(tmp_path) -> None:
     assert run.info.dataset == "Shapes"
 
 
+class Sized:
+    """Scenes in two sizes, of 144 and 36 tokens."""
+
+    task = "grounding"
+
+    def __init__(self, sides: list[int]) -> None:
+        self.scenes, self.sides = Shapes(task="grounding", size=len(sides)), sides
+
+    def __len__(self) -> int:
+        return len(self.sides)
+
+    def __getitem__(self, index: int) -> Sample:
+        scene, side = self.scenes[index], self.sides[index]
+        return replace(scene, images=(scene.images[0].resize((side, side)),))
+
+
+def test_an_image_with_too_few_tokens_fails_alone(loaded, tmp_path) -> None:
+    whole, small = 192, 96
+    run = ivcp.evaluate(
+        loaded[0], FastV(), dataset=Sized([whole, whole, small, whole]), metric=GroundingMetrics(),
+        processor=loaded[1], folder=tmp_path / "run", tokens=60, batch_size=4,
+        **QUIET | {"limit": None},
+    )  # fmt: skip
+    failed = [answer.failed for answer in run.predictions()]
+    assert [reason is None for reason in failed] == [True, True, False, True]
+    assert "tokens=60 were asked for, but an image has 36 visual tokens" in failed[2]
+    assert [answer.kept_tokens for answer in run.predictions()] == [60, 60, 0, 60]
+    assert run.info.budget.obtained == 60
+
+
+def test_a_run_ends_behind_a_few_images_if_all_have_too_few_tokens(loaded, tmp_path) -> None:
+    with pytest.raises(UserError, match="tokens=600 were asked for, but an image has 144"):
+        ivcp.evaluate(
+            loaded[0], FastV(), dataset=Sized([192] * 40), metric=GroundingMetrics(),
+            processor=loaded[1], folder=tmp_path / "run", tokens=600, **QUIET | {"limit": None},
+        )  # fmt: skip
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked", "obtained"),
+    [
+        ({"budget": "qwen25vl_33"}, "33.3 %, layer average", 0.333),
+        ({"tokens": 60, "budget": "layer_average"}, "60 tokens, layer average", 60),
+        ({"tokens": 60, "budget": {"count": "layer_average"}}, "60 tokens, layer average", 60),
+    ],
+)
+def test_a_method_that_is_an_object_gets_a_budget(
+    loaded, tmp_path, settings, asked: str, obtained: float
+) -> None:
+    run = ivcp.evaluate(loaded[0], FastV(), folder=tmp_path / "run", **settings, **QUIET)
+    assert run.info.budget.asked == asked
+    assert run.info.budget.obtained == pytest.approx(obtained, rel=0.01)
+
+
+def test_a_method_with_a_budget_is_recorded_by_its_own_name(loaded, tmp_path) -> None:
+    method = Budgeted(method=FastV(), tokens=60, count="layer_average")
+    run = ivcp.evaluate(loaded[0], method, folder=tmp_path / "run", **QUIET)
+    assert run.info.pruner == "fastv"
+    assert run.info.budget.obtained == 60
+
+
 def test_a_session_draws_what_it_kept(loaded, sample) -> None:
     model, processor = loaded
     inputs = processor.family.encode(processor, [sample]).inputs
@@ -132,6 +197,14 @@ def test_padding_that_a_session_cannot_know_is_refused() -> None:
         (lambda model, _: ivcp.evaluate(model, trainer="ddp"), "is evaluated where it is"),
         (lambda model, _: ivcp.evaluate(model, dataset=[]), "pass metric="),
         (lambda model, _: ivcp.evaluate(model, processor="x"), "processor must be what ivcp.load"),
+        (
+            lambda model, _: ivcp.evaluate(model, FastV(), ratio=0.1),
+            "The pruner has its keep_ratio",
+        ),
+        (
+            lambda model, _: ivcp.evaluate(model, Budgeted(method=FastV(), tokens=60), tokens=30),
+            "The pruner has a budget already",
+        ),
         (lambda model, _: ivcp.load_dataset("shapes", sze=3), "did you mean size"),
         (lambda model, _: ivcp.ask(model, None, [], "?"), "processor must be what ivcp.load gave"),
         (lambda *pair: ivcp.ask(*pair, "no.png", "?"), "no.png cannot be read as an image"),

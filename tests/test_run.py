@@ -155,6 +155,27 @@ def test_a_budget_is_recorded_as_asked_and_as_it_came_out(model, run, tmp_path) 
     assert found == {None, 60, 90}
 
 
+def test_answers_of_another_budget_are_not_reused(model, run, tmp_path) -> None:
+    code, _, err = run(
+        "-m", "pruner=random", "tokens=100,60", "resume=true", model, *QUICK,
+        "hydra.sweep.dir=outputs/sweep",
+    )  # fmt: skip
+    assert code == 0, err
+    kept = load_runs(tmp_path / "outputs")["tokens.kept"]
+    assert sorted(kept) == [60, 100]
+    folder = "hydra.run.dir=outputs/one"
+    assert run("pruner=random", "tokens=100", model, *QUICK, folder)[0] == 0
+    code, _, err = run("pruner=random", "tokens=60", "resume=true", model, *QUICK, folder)
+    assert code == 2
+    assert "tokens" in err
+
+
+def test_a_row_is_one_of_its_own_models(model, run) -> None:
+    code, _, err = run("pruner=random", "budget=llava15_64", model, *QUICK)
+    assert code == 2
+    assert "budget=llava15_64 is a row of tables of llava15; for tiny, give tokens=" in err
+
+
 def test_a_sweep_goes_on_after_a_mistake(model, run, tmp_path) -> None:
     code, _, err = run("-m", "ratio=7,0.5", "pruner=random", model, *QUICK)
     assert code == 2

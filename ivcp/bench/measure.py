@@ -16,7 +16,8 @@ from ivcp.bench.image import ImageSource, bench_image
 from ivcp.bench.pairs import PairedRuns
 from ivcp.bench.report import show_bench, write_bench
 from ivcp.bench.result import BenchInfo, BenchResult
-from ivcp.core.budgeted import budgeted
+from ivcp.core.budget import in_words
+from ivcp.core.budgeted import Budgeted, budgeted
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily, encode_for, fit_pair
 from ivcp.core.pruner import Pruner
@@ -105,7 +106,11 @@ def bench(
             "does not fit into the device's memory; use a smaller image, batch or dtype "
             "(model.dtype=bfloat16), or model.device_map=auto."
         ) from error
-    tells_ratio = pruner.fills_ratio() or not pruner.stages()
+    tells_ratio = pruner.fills_ratio() or not pruner.prunes()
+    variant = names.get("variant", "")
+    if isinstance(pruner, Budgeted):
+        words = in_words(pruner.keep_ratio, pruner.tokens, pruner.count)
+        variant = f"{variant} ({words})".strip()
     about = {
         **_about(loaded, first),
         "notes": tuple(_notes(loaded, new_tokens, on_gpu=runs.on_gpu)),
@@ -117,7 +122,7 @@ def bench(
         BenchInfo(
             model=names["model"],
             pruner=names["pruner"],
-            variant=names.get("variant", ""),
+            variant=variant,
             method=repr(pruner),
             ratio=pruner.keep_ratio if tells_ratio else counts.visual_tokens.ratio,
             layers=tuple(stage.layer for stage in pruner.stages()),

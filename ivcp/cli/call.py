@@ -104,18 +104,25 @@ def evaluate(
         )
     if not isinstance(dataset, str) and metric is None:
         raise UserError("A dataset of your own needs a metric: pass metric=, too.")
-    chosen = [f"{name}={settings.pop(name)}" for name in GROUPS if name in settings]
+    if pruner is not None and "ratio" in settings:
+        raise UserError(
+            "The pruner has its keep_ratio, such as FastV(keep_ratio=0.3): leave out ratio."
+        )
+    named = [name for name in GROUPS if isinstance(settings.get(name), str)]
+    chosen = [f"{name}={settings.pop(name)}" for name in named]
     chosen += [f"dataset={dataset}"] if isinstance(dataset, str) else []
     chosen += [f"model={model}"] if isinstance(model, str) else []
     chosen += _where(model) if loaded else []
     cfg = _composed(*chosen)
-    known = [key for key in cfg if key not in ("model", "pruner", "tasks", *GROUPS)]
+    known = [key for key in cfg if key not in ("model", "pruner", "tasks")]
     for name, value in settings.items():
         check_known(name, known)
         cfg[name] = OmegaConf.merge(cfg[name], value) if isinstance(value, dict) else value
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     family, name = _family(model, cfg, processor)
     method = fit_pair(ivcp.NoPruning() if pruner is None else pruner, family, name)
+    if cfg.ratio != _composed().ratio and method.prunes():  # a row of published tables
+        method = dataclasses.replace(method, keep_ratio=cfg.ratio)
     check_amount(settings, config["tokens"])
     budget = {"tokens": config["tokens"], **config["budget"]}
     objects: dict[str, Any] = {"pruner": method, "dataset": dataset, "metric": metric}
@@ -174,7 +181,9 @@ def _family(model: Any, cfg: DictConfig, processor: Processor | None) -> tuple[M
 
 def _name(pruner: Pruner) -> str:
     """A method's name for the record: its file's, or its class's if a notebook defines it."""
-    kind = type(pruner)
+    from ivcp.core.budgeted import Budgeted
+
+    kind = type(pruner.method if isinstance(pruner, Budgeted) else pruner)
     return kind.__name__ if kind.__module__ == "__main__" else kind.__module__.rpartition(".")[2]
 
 

@@ -146,6 +146,7 @@ def check(cfg: DictConfig, parts: Sequence[str] = PARTS) -> None:
     """
     job = HydraConfig.get()
     check_tuned(job)
+    check_row(job)
     check_added(job)
     blocks: Any = OmegaConf.to_container(cfg, resolve=True)
     for name, example in BLOCKS.items():
@@ -180,6 +181,21 @@ def check_amount(names: Iterable[str], tokens: int | None) -> None:
     """
     if tokens is not None and "ratio" in set(names):
         raise UserError("ratio and tokens are two ways to give one budget: leave out one of them.")
+
+
+def check_row(job: HydraConf) -> None:
+    """Refuse a row of published tables for another model than theirs.
+
+    Raises:
+        UserError: `budget=llava15_192` is chosen with another model.
+    """
+    model, budget = (str(job.runtime.choices[name]) for name in ("model", "budget"))
+    row = budget.rpartition("_")[0]
+    if (config_folder() / "model" / f"{row}.yaml").exists() and not model.startswith(row):
+        raise UserError(
+            f"budget={budget} is a row of tables of {row}; for {model}, give tokens= or ratio= "
+            "with budget=layer_average."
+        )
 
 
 def check_tuned(job: HydraConf) -> None:

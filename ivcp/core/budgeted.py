@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ivcp.core.budget import Count, in_words
-from ivcp.core.errors import UserError
+from ivcp.core.errors import UnreachableBudgetError, UserError
 from ivcp.core.pruner import Pruner, Size, Stage, TokenCount
 from ivcp.core.selection import Selection
 from ivcp.core.view import Signal, View
@@ -70,7 +70,8 @@ class Budgeted(Pruner):
         for number, size in enumerate(sizes):
             length = round(count([size] * len(sizes)) / len(sizes))
             ratio = min(1.0, self._wanted(length) / length) if self.solved else self.keep_ratio
-            resized.append(replace(self.method, keep_ratio=ratio).image_sizes(sizes, count)[number])
+            method, alike = replace(self.method, keep_ratio=ratio), [size] * len(sizes)
+            resized.append(method.image_sizes(alike, count)[number])
         return resized
 
     def stages(self) -> tuple[Stage, ...]:
@@ -129,7 +130,8 @@ class Budgeted(Pruner):
             layers: Number of decoder layers.
 
         Raises:
-            UserError: The image has too few tokens, or the method's layers leave too many.
+            UnreachableBudgetError: The image has too few tokens, or the method's layers leave too
+                many.
         """
         wanted = self._wanted(length)
         if self.count == "final":
@@ -141,7 +143,7 @@ class Budgeted(Pruner):
         kept, least = nearest(average, length, wanted), average(1)
         if least > wanted + 0.5:
             share = "" if length == LARGE else f" ({least:.1f} of {length})"
-            raise UserError(
+            raise UnreachableBudgetError(
                 f"{self.name} before layer {self._layers()} of {layers} lets "
                 f"{100 * least / length:.1f} % of the visual tokens through{share}, mean over the "
                 "layers, however few remain at the end; "
@@ -154,7 +156,7 @@ class Budgeted(Pruner):
         """The keep ratio of all images of a prompt that meets a budget of operations.
 
         Raises:
-            UserError: As `ratio`.
+            UnreachableBudgetError: As `ratio`.
         """
         lengths, layers = [view.image.length for view in views], views[0].layers
         text, flops, total = views[0].text_tokens, views[0].prefill_flops, sum(lengths)
@@ -170,7 +172,7 @@ class Budgeted(Pruner):
 
         kept, least = nearest(cost, total, wanted), cost(1)
         if least > wanted + (cost(2) - least if total > 1 else 0):
-            raise UserError(
+            raise UnreachableBudgetError(
                 f"{self.name} before layer {self._layers()} of {layers} takes "
                 f"{100 * least / whole:.1f} % of this prompt's FLOPs, however few tokens remain; "
                 f"{100 * wanted / whole:.1f} % were asked for: ask for more, or prune earlier."
@@ -182,7 +184,7 @@ class Budgeted(Pruner):
         if self.tokens is None:
             return self.keep_ratio * length
         if self.tokens > length:
-            raise UserError(
+            raise UnreachableBudgetError(
                 f"tokens={self.tokens} were asked for, but an image has {length} visual tokens: "
                 "ask for fewer, or for a ratio."
             )
@@ -201,7 +203,12 @@ class Budgeted(Pruner):
 
 
 def budgeted(
-    method: Pruner, layers: int, *, tokens: int | None, count: Count, solved: bool = True
+    method: Pruner,
+    layers: int,
+    *,
+    tokens: int | None,
+    count: Count,
+    solved: bool = True,
 ) -> Pruner:
     """The method with the budget that a configuration names.
 
@@ -213,10 +220,12 @@ def budgeted(
         solved: Likewise.
 
     Raises:
-        UserError: The method cannot be given this budget.
+        UserError: The method cannot be given this budget, or has one already.
     """
     if not method.prunes() or (solved and tokens is None and count == "final"):
         return method
+    if isinstance(method, Budgeted):
+        raise UserError("The pruner has a budget already: leave out tokens and budget.")
     ratio = method.keep_ratio
     budget = Budgeted(method=method, keep_ratio=ratio, tokens=tokens, count=count, solved=solved)
     return budget.fitted("", layers)

@@ -28,6 +28,10 @@ class MissingSignalError(UserError):
         self.provides: frozenset[Any] = frozenset(provides)
 
 
+class UnreachableBudgetError(UserError):
+    """A budget that a method cannot meet on a prompt, such as more tokens than an image has."""
+
+
 class LibraryTooOldError(UserError):
     """The installed `transformers` lacks what a model family or a session needs."""
 

@@ -275,7 +275,7 @@ def encode_for(
     for sample, expected, found in zip(samples, foretold, found_tokens, strict=True):
         if found != expected:
             raise UserError(
-                f"{type(pruner).__name__} needs to know how many visual tokens an image gives, but "
+                f"{pruner.name} needs to know how many visual tokens an image gives, but "
                 f"the model has a rule of its own for images of {sample.benchmark or sample.id}: "
                 "use another pruner, dataset or model."
             )

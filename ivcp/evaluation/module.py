@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from ivcp.core.errors import UserError
+from ivcp.core.errors import UnreachableBudgetError, UserError
 from ivcp.core.family import BoxFrame, ModelFamily, encode_for
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
@@ -26,6 +26,8 @@ from ivcp.measure.flops import DecoderSizes, count_flops, prefill_flops
 from ivcp.measure.timing import Phases, finite_logits, timed_phases
 from ivcp.results.prediction import Prediction
 
+FIRST = 8
+"""Samples behind which a run ends if none of them could meet the budget."""
 NOT_FINITE = (
     "the model's logits are not finite (NaN or infinity): its weights or dtype are at fault"
 )
@@ -88,7 +90,7 @@ class Evaluation(lightning.LightningModule):
         self.sizes: DecoderSizes
         self.warm, self.count, self.adaptive, self.seed = False, count, adaptive, seed
         self.most: int | None = None  # samples that fit into memory together, once that is known
-        self.halvings = self.generated_tokens = self.samples = 0
+        self.halvings = self.generated_tokens = self.samples = self.unreachable = 0
         self.generating_seconds = self.extra_seconds = 0.0
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -133,7 +135,7 @@ class Evaluation(lightning.LightningModule):
         samples = len(batch.samples)
         if self.most is not None and samples > self.most:
             return [answer for part in self._parts(batch) for answer in self._answer(part)]
-        counted = None
+        counted = unreachable = None
         try:
             if not self.warm:
                 started = time.perf_counter()
@@ -146,6 +148,8 @@ class Evaluation(lightning.LightningModule):
         except torch.OutOfMemoryError as error:
             if samples == 1 or not self.adaptive:
                 raise UserError(_too_large(batch)) from error
+        except UnreachableBudgetError as error:
+            unreachable = error
         else:
             self.generating_seconds += generated.phases.total
             predictions = self._describe(batch, generated)
@@ -153,10 +157,27 @@ class Evaluation(lightning.LightningModule):
             self.samples += samples
             counted_for = {"prefill_flops_counted": counted}
             return [predictions[0].model_copy(update=counted_for), *predictions[1:]]
+        if unreachable is not None:
+            return self._without_budget(batch, unreachable)
         self.halvings += 1  # here, where the error holds no tensors any more
         self.most = samples // 2
         torch.cuda.empty_cache()
         return self._answer(batch)
+
+    def _without_budget(self, batch: Batch, error: UnreachableBudgetError) -> list[Prediction]:
+        """Answer each sample of a batch alone; one that cannot meet the budget fails.
+
+        Raises:
+            UnreachableBudgetError: None of the first samples can meet it.
+        """
+        if len(batch.samples) > 1:
+            alone = [self._part(batch, slice(n, n + 1)) for n in range(len(batch.samples))]
+            return [answer for part in alone for answer in self._answer(part)]
+        self.unreachable += 1
+        if not self.samples and self.unreachable >= FIRST:
+            raise error
+        (index,), (sample,) = batch.indices, batch.samples
+        return [Prediction.of(index, sample, score=0, failed=str(error))]
 
     def _parts(self, batch: Batch) -> list[Batch]:
         """The batch in parts that fit."""

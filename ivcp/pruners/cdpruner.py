@@ -15,8 +15,10 @@ from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.selection import Selection
 from ivcp.core.view import Signal, View
 
-FLOOR = 1e-4
+ROUNDING = 1e-5
 """Squared length, of 1, below which a token's part outside the span of the picks is rounding."""
+SPANNED = 1e-20
+"""What counts instead, so that such tokens come behind all others, the most relevant first."""
 
 NEEDS: dict[str, frozenset[Signal]] = {
     "encoder": frozenset({"hidden", "text_encoder", "question"}),
@@ -106,15 +108,17 @@ def largest_volume(states: Tensor, weights: Tensor, count: int) -> Tensor:
         count: Number of tokens, 1 .. V.
     """
     weights, rest = weights**2, torch.ones_like(weights)  # (V,) squared length outside the span
+    states = states.nan_to_num(0)  # so that none is picked twice
     rows = states.new_empty(count, len(states))
     picks: list[Tensor] = []
     for number in range(count):
         # an index of one element instead of a number, for which the host would wait
-        pick = (weights * rest).argmax(0, keepdim=True)
+        gain = weights * rest.where(rest > ROUNDING, SPANNED)
+        pick = gain.nan_to_num(0).argmax(0, keepdim=True)
         picks.append(pick)
         weights = weights.index_fill(0, pick, -1.0)
         earlier = rows[:number]
         row = states @ states[pick][0] - earlier.T @ earlier[:, pick][:, 0]
-        rows[number] = row / rest[pick].sqrt() * (rest[pick] > FLOOR)
-        rest = (rest - rows[number] ** 2).clamp_min(FLOOR)
+        rows[number] = row / rest[pick].clamp_min(ROUNDING).sqrt() * (rest[pick] > ROUNDING)
+        rest = rest - rows[number] ** 2
     return torch.cat(picks)

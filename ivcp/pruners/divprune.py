@@ -56,7 +56,7 @@ def most_diverse(states: Tensor, count: int) -> Tensor:
         states: (V, C) states of two or more tokens.
         count: Number of tokens, 1 .. V.
     """
-    states = normalize(states.float(), dim=-1)
+    states = normalize(states.float(), dim=-1).nan_to_num(0)  # so that none is picked twice
     pick = _nearest_similarity(states).argmin(0, keepdim=True)
     picks = [pick]
     closest = torch.full_like(states[:, 0], -torch.inf)  # (V,) similarity to the nearest pick

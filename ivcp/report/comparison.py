@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from ivcp.report.variants import Variant, find_variants
+from ivcp.report.variants import Variant, find_variants, pruner_settings
 from ivcp.results.comparability import conditions, differences, differing
 from ivcp.results.load import FinishedRun
 from ivcp.results.schema import Efficiency, PrimaryMetric, RunInfo, Tokens
@@ -114,7 +114,10 @@ class Entry:
 
     @property
     def ratio(self) -> float | None:
-        """Keep ratio of the pruner; 1 for an unpruned run."""
+        """Ratio that was asked for, else measured; 1 for an unpruned run."""
+        if self.dataset == ALL_SETS:
+            ratios = {task.ratio for task in self.tasks}
+            return ratios.pop() if len(ratios) == 1 else None
         return 1.0 if self.info.unpruned else self.info.ratio
 
     @property
@@ -124,7 +127,7 @@ class Entry:
         if budget is None or (budget.count == "final" and budget.ratio is not None):
             return None
         found = budget.obtained
-        if found is None:
+        if found is None or self.dataset == ALL_SETS:
             return budget.asked
         return (
             f"{budget.asked}: {100 * found:.1f} %"
@@ -220,8 +223,12 @@ def over_sets(entries: Sequence[Entry]) -> list[Entry]:
         if not entry.tasks and not entry.group:
             info = entry.info
             asked = entry.ratio if info.budget is None else info.budget.asked
-            key = (info.model, info.pruner, entry.variant.text, entry.layers, asked)
-            methods.setdefault(key, {}).setdefault(entry.dataset, entry)
+            settings = frozenset(pruner_settings(info).items())
+            key = (info.model, info.pruner, settings, entry.layers, asked)
+            found = methods.setdefault(key, {})
+            other = found.get(entry.dataset)
+            if other is None or other.info.date < info.date:  # the latest of repeats
+                found[entry.dataset] = entry
             names = datasets.setdefault(info.model, [])
             names += [] if entry.dataset in names else [entry.dataset]
     return [

@@ -60,8 +60,8 @@ def height(entry: Entry) -> float | None:
 
 
 def ratio(entry: Entry) -> float | None:
-    """The keep ratio of the pruner in percent."""
-    return scaled(entry.ratio, 100)
+    """The keep ratio of the pruner in percent; of another budget, what was kept."""
+    return scaled(entry.ratio if entry.budget is None else entry.tokens.keep_ratio, 100)
 
 
 def _layer(entry: Entry) -> float | None:

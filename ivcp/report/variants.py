@@ -49,7 +49,7 @@ def find_variants(runs: Sequence[RunInfo]) -> list[Variant]:
     pruners = [(run.model, run.dataset, run.pruner) for run in runs]
     datasets = [(run.model, run.dataset) for run in runs]
     parts = zip(
-        _differing([_pruner_settings(run) for run in runs], pruners),
+        _differing([pruner_settings(run) for run in runs], pruners),
         _differing([_other_settings(run) for run in runs], datasets),
         strict=True,
     )
@@ -111,7 +111,7 @@ def _variant(values: Values) -> Variant:
     return Variant(" ".join(texts[False]), " ".join(texts[True]))
 
 
-def _pruner_settings(run: RunInfo) -> Values:
+def pruner_settings(run: RunInfo) -> Values:
     """Settings of the pruner; a pruner in it goes by the name of its module."""
     settings = _budget(run)
     for name, value in flatten(run.config.get("pruner") or {}).items():

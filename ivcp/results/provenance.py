@@ -16,7 +16,10 @@ from ivcp.results.comparability import settings
 from ivcp.results.run_folder import Identity
 from ivcp.results.schema import GitState
 
-DECIDING = ("model", "pruner", "dataset", "metric", "batch_size", "seed", "limit", "generation")
+DECIDING = (
+    "model", "pruner", "ratio", "tokens", "budget", "dataset", "metric", "batch_size", "seed",
+    "limit", "generation",
+)  # fmt: skip
 """Parts of the configuration that decide answers or how they are scored."""
 
 PACKAGES = ("torch", "transformers", "lightning")

@@ -44,6 +44,32 @@ def plain(states: Tensor, relevance: Tensor, count: int) -> list[int]:
     return picks
 
 
+def test_a_near_duplicate_is_worth_what_it_adds() -> None:
+    """However relevant it is; tokens that add nothing but rounding come last, by relevance."""
+    alike = normalize(drawn(1, 64) + 0.002 * drawn(30, 64, seed=1), dim=-1)
+    apart = normalize(drawn(30, 64, seed=2), dim=-1)
+    relevance = torch.cat([torch.linspace(0.9, 1, 30), torch.linspace(0.002, 0.02, 30)])
+    states = torch.cat([alike, apart])
+    found = largest_volume(states, scaled(relevance), 20).tolist()
+    assert found == plain(states, relevance, 20)
+    assert sum(token < 30 for token in found) < 3
+    narrow = normalize(drawn(200, 8, seed=3), dim=-1)
+    weights = scaled(torch.rand(200, generator=torch.Generator().manual_seed(4)))
+    order = largest_volume(narrow, weights, 150).tolist()
+    behind = [
+        token for token in weights.argsort(descending=True).tolist() if token not in order[:8]
+    ]
+    assert order[8:] == behind[:142]
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_states_that_are_no_numbers_are_picked_once_at_most(rows: int) -> None:
+    states = drawn(20, 8)
+    states[:rows] = torch.nan
+    order = largest_volume(normalize(states, dim=-1), torch.full((20,), torch.nan), 10)
+    assert len(order.unique()) == 10
+
+
 @pytest.mark.parametrize("folder", cases("cdpruner"), ids=lambda folder: folder.name)
 def test_the_release_picks_the_same_tokens(folder: Path) -> None:
     case, golden = read(folder)

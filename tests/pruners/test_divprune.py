@@ -91,3 +91,10 @@ def test_states_of_a_later_layer_can_decide() -> None:
 def test_bad_input(fields: dict, sentence: str) -> None:
     with pytest.raises(UserError, match=f"^{sentence}"):
         DivPrune(**fields)
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_states_that_are_no_numbers_are_picked_once_at_most(rows: int) -> None:
+    states = torch.randn(20, 8)
+    states[:rows] = torch.nan
+    assert len(most_diverse(states, 10).unique()) == 10

@@ -298,6 +298,15 @@ def test_several_datasets_have_the_mean_of_their_percentages(
         ("fastv", "budget=layer_average"): "62.5",
         ("random", "-"): "-",
     }
+    asked = [line.cells[3] for line in table.lines]
+    assert {cell for cell in asked if cell != "-"} == {"60 tokens", "60 tokens, layer average"}
+    make_run("rerun", pruner="fastv", dataset="x", value=0.2, ratio=0.3, date="2026-02-01",
+             budget={"count": "final", "tokens": 60, "obtained": 60.25})  # fmt: skip
+    make_run("other", pruner="fastv", dataset="x", value=0.9, ratio=0.3,
+             config={"pruner": {"renumber": True}}, budget=budget)  # fmt: skip
+    (table,) = group_tables(read_entries())
+    means = {line.cells[-1] for line in table.lines if line.cells[0] == "fastv"}
+    assert means == {"62.5", "-"}, "the latest of repeats; other settings are another method"
     shown = {entry.budget for entry in entries}
     assert shown == {None, "60 tokens: 60.2", "60 tokens, layer average: 60.2"}
 
