@@ -127,7 +127,8 @@ def _budget(run: RunInfo) -> dict[str, str]:
     """What the budget counts, and a number of tokens, where the ratio does not say it all."""
     if run.budget is None:
         return {}
-    asked = {"budget": run.budget.count} if run.budget.count != "final" else {}
+    # by its full name, since methods have settings of the name budget, too
+    asked = {"budget.count": run.budget.count} if run.budget.count != "final" else {}
     return asked | ({} if run.budget.tokens is None else {"tokens": str(run.budget.tokens)})
 
 

@@ -295,7 +295,7 @@ def test_several_datasets_have_the_mean_of_their_percentages(
     assert means == {
         ("none", "-"): "100.0",
         ("fastv", "-"): "75.0",
-        ("fastv", "budget=layer_average"): "62.5",
+        ("fastv", "budget.count=layer_average"): "62.5",
         ("random", "-"): "-",
     }
     asked = [line.cells[3] for line in table.lines]
