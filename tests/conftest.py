@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ivcp.core.errors import LibraryTooOldError
 from ivcp.testing import END, IMAGE, SMALL, START, VIDEO
 
 torch.set_num_threads(1)  # the tensors of tests are too small for several threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # so they are in the processes that tests start
 
 collect_ignore_glob = ["*/conftest.py"]  # no doctests there; two of one name cannot be imported
 

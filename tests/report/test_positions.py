@@ -30,7 +30,7 @@ def select(axes: int) -> list[int]:
         positions = torch.tensor([[START + part for part in cell] for cell in cells]).T
     view: Any = SimpleNamespace(
         image=layout,
-        length=layout.length,
+        index=torch.arange(layout.length),
         positions=lambda: positions,
         inverse_frequencies=lambda: torch.tensor(FREQUENCIES),
     )
