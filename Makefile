@@ -11,7 +11,7 @@ help: ## list the commands
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --no-compile -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	@touch $@
 
 run: $(VENV)/installed ## compare IVC-Prune with its baselines on the packaged model
