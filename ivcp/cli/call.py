@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import ivcp
-from ivcp.cli.composing import composed
+from ivcp.cli.composing import composed, config_folder
 from ivcp.cli.mistakes import check_known, sentence_of
 from ivcp.cli.run import PARTS, check_amount
 from ivcp.core.errors import UserError
@@ -109,6 +109,7 @@ def evaluate(
             "The pruner has its keep_ratio, such as FastV(keep_ratio=0.3): leave out ratio."
         )
     named = [name for name in GROUPS if isinstance(settings.get(name), str)]
+    row = f"{settings['budget']}.yaml" if "budget" in named else "final.yaml"
     chosen = [f"{name}={settings.pop(name)}" for name in named]
     chosen += [f"dataset={dataset}"] if isinstance(dataset, str) else []
     chosen += [f"model={model}"] if isinstance(model, str) else []
@@ -121,8 +122,8 @@ def evaluate(
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     family, name = _family(model, cfg, processor)
     method = fit_pair(ivcp.NoPruning() if pruner is None else pruner, family, name)
-    if cfg.ratio != _composed().ratio and method.prunes():  # a row of published tables
-        method = dataclasses.replace(method, keep_ratio=cfg.ratio)
+    if "ratio" in OmegaConf.load(config_folder() / "budget" / row) and method.prunes():
+        method = dataclasses.replace(method, keep_ratio=cfg.ratio)  # of published tables
     check_amount(settings, config["tokens"])
     budget = {"tokens": config["tokens"], **config["budget"]}
     objects: dict[str, Any] = {"pruner": method, "dataset": dataset, "metric": metric}

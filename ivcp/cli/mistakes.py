@@ -37,8 +37,8 @@ def sentence_of(error: Exception) -> str | None:
     if isinstance(cause, MissingSignalError):
         from ivcp.cli.catalogue import served
 
-        methods = ", ".join(served(cause.provides))
-        return str(cause).replace("another pruner or", f"pruner={methods} or another")
+        reason, methods = str(cause).rpartition(";")[0], ", ".join(served(cause.provides))
+        return f"{reason}; use pruner={methods} or another model."
     if isinstance(cause, UserError):
         return str(cause)
     if isinstance(error, InstantiationException):

@@ -17,8 +17,8 @@ from ivcp.results.run_folder import Identity
 from ivcp.results.schema import GitState
 
 DECIDING = (
-    "model", "pruner", "ratio", "tokens", "budget", "dataset", "metric", "batch_size", "seed",
-    "limit", "generation",
+    "model", "pruner", "tokens", "budget", "dataset", "metric", "batch_size", "seed", "limit",
+    "generation",
 )  # fmt: skip
 """Parts of the configuration that decide answers or how they are scored."""
 
