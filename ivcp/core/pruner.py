@@ -329,6 +329,20 @@ class TowerPruner(Pruner):
         return self.renumber
 
 
+@dataclass(frozen=True, kw_only=True)
+class TowerLayerPruner(TowerPruner):
+    """Base of those that read one layer of the vision tower.
+
+    Attributes:
+        tower_layer: Layer of the vision tower that is read; negative numbers count from its end.
+    """
+
+    tower_layer: int = -2
+
+    def tower_layers(self) -> tuple[int | float, ...]:
+        return (self.tower_layer,)
+
+
 def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: int) -> None:
     """Refuse a pruner that the model cannot serve, before anything runs.
 

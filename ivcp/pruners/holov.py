@@ -8,14 +8,14 @@ from typing import ClassVar
 import torch
 
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import TowerPruner
+from ivcp.core.pruner import TowerLayerPruner
 from ivcp.core.selection import Selection, ranks, top
 from ivcp.core.transfer import to_device
 from ivcp.core.view import Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)
-class HoloV(TowerPruner):
+class HoloV(TowerLayerPruner):
     """Split the budget among crops by their mean attention; each keeps its most attended tokens.
 
     Crops are runs of the image's tokens in the order of the prompt, of equal length up to one
@@ -45,7 +45,6 @@ class HoloV(TowerPruner):
             Qwen2.5-VL 1.78 over the ratio, rounded down).
     """
 
-    tower_layer: int = -2
     crops: int = 16
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"tower_attention"})
@@ -54,9 +53,6 @@ class HoloV(TowerPruner):
         super().__post_init__()
         if self.crops < 1:
             raise UserError(f"crops must be at least 1; got {self.crops}.")
-
-    def tower_layers(self) -> tuple[int, ...]:
-        return (self.tower_layer,)
 
     def select(self, view: View, stage: int) -> Selection:
         target, attention = self.target(view), view.tower_attention(self.tower_layer)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import TowerPruner
+from ivcp.core.pruner import TowerLayerPruner
 from ivcp.core.selection import Selection, top
 from ivcp.core.transfer import to_device
 from ivcp.core.view import Signal, View
@@ -20,7 +20,7 @@ SIMILARITIES = 2**19
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruMerge(TowerPruner):
+class PruMerge(TowerLayerPruner):
     """Keep a few tokens as centres and add their neighbours' features, weighted by attention.
 
     Centres receive the most attention in the last layer of the vision tower, all of its heads taken
@@ -62,9 +62,6 @@ class PruMerge(TowerPruner):
         super().__post_init__()
         if self.neighbours < 0:
             raise UserError(f"neighbours must be at least 0; got {self.neighbours}.")
-
-    def tower_layers(self) -> tuple[int, ...]:
-        return (self.tower_layer,)
 
     def fills_ratio(self) -> bool:
         return not self.adaptive

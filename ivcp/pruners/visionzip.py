@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import TowerPruner
+from ivcp.core.pruner import TowerLayerPruner
 from ivcp.core.selection import Selection, top
 from ivcp.core.view import Signal, View
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionZip(TowerPruner):
+class VisionZip(TowerLayerPruner):
     """Keep the dominant tokens, which hold most of an image, and merge the rest to a few tokens.
 
     Tokens that receive the most attention in a late layer of the vision tower are dominant and are
@@ -38,7 +38,6 @@ class VisionZip(TowerPruner):
         keep_cls: Whether [CLS] is kept as one of the tokens (release: yes).
     """
 
-    tower_layer: int = -2
     contextual_share: float = 0.15625
     keep_cls: bool = True
 
@@ -50,9 +49,6 @@ class VisionZip(TowerPruner):
         super().__post_init__()
         if not 0 <= self.contextual_share < 1:
             raise UserError(f"contextual_share must lie in [0, 1); got {self.contextual_share!r}.")
-
-    def tower_layers(self) -> tuple[int, ...]:
-        return (self.tower_layer,)
 
     def select(self, view: View, stage: int) -> Selection:
         target, attention = self.target(view), view.tower_attention(self.tower_layer)

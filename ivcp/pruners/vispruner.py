@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ivcp.core.errors import UserError
-from ivcp.core.pruner import TowerPruner
+from ivcp.core.pruner import TowerLayerPruner
 from ivcp.core.selection import Selection, top
 from ivcp.core.view import Signal, View
 
@@ -21,7 +21,7 @@ HELD = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisPruner(TowerPruner):
+class VisPruner(TowerLayerPruner):
     """Keep the tokens that receive the most attention, and thin out the others until few are alike.
 
     The first part of the budget goes to important tokens, which receive the most attention in a
@@ -47,7 +47,6 @@ class VisPruner(TowerPruner):
             0.5; 0.75 for MME with 64 tokens).
     """
 
-    tower_layer: int = -2
     important_ratio: float = 0.5
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"tower_attention", "tower_features"})
@@ -56,9 +55,6 @@ class VisPruner(TowerPruner):
         super().__post_init__()
         if not 0 <= self.important_ratio <= 1:
             raise UserError(f"important_ratio must lie in [0, 1]; got {self.important_ratio!r}.")
-
-    def tower_layers(self) -> tuple[int, ...]:
-        return (self.tower_layer,)
 
     def select(self, view: View, stage: int) -> Selection:
         target, attention = self.target(view), view.tower_attention(self.tower_layer)
