@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image, ImageDraw, ImageFont
 
-from ivcp.core.family import encode_for, fit_pair
+from ivcp.core.pairing import fit_pair
+from ivcp.core.resizing import encode_for
 from ivcp.engine.attach import open_session
 from ivcp.visualize.overlay import draw_overlay
 

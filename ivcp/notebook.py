@@ -127,7 +127,7 @@ def ask(
     import torch
 
     import ivcp
-    from ivcp.core.family import encode_for
+    from ivcp.core.resizing import encode_for
     from ivcp.engine.generate_arguments import check_generation
 
     family = getattr(processor, "family", None)

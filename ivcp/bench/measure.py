@@ -19,8 +19,10 @@ from ivcp.bench.result import BenchInfo, BenchResult
 from ivcp.core.budget import in_words
 from ivcp.core.budgeted import Budgeted, budgeted
 from ivcp.core.errors import UserError
-from ivcp.core.family import ModelFamily, encode_for, fit_pair
+from ivcp.core.family import ModelFamily
+from ivcp.core.pairing import fit_pair
 from ivcp.core.pruner import Pruner
+from ivcp.core.resizing import encode_for
 from ivcp.core.types import Sample
 from ivcp.measure.devices import device_name, machine_name
 from ivcp.results.provenance import git_state, versions

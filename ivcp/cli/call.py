@@ -84,7 +84,7 @@ def evaluate(
             or every sample failed.
     """
     from ivcp.core.budgeted import budgeted
-    from ivcp.core.family import fit_pair
+    from ivcp.core.pairing import fit_pair
     from ivcp.evaluation.evaluate import evaluate as evaluate_parts
     from ivcp.evaluation.trainer import started_together
 

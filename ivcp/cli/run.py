@@ -80,7 +80,7 @@ def evaluate_config(cfg: DictConfig) -> float:
     try:
         check(cfg)
         from ivcp.core.budgeted import budgeted
-        from ivcp.core.family import fit_pair
+        from ivcp.core.pairing import fit_pair
         from ivcp.evaluation.evaluate import evaluate
         from ivcp.evaluation.trainer import started_together
 

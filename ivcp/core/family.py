@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from PIL import Image
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import PromptLayout
-from ivcp.core.pruner import Pruner, Size, check_pair
 from ivcp.core.text_encoder import TextEncoder
-from ivcp.core.tower import VisionTower, tower_block
+from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
-from ivcp.core.view import TOWER_BLOCK_SIGNALS, Signal
+from ivcp.core.view import Signal
 
 Rows: TypeAlias = Sequence[Tensor]
 """One tensor for each sample of a batch."""
@@ -217,75 +215,6 @@ class ModelAdapter(ABC):
     def attention_scale(self, layer: nn.Module) -> float:
         """Factor on a layer's products of queries and keys."""
         return float(layer.self_attn.scaling)  # type: ignore[union-attr,arg-type]
-
-
-def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
-    """The pruner with the model's values instead of "auto"; no weights are read.
-
-    Args:
-        pruner: The method.
-        family: The model's family.
-        name: Name of the model, for messages.
-
-    Raises:
-        UserError: The model cannot serve the pruner.
-    """
-    layers, provides = family.depth(), family.signals()
-    if isinstance(pruner, Pruner):
-        pruner = pruner.fitted(family.model_types[0], layers, provides)
-    check_pair(pruner, provides, name, layers)
-    if (blocks := family.tower_depth()) is not None:
-        for stage in pruner.stages():
-            for layer in stage.tower_layers if stage.needs & TOWER_BLOCK_SIGNALS else ():
-                tower_block(layer, blocks, pruner.name, name)
-    return pruner
-
-
-def encode_for(
-    pruner: Pruner | None, family: ModelFamily, processor: Any, samples: Sequence[Sample]
-) -> Encoded:
-    """`family.encode`, of images in the sizes that the pruner wants, if there is one.
-
-    Boxes come back to pixels of the original images, and areas are fractions of any size.
-
-    Raises:
-        UserError: No size of an image gives what the pruner wants, the family makes other numbers
-            of tokens than it foretells, or as `encode` does.
-    """
-    if not isinstance(pruner, Pruner) or not pruner.before_processor:
-        return family.encode(processor, samples)
-
-    def count(sizes: Sequence[Size]) -> float:
-        return family.expected_tokens(processor, sizes) if sizes else 0
-
-    resized, saved, foretold = [], [], []
-    for sample in samples:
-        sizes = [image.size for image in sample.images]
-        wanted = pruner.image_sizes(sizes, count)
-        foretold.append(round(count(wanted)))
-        saved.append(round(count(sizes)) - foretold[-1])
-        pairs = zip(sample.images, wanted, strict=True)
-        images = tuple(
-            image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
-            for image, size in pairs
-        )
-        resized.append(replace(sample, images=images))
-    encoded = family.encode(processor, resized)
-    found_tokens = encoded.image_tokens or foretold
-    for sample, expected, found in zip(samples, foretold, found_tokens, strict=True):
-        if found != expected:
-            raise UserError(
-                f"{pruner.name} needs to know how many visual tokens an image gives, but "
-                f"the model has a rule of its own for images of {sample.benchmark or sample.id}: "
-                "use another pruner, dataset or model."
-            )
-    frames = []
-    for sample, frame in zip(samples, encoded.box_frames, strict=True):
-        if sample.images:
-            width, height = sample.images[-1].size
-            frame = replace(frame, image_width=width, image_height=height)
-        frames.append(frame)
-    return replace(encoded, box_frames=frames, saved_tokens=saved)
 
 
 class ModelFamily(ModelAdapter):

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 from torch import Tensor
 
 from ivcp.core.depths import Auto, ivc_prune_layer
-from ivcp.core.errors import MissingSignalError, UserError
+from ivcp.core.errors import UserError
 from ivcp.core.fields import check_fields
 from ivcp.core.selection import Selection, budget, top
-from ivcp.core.view import LAYER_SIGNALS, Signal, View
+from ivcp.core.view import Signal, View
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -341,49 +341,3 @@ class TowerLayerPruner(TowerPruner):
 
     def tower_layers(self) -> tuple[int | float, ...]:
         return (self.tower_layer,)
-
-
-def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: int) -> None:
-    """Refuse a pruner that the model cannot serve, before anything runs.
-
-    Args:
-        pruner: The method, with its layers filled in.
-        provides: Signals of the model.
-        model: Name of the model, for the message.
-        layers: Number of decoder layers.
-
-    Raises:
-        MissingSignalError: The model lacks a signal.
-        UserError: It is no pruner, a stage lies outside the model, or two
-            stages share a layer.
-    """
-    if isinstance(pruner, type) or not isinstance(pruner, Pruner):
-        got = f"the class {pruner.__name__}" if isinstance(pruner, type) else repr(pruner)
-        raise UserError(
-            f"pruner must be an instance of a Pruner, such as FastV(keep_ratio=0.5); got {got}."
-        )
-    name, before, stages = pruner.name, -1, pruner.stages()
-    if not isinstance(stages, tuple | list):
-        raise UserError(f"{name}.stages() must give a tuple of Stage objects; got {stages!r}.")
-    for stage in stages:
-        if not isinstance(stage, Stage):
-            raise UserError(f"{name}.stages() must give Stage objects; got {stage!r}.")
-        if missing := sorted(stage.needs - provides):
-            raise MissingSignalError(
-                f"{name} needs the signal {', '.join(missing)}, but {model} provides only "
-                f"{', '.join(sorted(provides))}; use another pruner or model.",
-                provides,
-            )
-        lowest = int(stage.signals_from == "previous" and bool(stage.needs & LAYER_SIGNALS))
-        if not lowest <= stage.layer < layers:
-            reason = f" ({name} looks at the layer before)" if lowest else ""
-            raise UserError(
-                f"layer must lie in {lowest} .. {layers - 1} for {model} with its {layers} decoder "
-                f"layers{reason}; got {stage.layer}."
-            )
-        if stage.layer <= before:
-            raise UserError(
-                f"{name} has stages at the layers {[each.layer for each in stages]}; they must "
-                "ascend, one stage a layer."
-            )
-        before = stage.layer

@@ -57,8 +57,8 @@ def ivc_rank(view: View, rope_base: float | None = None, offset: int = 0) -> Ten
     """
     frequencies = view.inverse_frequencies()
     if rope_base is not None:
-        own = plain_frequencies(rope_base, len(frequencies))
-        frequencies = to_device(own, frequencies.device)
+        unscaled = plain_frequencies(rope_base, len(frequencies))
+        frequencies = to_device(unscaled, frequencies.device)
     cosine, sine = rotation_scores(view.positions() + offset, frequencies)
     parts = parts_of(view)
     rank = torch.minimum(ranks(cosine, parts.groups), ranks(sine, parts.groups)).float()

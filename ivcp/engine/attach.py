@@ -11,7 +11,8 @@ from torch import nn
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelAdapter
-from ivcp.core.pruner import Pruner, check_pair
+from ivcp.core.pairing import check_pair
+from ivcp.core.pruner import Pruner
 from ivcp.engine.checks import backend_of, check_model, discard_compiled
 from ivcp.engine.context import SessionContext
 from ivcp.engine.hooks import Hooks

@@ -14,8 +14,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import Encoded, ModelFamily, encode_for
+from ivcp.core.family import Encoded, ModelFamily
 from ivcp.core.pruner import Pruner
+from ivcp.core.resizing import encode_for
 from ivcp.core.types import BrokenSample, Sample
 from ivcp.evaluation.process import LoaderProcess
 
@@ -236,8 +237,8 @@ class AssignedBatches(lightning.LightningDataModule):
         processor = trainer.lightning_module.processor
         costs = [sum(self.items.cost(n, self.family, processor) for n in batch) for batch in plan]
         numbers = assign(costs, trainer.world_size)[trainer.global_rank]
-        own = [plan[number] for number in numbers]
-        batches = Batches(self.items, self.family, processor, own, self.pruner)
+        assigned = [plan[number] for number in numbers]
+        batches = Batches(self.items, self.family, processor, assigned, self.pruner)
         loaders: dict[str, Any] = {}
         workers = min(self.workers, len(batches))  # others would have nothing to load
         if workers:

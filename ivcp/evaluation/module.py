@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ivcp.core.errors import UnreachableBudgetError, UserError
-from ivcp.core.family import BoxFrame, ModelFamily, encode_for
+from ivcp.core.family import BoxFrame, ModelFamily
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
+from ivcp.core.resizing import encode_for
 from ivcp.core.types import Answer, Box, Sample
 from ivcp.engine.attach import open_session
 from ivcp.engine.session import Session

@@ -75,8 +75,8 @@ def _farthest(grids: Sequence[Grid], count: int) -> Tensor:
     x1, y1, x2, y2 = grids[0].area
     step = torch.tensor([(x2 - x1) / grids[0].columns, (y2 - y1) / grids[0].rows])
     centers = torch.cat([grid.centers for grid in grids])
-    places = ((centers - centers.amin(0)) / step * STEPS).round().long().numpy()  # (V, 2)
-    x, y = np.ascontiguousarray(places.T)
+    positions = ((centers - centers.amin(0)) / step * STEPS).round().long().numpy()  # (V, 2)
+    x, y = np.ascontiguousarray(positions.T)
     taken = np.empty(count, dtype=np.int64)
     # twice the distance from the middle, which may lie between two tokens
     nearest = -((2 * x - x.max()) ** 2) - (2 * y - y.max()) ** 2

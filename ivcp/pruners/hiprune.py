@@ -90,14 +90,14 @@ def neighbours(image: ImageLayout, wrap: bool) -> Tensor:
     """
     parts = []
     for grid, (start, count) in zip(image.grids, image.spans, strict=True):
-        own, offsets = torch.arange(count), torch.tensor([-1, 1, -grid.columns, grid.columns])
-        near = own[:, None] + offsets
+        index, offsets = torch.arange(count), torch.tensor([-1, 1, -grid.columns, grid.columns])
+        near = index[:, None] + offsets
         if wrap:
             parts.append((start + near).clamp(0, image.length - 1))
             continue
-        column = own % grid.columns
+        column = index % grid.columns
         inside = (near >= 0) & (near < count)
         inside[:, 0] &= column > 0
         inside[:, 1] &= column < grid.columns - 1
-        parts.append(start + torch.where(inside, near, own[:, None]))
+        parts.append(start + torch.where(inside, near, index[:, None]))
     return torch.cat(parts)

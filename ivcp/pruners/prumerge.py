@@ -78,8 +78,8 @@ class PruMerge(TowerLayerPruner):
             spaced, order = number // 2 if self.plus else 0, top(attention, count)
             ranked, rest = order[: number - spaced], order[number - spaced :].sort().values
             spread = rest[torch.arange(spaced, device=rest.device) * len(rest) // max(1, spaced)]
-        centers, places = torch.cat([ranked, spread]).sort()
-        found = Selection(centers, {"spread": places >= len(ranked)})
+        centers, order = torch.cat([ranked, spread]).sort()
+        found = Selection(centers, {"spread": order >= len(ranked)})
         if not self.neighbours:
             return found
         values = view.tower_features().float()

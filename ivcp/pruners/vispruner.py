@@ -67,8 +67,8 @@ class VisPruner(TowerLayerPruner):
             rest = order[important:]
             left = thinned(view.tower_features()[rest], target - important)
             kept = torch.cat([kept, rest[left]])
-        kept, places = kept.sort()
-        return Selection(kept, {"important": places < important})
+        kept, rank = kept.sort()
+        return Selection(kept, {"important": rank < important})
 
 
 def thinned(features: Tensor, count: int) -> Tensor:

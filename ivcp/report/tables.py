@@ -169,9 +169,9 @@ def _mean_relative(runs: Sequence[Entry]) -> Column:
 
     def mean(entry: Entry) -> float | None:
         names = _tasks(by_title[entry.dataset, entry.info.model])
-        found = [task.relative for name in names if (task := entry.task(name))]
-        known = [relative for relative in found if relative is not None]
-        return sum(known) / len(names) if len(known) == len(names) else None
+        tasks = [task for name in names if (task := entry.task(name))]
+        relative = [task.relative for task in tasks if task.relative is not None]
+        return sum(relative) / len(names) if len(relative) == len(names) else None
 
     return Column("mean_relative", mean, "mean of\nunpruned %", style=score)
 

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
-from ivcp.core.family import fit_pair
+from ivcp.core.pairing import fit_pair
 from ivcp.models import find_family
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.random import RandomPruning

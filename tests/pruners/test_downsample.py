@@ -16,7 +16,7 @@ import ivcp
 from ivcp import pruned
 from ivcp.bench.pairs import PairedRuns
 from ivcp.core.errors import UserError
-from ivcp.core.family import encode_for
+from ivcp.core.resizing import encode_for
 from ivcp.core.selection import budget
 from ivcp.core.types import Sample
 from ivcp.models.qwen25vl import Qwen25VL

@@ -15,7 +15,8 @@ from loguru import logger
 from rich.progress import track
 
 from ivcp.core.errors import UserError
-from ivcp.core.family import encode_for, fit_pair
+from ivcp.core.pairing import fit_pair
+from ivcp.core.resizing import encode_for
 from ivcp.core.types import Sample
 from ivcp.engine.attach import open_session
 from ivcp.engine.session import Session

@@ -1,0 +1,77 @@
+"""Whether a method and a model fit, found out before anything runs."""
+
+from __future__ import annotations
+
+from ivcp.core.errors import MissingSignalError, UserError
+from ivcp.core.family import ModelFamily
+from ivcp.core.pruner import Pruner, Stage
+from ivcp.core.tower import tower_block
+from ivcp.core.view import LAYER_SIGNALS, TOWER_BLOCK_SIGNALS, Signal
+
+
+def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
+    """The pruner with the model's values instead of "auto"; no weights are read.
+
+    Args:
+        pruner: The method.
+        family: The model's family.
+        name: Name of the model, for messages.
+
+    Raises:
+        UserError: The model cannot serve the pruner.
+    """
+    layers, provides = family.depth(), family.signals()
+    if isinstance(pruner, Pruner):
+        pruner = pruner.fitted(family.model_types[0], layers, provides)
+    check_pair(pruner, provides, name, layers)
+    if (blocks := family.tower_depth()) is not None:
+        for stage in pruner.stages():
+            for layer in stage.tower_layers if stage.needs & TOWER_BLOCK_SIGNALS else ():
+                tower_block(layer, blocks, pruner.name, name)
+    return pruner
+
+
+def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: int) -> None:
+    """Refuse a pruner that the model cannot serve, before anything runs.
+
+    Args:
+        pruner: The method, with its layers filled in.
+        provides: Signals of the model.
+        model: Name of the model, for the message.
+        layers: Number of decoder layers.
+
+    Raises:
+        MissingSignalError: The model lacks a signal.
+        UserError: It is no pruner, a stage lies outside the model, or two
+            stages share a layer.
+    """
+    if isinstance(pruner, type) or not isinstance(pruner, Pruner):
+        got = f"the class {pruner.__name__}" if isinstance(pruner, type) else repr(pruner)
+        raise UserError(
+            f"pruner must be an instance of a Pruner, such as FastV(keep_ratio=0.5); got {got}."
+        )
+    name, before, stages = pruner.name, -1, pruner.stages()
+    if not isinstance(stages, tuple | list):
+        raise UserError(f"{name}.stages() must give a tuple of Stage objects; got {stages!r}.")
+    for stage in stages:
+        if not isinstance(stage, Stage):
+            raise UserError(f"{name}.stages() must give Stage objects; got {stage!r}.")
+        if missing := sorted(stage.needs - provides):
+            raise MissingSignalError(
+                f"{name} needs the signal {', '.join(missing)}, but {model} provides only "
+                f"{', '.join(sorted(provides))}; use another pruner or model.",
+                provides,
+            )
+        lowest = int(stage.signals_from == "previous" and bool(stage.needs & LAYER_SIGNALS))
+        if not lowest <= stage.layer < layers:
+            reason = f" ({name} looks at the layer before)" if lowest else ""
+            raise UserError(
+                f"layer must lie in {lowest} .. {layers - 1} for {model} with its {layers} decoder "
+                f"layers{reason}; got {stage.layer}."
+            )
+        if stage.layer <= before:
+            raise UserError(
+                f"{name} has stages at the layers {[each.layer for each in stages]}; they must "
+                "ascend, one stage a layer."
+            )
+        before = stage.layer
