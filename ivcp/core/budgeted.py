@@ -77,6 +77,9 @@ class Budgeted(Pruner):
     def stages(self) -> tuple[Stage, ...]:
         return self.method.stages()
 
+    def reads_start(self) -> bool:
+        return self.method.reads_start()
+
     def renumbers(self) -> bool:
         return self.method.renumbers()
 

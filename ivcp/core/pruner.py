@@ -138,6 +138,13 @@ class Pruner(ABC):
         """Whether `select` decides for each image alone; only then can another method wrap it."""
         return type(self).select_sample is Pruner.select_sample
 
+    def reads_start(self) -> bool:
+        """Whether the same image is pruned differently where it stands elsewhere in the prompt.
+
+        Caches that know an image by its content alone must then tell such images apart.
+        """
+        return any("positions" in stage.needs for stage in self.stages())
+
     def plan(self, tokens: int) -> tuple[int, ...]:
         """How many of an image's visual tokens each stage leaves, merged ones included.
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from ivcp.core.errors import UserError
+from ivcp.core.layout import Grid
 from ivcp.core.parts import parts_of
 from ivcp.core.selection import ranks
 from ivcp.core.transfer import to_device
@@ -41,6 +46,42 @@ def plain_frequencies(base: float, count: int) -> Tensor:
     """
     # in the steps of transformers, so that a model's own base gives the model's own bits
     return 1.0 / base ** (torch.arange(count).float() * 2 / (2 * count))
+
+
+def default_frequencies(config: Any) -> Tensor:
+    """(D / 2,) float32 rotary frequencies of a language model's configuration, on the CPU.
+
+    Args:
+        config: A configuration of transformers, with `rope_parameters`.
+
+    Raises:
+        UserError: The frequencies are scaled, so that the model itself has to be asked.
+    """
+    rope: Mapping[str, Any] = config.rope_parameters
+    kind = rope.get("rope_type", "default")
+    if kind not in ("default", "mrope"):
+        raise UserError(
+            f"Rotary frequencies of the type {kind!r} are scaled, and are not computed from a "
+            "configuration: use a model with plain ones."
+        )
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return plain_frequencies(rope["rope_theta"], width // 2)
+
+
+def grid_positions(start: int, grid: Grid) -> Tensor:
+    """(3, V) position ids of M-RoPE of an image of one grid: time, row and column.
+
+    Args:
+        start: Position id at which the image begins.
+        grid: The image's tokens.
+
+    >>> from ivcp.core.layout import Grid
+    >>> grid_positions(4, Grid(0, 2, 2)).tolist()
+    [[4, 4, 4, 4], [4, 4, 5, 5], [4, 5, 4, 5]]
+    """
+    rows = torch.arange(grid.rows).repeat_interleave(grid.columns)
+    columns = torch.arange(grid.columns).repeat(grid.rows)
+    return start + torch.stack([torch.zeros_like(rows), rows, columns])
 
 
 def ivc_rank(view: View, rope_base: float | None = None, offset: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ivcp.core.layout import ImageLayout
 
 Signal = Literal[
-    "positions", "embeddings", "hidden", "values", "keys", "attention",
+    "positions", "embeddings", "text_embeddings", "hidden", "values", "keys", "attention",
     "tower_attention", "tower_keys", "tower_features", "question", "text_encoder",
 ]  # fmt: skip
 """What a pruner can read. `values`, `keys` and `attention` belong to a decoder layer, the `tower_`
@@ -100,8 +100,11 @@ class View(Protocol):
             weights: (T,) a weight for each text query; 0 leaves a query out.
         """
 
-    def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Inputs of layer 0: (T, C) of the text queries, (V0, C) of all tokens of the image."""
+    def embeddings(self) -> Tensor:
+        """(V0, C) inputs of layer 0, of all tokens of the image."""
+
+    def text_embeddings(self) -> Tensor:
+        """(T, C) inputs of layer 0, of the text queries."""
 
     def hidden(self) -> Tensor:
         """(V, C) hidden states at the input of the stage's layer."""

@@ -144,20 +144,26 @@ class ImageView:
         self._require("positions")
         return self.state.inverse_frequencies.clone()
 
-    def embeddings(self) -> tuple[Tensor, Tensor]:
-        """(T, C) and (V0, C)."""
+    def embeddings(self) -> Tensor:
+        """(V0, C)."""
         self._require("embeddings")
-        if self.state.embeddings is None:
-            raise RuntimeError("the inputs of layer 0 were not kept")
-        rows = self.state.embeddings[self.batch]
-        columns = self.sample.entry_columns.to(rows.device)
-        tokens = self.visual.tokens.to(rows.device)
+        return self._entered(self.visual.tokens)
+
+    def text_embeddings(self) -> Tensor:
+        """(T, C)."""
+        self._require("text_embeddings")
         queries = self.sample.layout.text_queries(self.visual.layout)
         if not len(queries):  # as in `query_columns`, the last token is the query
             queries = torch.tensor([self.sample.layout.length - 1])
-        queries = to_device(queries, rows.device)
-        device = self.state.hidden.device
-        return rows[columns[queries]].to(device), rows[columns[tokens]].to(device)
+        return self._entered(queries)
+
+    def _entered(self, tokens: Tensor) -> Tensor:
+        """(N, C) inputs of layer 0 at prompt indices."""
+        if self.state.embeddings is None:
+            raise RuntimeError("the inputs of layer 0 were not kept")
+        rows = self.state.embeddings[self.batch]
+        columns = self.sample.entry_columns.to(rows.device)[to_device(tokens, rows.device)]
+        return rows[columns].to(self.state.hidden.device)
 
     def hidden(self) -> Tensor:
         """(V, C)."""

@@ -87,7 +87,7 @@ class Prefill:
         self.remaining_rotary: Any = None
         self.inputs = self._inputs(real)
         needs = frozenset().union(*(stage.needs for stage in context.pruner.stages()))
-        self.embeddings = embeds if "embeddings" in needs else None
+        self.embeddings = embeds if needs & {"embeddings", "text_embeddings"} else None
         self.positions = prompt_positions(positions, prompt, cache, embeds)
         self.inverse_frequencies = to_device(context.inverse_frequencies, device)
 

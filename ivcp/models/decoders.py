@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ivcp.core.view import LAYER_SIGNALS, Signal
 
-PLAIN: frozenset[Signal] = frozenset({"positions", "embeddings", "hidden"})
+PLAIN: frozenset[Signal] = frozenset({"positions", "embeddings", "text_embeddings", "hidden"})
 READABLE = ("llama", "mistral", "qwen2", "qwen3", "phi", "stablelm", "olmo2")
 """Types of language models that several families are built on and whose layers `projected` can
 read; the tests compare each with the attention weights that the model returns."""

@@ -22,7 +22,7 @@ SPANNED = 1e-20
 
 NEEDS: dict[str, frozenset[Signal]] = {
     "encoder": frozenset({"hidden", "text_encoder", "question"}),
-    "embeddings": frozenset({"hidden", "embeddings"}),
+    "embeddings": frozenset({"hidden", "text_embeddings"}),
 }
 """Signals by where relevance comes from."""
 
@@ -82,7 +82,7 @@ class CDPruner(Pruner):
         if self.relevance == "encoder":
             cosine = view.text_relevance()
         else:
-            text, _ = view.embeddings()
+            text = view.text_embeddings()
             cosine = states @ normalize(text.float(), dim=-1).mean(0)
         inverted = self.relevance == "encoder" if self.invert == "auto" else self.invert
         relevance = scaled(-cosine if inverted else cosine)

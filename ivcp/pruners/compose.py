@@ -66,6 +66,9 @@ class Compose(Pruner):
     def stages(self) -> tuple[Stage, ...]:
         return tuple(stage for part in self.parts for stage in part.stages())
 
+    def reads_start(self) -> bool:
+        return any(part.reads_start() for part in self.parts)
+
     def renumbers(self) -> bool:
         return self.parts[0].renumbers()
 

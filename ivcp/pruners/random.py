@@ -24,6 +24,9 @@ class RandomPruning(LayerPruner):
 
     seed: int = 0
 
+    def reads_start(self) -> bool:
+        return True
+
     def select(self, view: View, stage: int) -> Selection:
         order = random_order(f"{self.seed}/{view.sample_id}/{view.image.start}", len(view.index))
         return Selection(to_device(order[: self.target(view)].sort().values, view.index.device))

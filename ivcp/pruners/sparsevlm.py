@@ -49,7 +49,9 @@ class SparseVLM(StagedPruner):
     rank_bias: float = 0.0
     recycle: bool = True
 
-    needs: ClassVar[frozenset[Signal]] = frozenset({"embeddings", "hidden", "attention"})
+    needs: ClassVar[frozenset[Signal]] = frozenset(
+        {"embeddings", "text_embeddings", "hidden", "attention"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,7 +70,7 @@ class SparseVLM(StagedPruner):
 
     def select(self, view: View, stage: int) -> Selection:
         if "raters" not in view.notes:
-            view.notes["raters"] = _raters(*view.embeddings())
+            view.notes["raters"] = _raters(view.text_embeddings(), view.embeddings())
         raters, count = view.notes["raters"], len(view.index)
         relation = view.mean_attention(raters)  # (V,)
         kept = self._kept(view, stage, count)

@@ -1214,6 +1214,7 @@ READS: dict[str, Callable[[View], Any]] = {
     "keys": lambda view: view.keys(),
     "attention": lambda view: view.last_attention(),
     "embeddings": lambda view: view.embeddings(),
+    "text_embeddings": lambda view: view.text_embeddings(),
     "hidden": lambda view: view.hidden(),
     "tower_attention": lambda view: view.tower_attention(),
     "tower_keys": lambda view: view.tower_keys(),
@@ -1279,8 +1280,8 @@ def everything(view: Any) -> list[Tensor]:
         view.other_values(), *view.keys(), view.last_attention(), view.hidden(),
         view.text_hidden(), view.final_norm(view.hidden()),
         view.attention(torch.arange(queries)), view.mean_attention(torch.ones(queries)),
-        *view.embeddings(), view.tower_attention(), view.tower_keys(), view.tower_features(),
-        view.tower_cls(), view.project(view.tower_features()),
+        view.embeddings(), view.text_embeddings(), view.tower_attention(), view.tower_keys(),
+        view.tower_features(), view.tower_cls(), view.project(view.tower_features()),
     ]  # fmt: skip
     return [one for one in shown if one is not None]
 

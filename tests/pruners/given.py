@@ -4,33 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from ivcp.core.layout import Grid, ImageLayout
+from ivcp.core.plain_view import PlainView
 
 
-class GivenView:
-    """Gives the signals that a test names, whatever arguments they are asked with.
-
-    Args:
-        grids: Rows and columns of each grid of the image.
-        signals: What the view's methods of these names return; a function is called with the
-            arguments.
-    """
-
-    sample_id = "sample"
-    layers = 32
-
-    def __init__(self, *grids: tuple[int, int], **signals: Any) -> None:
-        start, made = 0, []
-        for rows, columns in grids:
-            made.append(Grid(start, rows, columns))
-            start += rows * columns
-        self.image = ImageLayout(tuple(made))
-        self.index, self.notes, self._signals = torch.arange(start), {}, signals
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in self._signals:
-            raise AttributeError(f"this view has no {name}")
-        signal = self._signals[name]
-        return signal if callable(signal) else lambda *_, **__: signal
+def given_view(*grids: tuple[int, int], **signals: Any) -> PlainView:
+    """A view of an image with grids of so many rows and columns, which has these signals."""
+    start, made = 0, []
+    for rows, columns in grids:
+        made.append(Grid(start, rows, columns))
+        start += rows * columns
+    return PlainView(ImageLayout(tuple(made)), signals, sample_id="sample", layers=32)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from given import GivenView
+from given import given_view
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
@@ -36,9 +36,9 @@ def test_what_is_left_is_chosen_from_as_from_an_image(kind: type[LayerPruner], t
         "positions": positions, "inverse_frequencies": 100.0 ** -torch.linspace(0, 1, 8),
         "values": (torch.randn(2, 7, 8), visual),
     }  # fmt: skip
-    left = GivenView((10, 10), **signals)
+    left = given_view((10, 10), **signals)
     left.index = index
-    alone = GivenView((6, 10), **signals)
+    alone = given_view((6, 10), **signals)
     found = kind(keep_ratio=target / 100).select(left, 0)
     expected = kind(keep_ratio=target / 60).select(alone, 0)
     assert len(found.keep) == target

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from given import GivenView
+from given import given_view
 from small_clip import QUESTION, SmallClip
 from test_golden import cases, read
 from torch import Tensor
@@ -79,7 +79,7 @@ def test_the_release_picks_the_same_tokens(folder: Path) -> None:
     torch.testing.assert_close(relevance, golden["relevance"][0], atol=1e-5, rtol=0)
     order = largest_volume(normalize(features, dim=-1), relevance, case["T"])
     assert torch.equal(order, golden["selection_order"][0])
-    view = GivenView((1, case["N"]), hidden=features, text_relevance=cosine.mean(-1))
+    view = given_view((1, case["N"]), hidden=features, text_relevance=cosine.mean(-1))
     pruner = CDPruner(keep_ratio=case["T"] / case["N"], relevance="encoder")
     assert torch.equal(pruner.select(view, 0).keep, golden["index_mask"][0].nonzero()[:, 0])
 
@@ -91,7 +91,7 @@ def test_the_plain_rule(grids: list[tuple[int, int]], seed: int, source: Any) ->
     count = sum(rows * columns for rows, columns in grids)
     states, text = drawn(count, 40, seed=seed), drawn(7, 40, seed=seed + 10)
     cosine = drawn(count, seed=seed + 20)
-    view = GivenView(*grids, hidden=states, embeddings=(text, states), text_relevance=cosine)
+    view = given_view(*grids, hidden=states, text_embeddings=text, text_relevance=cosine)
     for ratio in (0.01, 0.3, 0.6):
         for invert in (True, False, "auto"):
             pruner = CDPruner(keep_ratio=ratio, relevance=source, invert=invert)
@@ -131,7 +131,9 @@ def test_equal_relevance_is_one() -> None:
 
 
 def test_auto_is_what_the_model_has() -> None:
-    encoder: frozenset[Signal] = frozenset({"text_encoder", "question", "hidden", "embeddings"})
+    encoder: frozenset[Signal] = frozenset(
+        {"text_encoder", "question", "hidden", "text_embeddings"}
+    )
     given = CDPruner()
     assert given.fitted("", 6, encoder).relevance == "encoder"
     assert given.fitted("", 6, encoder - {"text_encoder"}).relevance == "embeddings"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from given import GivenView
+from given import given_view
 from test_golden import cases, read
 from torch import Tensor, nn
 from transformers import DynamicCache
@@ -52,7 +52,7 @@ def test_the_release_keeps_the_same_tokens(folder: Path) -> None:
             seen.append(pivots)
             return super().in_turn(pivots)
 
-    view = GivenView(
+    view = given_view(
         (1, case["N"]),
         keys=(keys[:, stop:], keys[:, start:stop]),
         hidden=states[start:stop],
@@ -104,7 +104,7 @@ def test_the_plain_rule(grids: list[tuple[int, int]], pivots: Any, queries: int)
     for seed in range(2):
         keys, text_keys = drawn(2, count, 6, seed=seed), drawn(2, queries, 6, seed=seed + 10)
         states, text = drawn(count, 12, seed=seed + 20), drawn(queries, 12, seed=seed + 30)
-        view = GivenView(
+        view = given_view(
             *grids, keys=(text_keys, keys), hidden=states, text_hidden=text,
             final_norm=lambda given: given * torch.linspace(1, 3, 12) + 0.5,
         )  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from given import GivenView
+from given import given_view
 from test_golden import cases, read
 from torch import Tensor
 
@@ -40,7 +40,7 @@ def test_the_release_picks_the_same_tokens_in_the_same_order(folder: Path) -> No
     case, golden = read(folder)
     features = golden["features"]
     assert torch.equal(most_diverse(features, case["n_keep"]), golden["selected"])
-    view = GivenView((1, case["N"]), hidden=features)
+    view = given_view((1, case["N"]), hidden=features)
     keep = DivPrune(keep_ratio=case["ratio"]).select(view, 0).keep
     assert torch.equal(keep, golden["selected_sorted"])
 
@@ -56,7 +56,7 @@ def test_the_plain_rule(
         monkeypatch.setattr(divprune, "SCORES", rows * count)
     states = drawn(count, 8, seed)
     for ratio in (0.01, 0.3, 0.9):
-        view = GivenView(*grids, hidden=states)
+        view = given_view(*grids, hidden=states)
         keep = DivPrune(keep_ratio=ratio).select(view, 0).keep
         assert keep.tolist() == sorted(plain(states, max(1, round(ratio * count))))
 

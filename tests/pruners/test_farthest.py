@@ -7,9 +7,10 @@ from fractions import Fraction
 
 import pytest
 import torch
-from given import GivenView
+from given import given_view
 
 from ivcp.core.layout import Grid, ImageLayout
+from ivcp.core.plain_view import PlainView
 from ivcp.core.selection import budget
 from ivcp.pruners.farthest import FarthestPoint, _spread
 
@@ -38,8 +39,8 @@ LAYOUTS = {
 }
 
 
-def view_of(grids: list[Grid]) -> GivenView:
-    view = GivenView(*((grid.rows, grid.columns) for grid in grids))
+def view_of(grids: list[Grid]) -> PlainView:
+    view = given_view(*((grid.rows, grid.columns) for grid in grids))
     start, placed = 3, []
     for grid in grids:
         placed.append(Grid(start, grid.rows, grid.columns, grid.kind, area=grid.area))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from given import GivenView
+from given import given_view
 from test_golden import cases, read
 from torch import Tensor
 
@@ -24,7 +24,7 @@ def selected(pruner: HiPrune, objects: Tensor, late: Tensor, *grids: tuple[int, 
         assert queries == "all"
         return late if layer == pruner.tower_layer else objects
 
-    return pruner.select(GivenView(*grids, tower_attention=attention), 0)
+    return pruner.select(given_view(*grids, tower_attention=attention), 0)
 
 
 @pytest.mark.parametrize("folder", cases("hiprune"), ids=lambda folder: folder.name)

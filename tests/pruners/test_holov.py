@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from given import GivenView
+from given import given_view
 from test_golden import cases, read
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from ivcp.pruners.holov import HoloV
 
 
 def kept(pruner: HoloV, attention: Tensor, *grids: tuple[int, int]) -> Tensor:
-    return pruner.select(GivenView(*grids, tower_attention=attention), 0).keep
+    return pruner.select(given_view(*grids, tower_attention=attention), 0).keep
 
 
 @pytest.mark.parametrize("folder", cases("holov"), ids=lambda folder: folder.name)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from given import GivenView
+from given import given_view
 
 from ivcp.core.errors import UserError
+from ivcp.core.plain_view import PlainView
 from ivcp.core.rope import plain_frequencies
 from ivcp.core.selection import budget
 from ivcp.models import find_family
@@ -20,7 +21,7 @@ GRIDS = [[(8, 10)], [(6, 6), (6, 6), (4, 5)]]
 DIM = 16
 
 
-def view_of(grids: list[tuple[int, int]], axes: int, start: int = 7) -> GivenView:
+def view_of(grids: list[tuple[int, int]], axes: int, start: int = 7) -> PlainView:
     """An image behind `start` tokens, with one position axis or, as M-RoPE has them, three."""
     length = sum(rows * columns for rows, columns in grids)
     positions = torch.arange(start, start + length)[None]
@@ -29,10 +30,10 @@ def view_of(grids: list[tuple[int, int]], axes: int, start: int = 7) -> GivenVie
         along = torch.arange(length)
         positions = start + torch.stack([0 * along, along // columns, along % columns])
     frequencies = torch.tensor([10000 ** (-2 * j / DIM) for j in range(DIM // 2)])
-    return GivenView(*grids, positions=positions, inverse_frequencies=frequencies)
+    return given_view(*grids, positions=positions, inverse_frequencies=frequencies)
 
 
-def by_turns(view: GivenView, target: int, base: float, offset: int) -> list[int]:
+def by_turns(view: PlainView, target: int, base: float, offset: int) -> list[int]:
     """The tokens of each grid, one place of the list by cosine and of the list by sine a turn."""
     theta = [base ** (-2 * j / DIM) for j in range(DIM // 2)]
     places = {}

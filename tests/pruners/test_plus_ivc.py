@@ -130,7 +130,7 @@ def test_ivc_tokens_of_an_early_stage_stay_to_the_end() -> None:
 
 def test_signals_stages_and_numbering_are_the_base_s() -> None:
     pruner = PlusIVC(base=SparseVLM(layers=(2, 4), renumber=True))
-    wanted = {"embeddings", "hidden", "attention", "positions"}
+    wanted = {"embeddings", "text_embeddings", "hidden", "attention", "positions"}
     assert all(stage.needs == wanted for stage in pruner.stages())
     assert [stage.layer for stage in pruner.stages()] == [2, 4]
     assert pruner.renumbers()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from given import GivenView
+from given import given_view
 
 from ivcp import pruned
 from ivcp.core.selection import budget
@@ -57,21 +57,21 @@ def restated(
 def test_it_is_the_mean_of_each_cell(name: str, ratio: float) -> None:
     total = sum(rows * columns for rows, columns in GRIDS[name])
     hidden = torch.randn(total, 6, generator=torch.Generator().manual_seed(total))
-    selection = AveragePool(keep_ratio=ratio).select(GivenView(*GRIDS[name], hidden=hidden), 0)
+    selection = AveragePool(keep_ratio=ratio).select(given_view(*GRIDS[name], hidden=hidden), 0)
     target = budget(ratio, total)
     keep, means = restated(GRIDS[name], target, hidden.tolist())
     assert selection.keep.tolist() == keep
     assert len(keep) == target
     torch.testing.assert_close(selection.states, torch.tensor(means), atol=1e-6, rtol=0)
     assert selection.reasons["merged"].all()
-    middles = AveragePool(keep_ratio=ratio, mean=False).select(GivenView(*GRIDS[name]), 0)
+    middles = AveragePool(keep_ratio=ratio, mean=False).select(given_view(*GRIDS[name]), 0)
     assert middles.keep.tolist() == keep
     assert middles.states is None
 
 
 def test_a_quarter_of_a_square_is_cells_of_two_by_two() -> None:
     hidden = torch.arange(64.0)[:, None]
-    selection = AveragePool(keep_ratio=0.25).select(GivenView((8, 8), hidden=hidden), 0)
+    selection = AveragePool(keep_ratio=0.25).select(given_view((8, 8), hidden=hidden), 0)
     pooled = torch.nn.functional.avg_pool2d(hidden.view(1, 8, 8), 2)
     assert torch.equal(selection.states.view(1, 4, 4), pooled)
     assert selection.keep.tolist() == [
@@ -82,7 +82,7 @@ def test_a_quarter_of_a_square_is_cells_of_two_by_two() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_means_are_rounded_once(dtype: torch.dtype) -> None:
     hidden = torch.randn(64, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
-    selection = AveragePool(keep_ratio=0.25).select(GivenView((8, 8), hidden=hidden), 0)
+    selection = AveragePool(keep_ratio=0.25).select(given_view((8, 8), hidden=hidden), 0)
     cells = hidden.float().view(4, 2, 4, 2, 16).transpose(1, 2).flatten(2, 3)
     assert torch.equal(selection.states, cells.mean(2).to(dtype).view(16, 16))
 

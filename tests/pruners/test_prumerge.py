@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from given import GivenView
+from given import given_view
 from test_golden import cases, read
 from torch import Tensor
 
@@ -31,7 +31,7 @@ def view_of(attention: Tensor, keys: Tensor, features: Tensor, *grids: tuple[int
         return attention
 
     by_head = keys.unflatten(-1, (HEADS, -1)).transpose(0, 1)
-    return GivenView(
+    return given_view(
         *grids, tower_attention=joined, tower_keys=by_head, tower_features=features,
         project=lambda merged: merged,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from given import GivenView
+from given import given_view
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from test_golden import cases, read
@@ -23,7 +23,7 @@ named = {"ids": lambda folder: folder.name}
 
 
 def kept(pruner: Any, attention: Tensor, features: Tensor, *grids: tuple[int, int]) -> list[int]:
-    view = GivenView(*grids, tower_attention=attention, tower_features=features)
+    view = given_view(*grids, tower_attention=attention, tower_features=features)
     return pruner.select(view, 0).keep.tolist()
 
 
@@ -31,7 +31,7 @@ def kept(pruner: Any, attention: Tensor, features: Tensor, *grids: tuple[int, in
 def test_equals_the_release(folder: Path) -> None:
     case, golden = read(folder)
     attention = golden["cls_attention"][0].mean(0)
-    view = GivenView(
+    view = given_view(
         tuple(case["grid"]), tower_attention=attention, tower_features=golden["image_features"][0]
     )
     pruner = VisPruner(
