@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint docs versions
+.PHONY: help run test lint docs versions vllm-test
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,9 @@ lint: $(VENV)/installed ## check style and types
 
 versions: $(VENV)/installed ## run the tests of the engine with older versions of transformers
 	PYTHON=$(BIN)/python tests/versions.sh
+
+vllm-test: ## run the tests of the vLLM plug-in, in an environment of its own
+	PYTHON=$(PYTHON) tests/serving/run.sh
 
 docs: $(VENV)/installed ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

@@ -25,7 +25,7 @@ ALLOWED = {
     "evaluation": {"core", "engine", "measure", "results"},
     "bench": {"core", "datasets", "engine", "measure", "results"},  # its image is a rendered scene
     "report": {"core", "results", "visualize"},
-    "integrations": {"core", "engine"},
+    "integrations": {"core", "engine", "models"},
     "cli": {"bench", "core", "evaluation", "models", "report", "results"},
     "notebook": {"core", "engine", "models"},
     "testing": {"core", "models"},  # nothing of the package imports it
@@ -35,6 +35,7 @@ HOMES = {
     "transformers": {"models", "engine", "testing"},  # testing makes models from config
     "lightning": {"evaluation"},
     "lmms_eval": {"integrations"},
+    "vllm": {"integrations"},
     "wandb": {"wandb"},  # a run logs through Lightning's logger; only the commands need more
     "wandb_workspaces": {"wandb"},
     "hydra": {"cli"},

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily
 from ivcp.core.pruner import Pruner
-from ivcp.integrations.lmms import arguments
-from ivcp.integrations.lmms.arguments import Arguments, RequestOptions, read, stems, write
+from ivcp.integrations import choices
+from ivcp.integrations.choices import stems
+from ivcp.integrations.lmms.arguments import Arguments, RequestOptions, read, write
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning
@@ -130,7 +131,7 @@ def test_a_name_of_both_parts_needs_its_prefix(monkeypatch) -> None:
     def known(folder: str, base: type):
         return {"layered": Layered} if folder == "models" else stems(folder, base)
 
-    monkeypatch.setattr(arguments, "stems", known)
+    monkeypatch.setattr(choices, "stems", known)
     given = {**LEAST, "model": "layered"}
     with pytest.raises(UserError, match=r"write model\.layer or pruner\.layer"):
         Arguments.parse({**given, "layer": 4})

@@ -9,16 +9,14 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
-from importlib import import_module
-from inspect import isabstract, isclass
-from pkgutil import iter_modules
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily
-from ivcp.core.plugins import FAMILIES, PRUNERS, plugged
+from ivcp.core.plugins import FAMILIES, PRUNERS
 from ivcp.core.pruner import Pruner
+from ivcp.integrations.choices import available
 
 T = TypeVar("T")
 
@@ -117,28 +115,6 @@ class Arguments:
                 prefix = f"{name}." if owners[field.name] > 1 else ""
                 pairs.append(f"{prefix}{field.name}={write(getattr(section, field.name))}")
         return ",".join(pairs)
-
-
-def available(folder: str, base: type[T], group: str) -> dict[str, type[T]]:
-    """The classes of `ivcp.<folder>`, and those that other packages bring."""
-    return {**stems(folder, base), **plugged(group, base)}
-
-
-def stems(folder: str, base: type[T]) -> dict[str, type[T]]:
-    """The classes of `ivcp.<folder>` by the modules that define them, and no other, in full."""
-    package = import_module(f"ivcp.{folder}")
-    classes = {}
-    for entry in iter_modules(package.__path__):
-        module = import_module(f"{package.__name__}.{entry.name}")
-        defined = [
-            value
-            for value in vars(module).values()
-            if isclass(value) and issubclass(value, base) and not isabstract(value)
-            if value.__module__ == module.__name__
-        ]
-        if len(defined) == 1:
-            classes[entry.name] = defined[0]
-    return classes
 
 
 def _choose(section: str, rest: dict[str, Any], choices: Mapping[str, type[T]]) -> type[T]:

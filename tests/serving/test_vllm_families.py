@@ -1,0 +1,75 @@
+"""Random models of the other families: features of DeepStack are pruned, too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm")
+
+from transformers import AutoConfig
+
+from ivcp.testing.small import random_model
+from serving.served import METHODS, TINY, Reference, answers, named, request, scenes, started
+
+VISION: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {"depth": 2, "embed_dim": 64, "hidden_size": 128, "num_heads": 2},
+    "qwen3_vl": {
+        "depth": 5, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2,
+        "out_hidden_size": 128, "num_position_embeddings": 256,
+        "deepstack_visual_indexes": [0, 1, 2],
+    },
+}  # fmt: skip
+SCENES = scenes()
+
+
+def folder_of(kind: str, folder: Path) -> Path:
+    """A checkpoint with random weights and the packaged model's tokenizer."""
+    settings = json.loads((TINY / "config.json").read_text())
+    text, rope = settings["text_config"], settings["text_config"]["rope_parameters"]
+    text |= {"model_type": f"{kind}_text", "initializer_range": 0.2}
+    if kind == "qwen3_vl":
+        text |= {"head_dim": 32, "rope_parameters": {**rope, "mrope_interleaved": True}}
+    patches = ("patch_size", "spatial_merge_size", "temporal_patch_size", "in_channels")
+    vision = {name: settings["vision_config"][name] for name in patches}
+    vision |= {**VISION[kind], "initializer_range": 0.2}
+    settings |= {"model_type": kind, "vision_config": vision}
+    settings.pop("architectures")
+    (folder / "config.json").write_text(json.dumps(settings))
+    for path in TINY.glob("*"):
+        if path.name not in ("config.json", "model.safetensors", "README.md"):
+            shutil.copy(path, folder)
+    random_model(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    shutil.copy(TINY / "generation_config.json", folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=VISION)
+def folder(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> Reference:
+    return Reference(folder)
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[Any]:
+    with started(folder) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("settings", METHODS, ids=named)
+def test_random_models(engine: Any, reference: Reference, settings: dict[str, Any]) -> None:
+    wanted = [answer for answer, _ in reference.answers(SCENES, settings)]
+    prompts = [request(scene, settings, reference) for scene in SCENES]
+    assert answers(engine, prompts, reference) == wanted
+    if settings:
+        plain = [answer for answer, _ in reference.answers(SCENES, {})]
+        assert sum(a != b for a, b in zip(plain, wanted, strict=True)) > len(SCENES) // 2
