@@ -12,12 +12,14 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from transformers import AutoConfig
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoTokenizer
 
 from ivcp.testing.small import random_model
 from serving.served import METHODS, TINY, Reference, answers, named, request, scenes, started
 
 VISION: dict[str, dict[str, Any]] = {
+    "llava": {},
     "qwen2_vl": {"depth": 2, "embed_dim": 64, "hidden_size": 128, "num_heads": 2},
     "qwen3_vl": {
         "depth": 5, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2,
@@ -28,6 +30,28 @@ VISION: dict[str, dict[str, Any]] = {
 SCENES = scenes()
 
 
+def llava(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A LLaVA-1.5 with the same sizes, as many visual tokens, and a placeholder of its own."""
+    text = {**settings["text_config"], "model_type": "llama", "vocab_size": 1504}
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4}
+    vision = {
+        "model_type": "clip_vision_model", "hidden_size": 64, "intermediate_size": 96,
+        "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 192, "patch_size": 16,
+        "projection_dim": 64, "initializer_range": 0.2,
+    }  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(folder)
+    side = {"height": 192, "width": 192}
+    processor = {"image_processor_type": "CLIPImageProcessor", "crop_size": side, "size": side}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return {
+        "model_type": "llava", "text_config": text, "vision_config": vision,
+        "image_token_index": tokenizer.convert_tokens_to_ids("<image>"),
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+
+
 def folder_of(kind: str, folder: Path) -> Path:
     """A checkpoint with random weights and the packaged model's tokenizer."""
     settings = json.loads((TINY / "config.json").read_text())
@@ -36,15 +60,23 @@ def folder_of(kind: str, folder: Path) -> Path:
     if kind == "qwen3_vl":
         text |= {"head_dim": 32, "rope_parameters": {**rope, "mrope_interleaved": True}}
     patches = ("patch_size", "spatial_merge_size", "temporal_patch_size", "in_channels")
-    vision = {name: settings["vision_config"][name] for name in patches}
+    vision: dict[str, Any] = {name: settings["vision_config"][name] for name in patches}
     vision |= {**VISION[kind], "initializer_range": 0.2}
     settings |= {"model_type": kind, "vision_config": vision}
     settings.pop("architectures")
-    (folder / "config.json").write_text(json.dumps(settings))
     for path in TINY.glob("*"):
         if path.name not in ("config.json", "model.safetensors", "README.md"):
             shutil.copy(path, folder)
+    if kind == "llava":
+        settings = llava(settings, folder)
+    (folder / "config.json").write_text(json.dumps(settings))
     random_model(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    if kind == "llava":  # checkpoints on the hub have the names of older versions
+        weights = load_file(folder / "model.safetensors")
+        old = {
+            k.replace("vision_tower.", "vision_tower.vision_model."): w for k, w in weights.items()
+        }
+        save_file(old, folder / "model.safetensors", {"format": "pt"})
     shutil.copy(TINY / "generation_config.json", folder)
     return folder
 

@@ -10,7 +10,7 @@ import torch
 from ivcp.integrations.vllm.item import Item, expanded, placed, prompt_positions
 from ivcp.testing import model_of
 
-ITEM = Item('{"pruner": "ivc"}', 3, 4, 6, 5, 5, 0)
+ITEM = Item('{"pruner": "ivc"}', 3, 4, 6, 5, 5, False, 0)
 
 
 def test_items_travel_as_numbers() -> None:
@@ -47,7 +47,7 @@ def test_positions_are_those_of_the_library(family: str) -> None:
     starts = placed(prompt, image, grids)
     assert [ids[start] for start, _ in starts] == [image, image]
     assert [int(wanted[0, start]) for start, _ in starts] == [position for _, position in starts]
-    positions, delta = prompt_positions(len(ids) - 12, [(2, 3, 3, 5), (7, 4, 2, 2)])
+    positions, delta = prompt_positions(len(ids) - 12, [(2, 3, 5), (7, 4, 2)])
     text = [n for n, token in enumerate(ids) if token != image]
     slots = [0, 1, 5, 6, 11, 12]
     assert torch.equal(positions[:, slots], wanted[:, text])

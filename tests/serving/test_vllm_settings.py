@@ -60,6 +60,16 @@ def test_which_checkpoints_can_be_served() -> None:
     assert hf_overrides(config) == {"architectures": name}
     settings = {"pruner": "ivc", "keep_ratio": 0.5}
     assert hf_overrides(config, settings) == {"architectures": name, "ivcp": settings}
-    llava = SimpleNamespace(architectures=["LlavaForConditionalGeneration"])
-    with pytest.raises(UserError, match=r"^vLLM can prune Qwen2VL.*; got LlavaFor"):
-        hf_overrides(llava)
+    config = SimpleNamespace(architectures=["InternVLForConditionalGeneration"])
+    with pytest.raises(UserError, match=r"^vLLM can prune Qwen2VL.*; got InternVLFor"):
+        hf_overrides(config)
+
+
+def test_rope_as_three_equal_rows() -> None:
+    rope = {"rope_type": "default", "rope_theta": 1e4}
+    text = SimpleNamespace(rope_parameters=rope, hidden_size=4096, num_attention_heads=32)
+    config = SimpleNamespace(
+        architectures=["LlavaForConditionalGeneration"], get_text_config=lambda: text
+    )
+    parameters = hf_overrides(config)["text_config"]["rope_parameters"]
+    assert parameters == {**rope, "mrope_section": [22, 21, 21]}

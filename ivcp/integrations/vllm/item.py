@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ivcp.core.layout import Grid
+from ivcp.core.rope import grid_positions
 
 FIELD = "ivcp_item"
 """Name of the tensor among an image's fields."""
@@ -26,6 +27,7 @@ class Item:
         kept: How many of them remain.
         start: Index of the first of them in the prompt, as it is without pruning.
         position: Position id at which the image begins.
+        flat: Whether its tokens are numbered one by one (RoPE) instead of by row and column.
         number: Number of the image in the prompt.
         prompt: Token ids of the complete prompt without pruning, for methods that read the text.
         grids: Rows and columns of all images of the prompt, likewise.
@@ -37,6 +39,7 @@ class Item:
     kept: int
     start: int
     position: int
+    flat: bool
     number: int
     prompt: tuple[int, ...] = ()
     grids: tuple[tuple[int, int], ...] = ()
@@ -45,6 +48,23 @@ class Item:
     def grid(self) -> Grid:
         """The image's visual tokens without pruning."""
         return Grid(self.start, self.rows, self.columns)
+
+    @property
+    def length(self) -> int:
+        """Visual tokens without pruning."""
+        return self.rows * self.columns
+
+    @property
+    def advance(self) -> int:
+        """Position ids that the image takes."""
+        return advance(self.rows, self.columns, self.flat)
+
+    @property
+    def positions(self) -> Tensor:
+        """(3, V) position ids of all its tokens."""
+        if self.flat:
+            return (self.position + torch.arange(self.length)).expand(3, -1)
+        return grid_positions(self.position, self.grid)
 
     @property
     def pruned(self) -> bool:
@@ -74,18 +94,24 @@ class Item:
         return cls(**fields)
 
 
+def advance(rows: int, columns: int, flat: bool) -> int:
+    """Position ids that an image takes: M-RoPE goes up to its longer side only."""
+    return rows * columns if flat else max(rows, columns)
+
+
 def placed(
-    prompt: Sequence[int], image_token: int, grids: Sequence[tuple[int, int]]
+    prompt: Sequence[int],
+    image_token: int,
+    grids: Sequence[tuple[int, int]],
+    flat: bool = False,
 ) -> list[tuple[int, int]]:
     """(start, position) of each image of a prompt that has one token for each image.
-
-    An image of V tokens stands for V tokens of the prompt, but its positions go up to its longer
-    side only (M-RoPE).
 
     Args:
         prompt: Token ids.
         image_token: Token id of the placeholder.
         grids: Rows and columns of each image's visual tokens.
+        flat: As `Item` has it.
 
     Raises:
         ValueError: The prompt has another number of placeholders.
@@ -104,7 +130,7 @@ def placed(
     for place, (rows, columns) in zip(places, grids, strict=True):
         starts.append((place + tokens, place + positions))
         tokens += rows * columns - 1
-        positions += max(rows, columns) - 1
+        positions += advance(rows, columns, flat) - 1
     return starts
 
 
@@ -123,9 +149,7 @@ def expanded(
     return ids
 
 
-def prompt_positions(
-    length: int, images: Sequence[tuple[int, int, int, int]]
-) -> tuple[Tensor, int]:
+def prompt_positions(length: int, images: Sequence[tuple[int, int, int]]) -> tuple[Tensor, int]:
     """Position ids of a prompt of which images may be pruned; text keeps its numbers.
 
     The tokens of a pruned image all get the position of its first token: the model moves each of
@@ -133,23 +157,22 @@ def prompt_positions(
 
     Args:
         length: Tokens of the prompt as vLLM has it, after pruning.
-        images: (offset, kept, rows, columns) of each image, ascending; kept tokens of an image are
-            all of them where it is not pruned.
+        images: (offset, kept tokens, position ids without pruning) of each image, ascending.
 
     Returns:
         (3, length) position ids, and what is added to a slot's index for the tokens behind.
 
-    >>> positions, delta = prompt_positions(4, [(1, 2, 2, 3)])  # 2 of 6 tokens are left
+    >>> positions, delta = prompt_positions(4, [(1, 2, 3)])  # 2 of 6 tokens are left
     >>> positions[0].tolist(), delta
     ([0, 1, 1, 4], 1)
     """
     parts, slot, position = [], 0, 0
-    for offset, kept, rows, columns in images:
+    for offset, kept, taken in images:
         text = offset - slot
         parts.append(torch.arange(position, position + text).expand(3, -1))
         position, slot = position + text, offset + kept
         parts.append(torch.full((3, kept), position))
-        position += max(rows, columns)
+        position += taken
     rest = length - slot
     parts.append(torch.arange(position, position + rest).expand(3, -1))
     return torch.cat(parts, 1), position + rest - length

@@ -15,7 +15,7 @@ from torch import Tensor
 from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout, PromptLayout
 from ivcp.core.plain_view import PlainView
-from ivcp.core.rope import default_frequencies, grid_positions
+from ivcp.core.rope import default_frequencies
 from ivcp.core.selection import Selection
 from ivcp.core.transfer import to_device
 from ivcp.integrations.vllm.first_pass import FirstPass
@@ -59,13 +59,16 @@ class PrunedVL:
             Item.read(feature.data[FIELD].data) for feature in features if FIELD in feature.data
         ]
         if not any(item.pruned for item in items):
-            return super().get_mrope_input_positions(input_tokens, mm_features)  # type: ignore[misc]
+            return self.unpruned_positions(input_tokens, mm_features)
         offsets = [feature.mm_position.offset for feature in features]
         images = [
-            (offset, item.kept, item.rows, item.columns)
-            for offset, item in zip(offsets, items, strict=True)
+            (offset, item.kept, item.advance) for offset, item in zip(offsets, items, strict=True)
         ]
         return prompt_positions(len(input_tokens), images)
+
+    def unpruned_positions(self, tokens: list[int], features: list[Any]) -> tuple[Tensor, int]:
+        """Positions of a prompt whose images are complete."""
+        return super().get_mrope_input_positions(tokens, features)  # type: ignore[misc]
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         """(K, C + 3) embeddings of each image's kept tokens, and the distances of their places."""
@@ -76,6 +79,16 @@ class PrunedVL:
         pairs = zip(embeddings, items, strict=True)
         return tuple(self._pruned(states, item) for states, item in pairs)
 
+    @staticmethod
+    def encoded(distances: Tensor) -> Tensor:
+        """(3, K) distances as channels, each exact in bfloat16."""
+        return distances
+
+    @staticmethod
+    def decoded(channels: Tensor) -> Tensor:
+        """(3, K) distances of such channels."""
+        return channels.contiguous()
+
     def _pruned(self, states: Tensor, item: Item) -> Tensor:
         """(K, C + 3) what remains of the (V, C) embeddings of an image."""
         text_config = self._text_config
@@ -85,7 +98,7 @@ class PrunedVL:
         (stage,) = pruner.stages()
         layout, image = _layouts(self.config, item)
         hidden = states[:, : text_config.hidden_size]  # more channels are for DeepStack
-        positions = to_device(grid_positions(item.position, item.grid), states.device)
+        positions = to_device(item.positions, states.device)
         signals: dict[str, Any] = {
             "positions": positions,
             "inverse_frequencies": to_device(default_frequencies(text_config), states.device),
@@ -119,7 +132,7 @@ class PrunedVL:
         remaining = states[kept]
         for rows, new in _new_states(selection):
             remaining[rows, : new.shape[1]] = new.to(remaining)
-        return _with_places(remaining, (positions - item.position)[:, kept])
+        return _with_places(remaining, self.encoded((positions - item.position)[:, kept]))
 
     def _text_embeddings(self, item: Item, layout: PromptLayout, image: ImageLayout) -> Tensor:
         """(T, C) embeddings of the text queries."""
@@ -163,7 +176,7 @@ class PrunedVL:
             shift = torch.zeros(AXES, len(mask), dtype=positions.dtype, device=positions.device)
             mask = mask.to(positions.device).expand(AXES, -1)
             # no index of True places, for which the host would wait
-            shift = shift.masked_scatter(mask, distances.round().to(positions).T.contiguous())
+            shift = shift.masked_scatter(mask, self.decoded(distances.round().to(positions).T))
             positions = positions.clone()
             positions[:, : shift.shape[1]] += shift
         return super().forward(  # type: ignore[misc]
@@ -202,11 +215,9 @@ def check_engine(vllm_config: Any) -> None:
 def positions_of(layout: PromptLayout, item: Item) -> Tensor:
     """(3, S) position ids of a prompt with one image and without pruning."""
     (image,) = layout.images
-    before, rows, columns = image.start, item.rows, item.columns
-    behind = layout.length - image.stop
-    text = torch.arange(before), torch.arange(behind) + before + max(rows, columns)
-    parts = [text[0].expand(3, -1), grid_positions(before, item.grid), text[1].expand(3, -1)]
-    return torch.cat(parts, 1)
+    before, behind = image.start, layout.length - image.stop
+    text = torch.arange(before), torch.arange(behind) + before + item.advance
+    return torch.cat([text[0].expand(3, -1), item.positions, text[1].expand(3, -1)], 1)
 
 
 def _layouts(config: Any, item: Item) -> tuple[PromptLayout, ImageLayout]:

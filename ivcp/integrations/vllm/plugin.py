@@ -11,6 +11,7 @@ SERVED: Mapping[str, str] = {
     "Qwen2VLForConditionalGeneration": "PrunedQwen2VL",
     "Qwen2_5_VLForConditionalGeneration": "PrunedQwen25VL",
     "Qwen3VLForConditionalGeneration": "PrunedQwen3VL",
+    "LlavaForConditionalGeneration": "PrunedLlava15",
 }
 """Architectures of checkpoints, and those that serve them."""
 
@@ -27,6 +28,18 @@ def register() -> None:
         ModelRegistry.register_model(name, f"ivcp.integrations.vllm.{module}:{name}")
 
 
+def three_rows(text_config: Any) -> dict[str, Any]:
+    """RoPE's parameters as those of M-RoPE, which is the same where its three positions are equal.
+
+    Args:
+        text_config: Configuration of the language model.
+    """
+    heads = text_config.num_attention_heads
+    half = (getattr(text_config, "head_dim", None) or text_config.hidden_size // heads) // 2
+    third = half // 3
+    return {**text_config.rope_parameters, "mrope_section": [half - 2 * third, third, third]}
+
+
 def hf_overrides(config: Any, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`hf_overrides` of an engine that prunes: `LLM(path, hf_overrides=hf_overrides(config))`.
 
@@ -40,8 +53,12 @@ def hf_overrides(config: Any, settings: Mapping[str, Any] | None = None) -> dict
     """
     for architecture in config.architectures or ():
         if architecture in SERVED:
-            chosen = {"architectures": [SERVED[architecture]]}
-            return chosen if settings is None else {**chosen, "ivcp": dict(settings)}
+            chosen: dict[str, Any] = {"architectures": [SERVED[architecture]]}
+            if settings is not None:
+                chosen["ivcp"] = dict(settings)
+            if architecture == "LlavaForConditionalGeneration":
+                chosen["text_config"] = {"rope_parameters": three_rows(config.get_text_config())}
+            return chosen
     raise UserError(
         f"vLLM can prune {', '.join(SERVED)}; got {', '.join(config.architectures or ['none'])}: "
         "others number positions by slot there, and pruned tokens would lose their places."

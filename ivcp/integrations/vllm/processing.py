@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from vllm.multimodal.hasher import MultiModalHasher
 from vllm.multimodal.inputs import MultiModalFieldConfig
@@ -24,6 +24,7 @@ class PruningProcessor:
     """
 
     info: Any
+    flat: ClassVar[bool] = False  # as `Item` has it
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
         """Find the request's pruner, and carry it through the family's steps as items."""
@@ -49,7 +50,7 @@ class PruningProcessor:
         elif isinstance(images, ImageProcessorItems):
             grids = [self._grid(images, n, inputs) for n in range(images.get_count())]
         elif pruner is None:
-            return [Item("{}", 0, 0, 0, 0, 0, n) for n in range(images.get_count())]
+            return [Item("{}", 0, 0, 0, 0, 0, self.flat, n) for n in range(images.get_count())]
         else:
             raise UserError("Embeddings of images cannot be pruned: send the images.")
         if pruner is not None and inputs.mm_data_items.get("video"):
@@ -65,10 +66,15 @@ class PruningProcessor:
             ids = expanded(inputs.prompt, config.image_token_id, grids)
             text = {"prompt": tuple(ids), "grids": tuple(grids)}
         if pruner is None:
-            return [Item("{}", *grid, grid[0] * grid[1], 0, 0, n) for n, grid in enumerate(grids)]
-        starts = placed(inputs.prompt, config.image_token_id, grids)
+            return [
+                Item("{}", *grid, grid[0] * grid[1], 0, 0, self.flat, n)
+                for n, grid in enumerate(grids)
+            ]
+        starts = placed(inputs.prompt, config.image_token_id, grids, self.flat)
         return [
-            Item(words, *grid, pruner.plan(grid[0] * grid[1])[-1], *start, number, **text)
+            Item(
+                words, *grid, pruner.plan(grid[0] * grid[1])[-1], *start, self.flat, number, **text
+            )
             for number, (grid, start) in enumerate(zip(grids, starts, strict=True))
         ]
 
