@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ pytest.importorskip("vllm")
 
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer
+from vllm.config import CompilationMode, CUDAGraphMode
 
+from ivcp.core.errors import UserError
+from ivcp.integrations.vllm.llava15 import PrunedLlava15
 from ivcp.testing.small import random_model
 from serving.served import METHODS, TINY, Reference, answers, named, request, scenes, started
 
@@ -105,3 +109,24 @@ def test_random_models(engine: Any, reference: Reference, settings: dict[str, An
     if settings:
         plain = [answer for answer, _ in reference.answers(SCENES, {})]
         assert sum(a != b for a, b in zip(plain, wanted, strict=True)) > len(SCENES) // 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"pipeline_parallel_size": 2}, "cannot be spread over a pipeline"),
+        ({"speculative_config": object()}, "Speculative decoding was not tested"),
+        ({"cudagraph_mode": CUDAGraphMode.FULL}, "Full CUDA graphs of prefills"),
+        ({"mode": CompilationMode.VLLM_COMPILE}, "vLLM compiles Llama for a single row"),
+    ],
+)
+def test_engines_that_are_refused(options: dict[str, Any], sentence: str) -> None:
+    usual = {"pipeline_parallel_size": 1, "speculative_config": None}
+    usual |= {"cudagraph_mode": CUDAGraphMode.PIECEWISE, "mode": CompilationMode.NONE}
+    settings = SimpleNamespace(**usual)
+    settings.parallel_config = settings.compilation_config = settings
+    PrunedLlava15.check_engine(settings)
+    for name, value in options.items():
+        setattr(settings, name, value)
+    with pytest.raises(UserError, match=sentence):
+        PrunedLlava15.check_engine(settings)

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from vllm.config import CompilationMode
 from vllm.model_executor.models import llava as family
 from vllm.model_executor.models.interfaces import SupportsMRoPE
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from ivcp.core.errors import UserError
 from ivcp.integrations.vllm.model import PrunedVL
 from ivcp.integrations.vllm.processing import PruningProcessor
 
@@ -39,6 +41,15 @@ class Processor(PruningProcessor, family.LlavaMultiModalProcessor):  # type: ign
 )
 class PrunedLlava15(PrunedVL, family.LlavaForConditionalGeneration, SupportsMRoPE):  # type: ignore[misc]
     """The family's model, which chooses the tokens that remain."""
+
+    @classmethod
+    def check_engine(cls, vllm_config: Any) -> None:
+        super().check_engine(vllm_config)
+        if vllm_config.compilation_config.mode != CompilationMode.NONE:
+            raise UserError(
+                "vLLM compiles Llama for a single row of positions, and pruned prompts have three: "
+                "start it with enforce_eager (--enforce-eager)."
+            )
 
     def unpruned_positions(self, tokens: list[int], features: list[Any]) -> tuple[Tensor, int]:
         return torch.arange(len(tokens)).expand(3, -1).contiguous(), 0

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 import vllm
 from torch import Tensor
+from vllm.config import CUDAGraphMode
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout, PromptLayout
@@ -42,9 +43,37 @@ class PrunedVL:
     language_model: Any
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        check_engine(vllm_config)
+        self.check_engine(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         self._moved: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def check_engine(cls, vllm_config: Any) -> None:
+        """Refuse an engine in which kept tokens could lose their places.
+
+        Raises:
+            UserError: A setting was not tested, or is known not to work.
+        """
+        if not vllm.__version__.startswith(TESTED):
+            raise UserError(
+                f"Pruning in vLLM was tested with {TESTED}x; {vllm.__version__} is installed: "
+                f'install it with pip install "vllm=={TESTED}*".'
+            )
+        parallel, compilation = vllm_config.parallel_config, vllm_config.compilation_config
+        if parallel.pipeline_parallel_size > 1:
+            raise UserError(
+                "Pruned prompts cannot be spread over a pipeline, whose later parts do not see the "
+                "embeddings: use tensor_parallel_size."
+            )
+        if vllm_config.speculative_config is not None:
+            raise UserError(
+                "Speculative decoding was not tested with pruned prompts: leave it out."
+            )
+        if compilation.cudagraph_mode == CUDAGraphMode.FULL:
+            raise UserError(
+                "Full CUDA graphs of prefills would keep the positions of an earlier prompt: leave "
+                "cudagraph_mode as it is, or use PIECEWISE."
+            )
 
     @property
     def _text_config(self) -> Any:
@@ -181,34 +210,6 @@ class PrunedVL:
             positions[:, : shift.shape[1]] += shift
         return super().forward(  # type: ignore[misc]
             input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs
-        )
-
-
-def check_engine(vllm_config: Any) -> None:
-    """Refuse an engine in which kept tokens could lose their places.
-
-    Raises:
-        UserError: A setting was not tested, or is known not to work.
-    """
-    from vllm.config import CUDAGraphMode
-
-    if not vllm.__version__.startswith(TESTED):
-        raise UserError(
-            f"Pruning in vLLM was tested with {TESTED}x; {vllm.__version__} is installed: "
-            f'install it with pip install "vllm=={TESTED}*".'
-        )
-    parallel, compilation = vllm_config.parallel_config, vllm_config.compilation_config
-    if parallel.pipeline_parallel_size > 1:
-        raise UserError(
-            "Pruned prompts cannot be spread over a pipeline, whose later parts do not see the "
-            "embeddings: use tensor_parallel_size."
-        )
-    if vllm_config.speculative_config is not None:
-        raise UserError("Speculative decoding and pruning were not tested together: leave one out.")
-    if compilation.cudagraph_mode == CUDAGraphMode.FULL:
-        raise UserError(
-            "Full CUDA graphs of prefills would keep the positions of an earlier prompt: leave "
-            "cudagraph_mode as it is, or use PIECEWISE."
         )
 
 
