@@ -155,6 +155,12 @@ METHODS: list[dict[str, Any]] = [
     ),
 ]
 """Settings of the methods that are served, at two ratios."""
+TOWER_METHODS: list[dict[str, Any]] = [
+    {"pruner": name, "keep_ratio": ratio}
+    for name in ("vispruner", "visionzip", "hiprune", "holov", "prumerge", "cdpruner")
+    for ratio in (0.5, 0.25)
+]
+"""Settings of those that read the vision tower, or the text's embeddings."""
 
 
 def named(settings: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from ivcp.integrations.vllm.settings import canonical, merged, pruner_of
 
 
 def pruner(**settings: Any) -> Any:
-    return pruner_of(canonical(settings), "qwen2_5_vl", 28)
+    return pruner_of(canonical(settings), "qwen2_5_vl", 28, 3)
 
 
 def test_a_method_acts_before_the_language_model() -> None:
@@ -35,7 +35,8 @@ def test_a_method_acts_before_the_language_model() -> None:
         ({"pruner": "ivc", "layer": 3}, r"^vLLM can prune before the language model only"),
         ({"pruner": "sparsevlm"}, r"^vLLM can prune before the language model only"),
         ({"pruner": "ivcp"}, r"^IVCPrune needs the signal values, but a model in vLLM provides"),
-        ({"pruner": "visionzip"}, r"^VisionZip needs the signal tower_"),
+        ({"pruner": "visionzip", "renumber": True}, r"keeps the original positions"),
+        ({"pruner": "vispruner", "tower_layer": 7}, r"looks at layer 7 of the vision tower"),
         ({"pruner": "downsample"}, r"resizes images: send smaller images"),
         ({"pruner": "pool", "renumber": True}, r"keeps the original positions"),
         ({"pruner": "plus_ivc"}, r"^plus_ivc cannot be made of"),

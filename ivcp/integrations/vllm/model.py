@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -16,12 +17,16 @@ from vllm.config import CUDAGraphMode
 from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout, PromptLayout
 from ivcp.core.plain_view import PlainView
+from ivcp.core.pruner import Pruner
 from ivcp.core.rope import default_frequencies
 from ivcp.core.selection import Selection
+from ivcp.core.tower import tower_block
 from ivcp.core.transfer import to_device
+from ivcp.core.view import TOWER_BLOCK_SIGNALS, TOWER_SIGNALS
 from ivcp.integrations.vllm.first_pass import FirstPass
 from ivcp.integrations.vllm.item import FIELD, Item, prompt_positions
 from ivcp.integrations.vllm.settings import SAMPLE_ID, pruner_of
+from ivcp.integrations.vllm.tower import CapturedQwen, TowerRun, tower_view
 from ivcp.models import find_family
 
 TESTED = "0.32."
@@ -39,6 +44,7 @@ class PrunedVL:
     """
 
     supports_encoder_cudagraph: ClassVar[bool] = False  # its graphs go past `embed_multimodal`
+    tower_kind: ClassVar[Any] = CapturedQwen
     config: Any
     language_model: Any
 
@@ -68,6 +74,12 @@ class PrunedVL:
         if vllm_config.speculative_config is not None:
             raise UserError(
                 "Speculative decoding was not tested with pruned prompts: leave it out."
+            )
+        multimodal = vllm_config.model_config.multimodal_config
+        if compilation.compile_mm_encoder or multimodal.mm_encoder_tp_mode == "data":
+            raise UserError(
+                "Methods read the vision tower, which must run as it is: leave compile_mm_encoder "
+                "and mm_encoder_tp_mode=data out."
             )
         if compilation.cudagraph_mode == CUDAGraphMode.FULL:
             raise UserError(
@@ -102,11 +114,34 @@ class PrunedVL:
     def embed_multimodal(self, **kwargs: Any) -> Any:
         """(K, C + 3) embeddings of each image's kept tokens, and the distances of their places."""
         items = [Item.read(data) for data in kwargs.pop(FIELD, ())]
-        embeddings = super().embed_multimodal(**kwargs)  # type: ignore[misc]
+        run = self._tower_run(items)
+        with run.recording() if run else nullcontext():
+            embeddings = super().embed_multimodal(**kwargs)  # type: ignore[misc]
         if not items:  # videos are not pruned
             return tuple(_with_places(states, None) for states in embeddings or ())
-        pairs = zip(embeddings, items, strict=True)
-        return tuple(self._pruned(states, item) for states, item in pairs)
+        views: list[dict[str, Any]] = [{} for _ in items]
+        if run:
+            signals = run.signals(kwargs["image_grid_thw"])
+            views = [tower_view(signals, number) for number in range(len(items))]
+        parts = zip(embeddings, items, views, strict=True)
+        return tuple(self._pruned(*part) for part in parts)
+
+    def _pruner(self, item: Item) -> Pruner | None:
+        layers = self._text_config.num_hidden_layers
+        return pruner_of(item.settings, self.config.model_type, layers)
+
+    def _tower_run(self, items: Sequence[Item]) -> TowerRun | None:
+        """What has to be recorded of the vision tower, if a method of the batch reads it."""
+        stages = [stage for item in items if (p := self._pruner(item)) for stage in p.stages()]
+        if not any(stage.needs & TOWER_SIGNALS for stage in stages):
+            return None
+        tower = self.tower_kind(self)
+        count, blocks = len(tower.blocks), set[int]()
+        for stage in stages:
+            if stage.needs & TOWER_BLOCK_SIGNALS:
+                name = type(self).__name__
+                blocks |= {tower_block(n, count, "the method", name) for n in stage.tower_layers}
+        return TowerRun(tower, sorted(blocks))
 
     @staticmethod
     def encoded(distances: Tensor) -> Tensor:
@@ -118,10 +153,9 @@ class PrunedVL:
         """(3, K) distances of such channels."""
         return channels.contiguous()
 
-    def _pruned(self, states: Tensor, item: Item) -> Tensor:
+    def _pruned(self, states: Tensor, item: Item, of_tower: dict[str, Any]) -> Tensor:
         """(K, C + 3) what remains of the (V, C) embeddings of an image."""
-        text_config = self._text_config
-        pruner = pruner_of(item.settings, self.config.model_type, text_config.num_hidden_layers)
+        text_config, pruner = self._text_config, self._pruner(item)
         if pruner is None:
             return _with_places(states, None)
         (stage,) = pruner.stages()
@@ -134,6 +168,7 @@ class PrunedVL:
             "hidden": hidden,
             "embeddings": hidden,
             "text_embeddings": partial(self._text_embeddings, item, layout, image),
+            **of_tower,
         }
         if getattr(stage, "first_pass", 0):
             ids = torch.tensor(item.prompt, device=states.device)
@@ -227,7 +262,7 @@ def _layouts(config: Any, item: Item) -> tuple[PromptLayout, ImageLayout]:
         image = ImageLayout((item.grid,))
         return PromptLayout(image.stop, (image,)), image
     model: Any = SimpleNamespace(config=config)
-    merge = config.vision_config.spatial_merge_size
+    merge = getattr(config.vision_config, "spatial_merge_size", 1)
     sizes = torch.tensor([[1, rows * merge, columns * merge] for rows, columns in item.grids])
     ids = torch.tensor(item.prompt)
     inputs = {"image_grid_thw": sizes, "mm_token_type_ids": ids == config.image_token_id}

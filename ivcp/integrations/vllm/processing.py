@@ -42,8 +42,8 @@ class PruningProcessor:
         if KEY in (multimodal.mm_processor_kwargs or {}):
             raise UserError(f"--mm-processor-kwargs cannot hold {KEY}: use --hf-overrides.")
         settings = merged(getattr(config, KEY, None), inputs.hf_processor_mm_kwargs.get(KEY))
-        words, depth = canonical(settings), config.get_text_config().num_hidden_layers
-        pruner = pruner_of(words, config.model_type, depth)
+        words = canonical(settings)
+        pruner = self._pruner(words)
         images = inputs.mm_data_items.get("image")
         if images is None:
             grids = []
@@ -94,10 +94,11 @@ class PruningProcessor:
         edge = vision.patch_size * vision.spatial_merge_size
         return resized.height // edge, resized.width // edge
 
-    def _pruner(self, item: Item) -> Any:
+    def _pruner(self, settings: str) -> Any:
         config = self.info.get_hf_config()
         depth = config.get_text_config().num_hidden_layers
-        return pruner_of(item.settings, config.model_type, depth)
+        blocks = getattr(config.vision_config, "depth", None)
+        return pruner_of(settings, config.model_type, depth, blocks)
 
     def _get_mm_hashes(self, inputs: Any) -> Any:
         """The family's hashes, each with what decides which tokens of the image remain."""
@@ -107,7 +108,7 @@ class PruningProcessor:
         algorithm = self.info.ctx.get_mm_config().mm_hasher_algorithm
         for number, item in enumerate(items):
             if item.pruned:
-                identity = item.identity(self._pruner(item).reads_start())
+                identity = item.identity(self._pruner(item.settings).reads_start())
                 hashes["image"][number] = MultiModalHasher.hash_kwargs(
                     algorithm, image=hashes["image"][number], ivcp=identity
                 )

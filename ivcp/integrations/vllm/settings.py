@@ -12,7 +12,8 @@ from ivcp.core.errors import UserError, did_you_mean
 from ivcp.core.pairing import check_pair
 from ivcp.core.plugins import PRUNERS
 from ivcp.core.pruner import Pruner
-from ivcp.core.view import LAYER_SIGNALS, Signal
+from ivcp.core.tower import tower_block
+from ivcp.core.view import LAYER_SIGNALS, TOWER_BLOCK_SIGNALS, TOWER_SIGNALS, Signal
 from ivcp.integrations.choices import available
 
 KEY = "ivcp"
@@ -24,6 +25,8 @@ PRUNER: Any = Pruner  # an abstract class, which mypy lets nobody pass on
 
 PROVIDES: frozenset[Signal] = frozenset({"positions", "hidden", "embeddings", "text_embeddings"})
 """What a method can read before the language model."""
+NO_TOWER = ("llava",)
+"""Model types of which vLLM does not keep the whole tower."""
 FIRST_PASS: frozenset[Signal] = frozenset({"values", "keys"})
 """What it can read of the last layer of a first pass."""
 OF_TEXT: frozenset[Signal] = LAYER_SIGNALS | {"text_embeddings"}
@@ -63,13 +66,16 @@ def canonical(settings: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=256)
-def pruner_of(settings: str, model_type: str, layers: int) -> Pruner | None:
+def pruner_of(
+    settings: str, model_type: str, layers: int, blocks: int | None = None
+) -> Pruner | None:
     """The method of a request, checked; None if nothing is pruned.
 
     Args:
         settings: What `canonical` gave.
         model_type: `config.model_type`.
         layers: Number of decoder layers.
+        blocks: Number of blocks of the vision tower; None leaves a method's own unchecked.
 
     Raises:
         UserError: There is no such method or field, or vLLM cannot serve it.
@@ -78,11 +84,15 @@ def pruner_of(settings: str, model_type: str, layers: int) -> Pruner | None:
     fields.pop(SAMPLE_ID, None)
     if not fields:
         return None
-    pruner = _built(fields).fitted(model_type, layers, PROVIDES)
+    provides = PROVIDES if model_type in NO_TOWER else PROVIDES | TOWER_SIGNALS
+    pruner = _built(fields).fitted(model_type, layers, provides)
     stages = pruner.stages()
     _check(pruner)
     for stage in stages:
-        provided = PROVIDES | (FIRST_PASS if getattr(stage, "first_pass", 0) else frozenset())
+        if stage.needs & TOWER_BLOCK_SIGNALS and blocks is not None:
+            for layer in stage.tower_layers:
+                tower_block(layer, blocks, pruner.name, "this model")
+        provided = provides | (FIRST_PASS if getattr(stage, "first_pass", 0) else frozenset())
         check_pair(pruner, provided, "a model in vLLM", layers)
     return pruner if pruner.prunes() else None
 
