@@ -114,15 +114,16 @@ def engine(folder: Path) -> Iterator[Any]:
 
 @pytest.mark.parametrize("settings", [*METHODS, *TOWER_METHODS], ids=named)
 def test_random_models(engine: Any, reference: Reference, settings: dict[str, Any]) -> None:
-    if settings in TOWER_METHODS and reference.model.config.model_type in NO_TOWER:
+    reads_tower = settings in TOWER_METHODS and settings["pruner"] != "cdpruner"
+    if reads_tower and reference.model.config.model_type in NO_TOWER:
         with pytest.raises(ValueError, match="needs the signal"):
             answers(engine, [request(SCENES[0], settings, reference)], reference)
         return
     wanted = [answer for answer, _ in reference.answers(SCENES, settings)]
     prompts = [request(scene, settings, reference) for scene in SCENES]
     served = answers(engine, prompts, reference)
-    # random towers attend nearly alike to all tokens, so that rounding may swap two of them
-    swapped = 1 if settings in TOWER_METHODS else 0
+    # a random tower attends so alike to many tokens that rounding may swap two of them
+    swapped = 3 if settings in TOWER_METHODS else 0
     assert sum(a != b for a, b in zip(served, wanted, strict=True)) <= swapped
     if settings:
         plain = [answer for answer, _ in reference.answers(SCENES, {})]
