@@ -62,10 +62,14 @@ def _over_groups(rows: Sequence[Measured]) -> str:
     if text := _range(gains, "x"):
         allowed = _range([_gain(row.flops_ratio) for row in served], "x")
         parts.append(f"prefill {text} as fast as unpruned, where FLOPs allow {allowed}")
-    slower = [row for row in served if speed(row.decode_ms_per_token.ratio).endswith("slower")]
-    if any(row.decode_ms_per_token.ratio.median is not None for row in served):
-        text = _range([_gain(row.decode_ms_per_token.ratio.median) for row in served], "x")
-        parts.append(f"decoding {text}, slower than unpruned in {len(slower)} of {len(served)}")
+    gains = [_gain(row.decode_ms_per_token.ratio.median) for row in served]
+    if text := _range(gains, "x"):
+        allowed = _range([_gain(row.decode_bytes_ratio) for row in served], "x")
+        slower = [r for r in served if speed(r.decode_ms_per_token.ratio).endswith("slower")]
+        parts.append(
+            f"decoding {text}, where bytes allow {allowed}, slower than unpruned in {len(slower)} "
+            f"of {len(served)}"
+        )
     shares = [row.pruning_overhead_ms.ratio.median for row in served]
     if any(shares) and (text := _range([None if s is None else 100 * s for s in shares], "%")):
         parts.append(f"overhead {text} of the unpruned prefill")

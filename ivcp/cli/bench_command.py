@@ -35,6 +35,11 @@ LISTS = ("tokens", "batch_size")
 OF_BENCH = ("tokens", "keep_tokens", "compared")
 """Settings that mean something else to a method, or nothing."""
 WEIGHTS = {"random": False, "reduced": False}
+MADE = {
+    (False, False): "", (True, False): " (random weights)", (False, True): " (reduced)",
+    (True, True): " (reduced)",
+}  # fmt: skip
+"""What a model's name says of its weights."""
 
 
 def bench() -> None:
@@ -103,6 +108,13 @@ def bench_config(cfg: DictConfig) -> float:
         result = measure(subjects, folder=folder, command=_typed(words, cfg), **others)
         ratios = [row.prefill_ms.ratio.median for _, row in result.rows if row.counts]
         return min((ratio for ratio in ratios if ratio is not None), default=float("nan"))
+    except KeyboardInterrupt:
+        print(
+            f"Interrupted; {job.runtime.output_dir} has the groups that were finished. The same "
+            "command with this hydra.run.dir= and resume=true goes on.",
+            file=sys.stderr,
+        )
+        sys.exit(130)
     except Exception as error:
         log.info(explain(error))
         if "MULTIRUN" not in str(job.mode):
@@ -162,6 +174,7 @@ def _subjects(cfg: DictConfig, overrides: Sequence[str]) -> list[Any]:
         settings: Any = OmegaConf.to_container(each.model, resolve=True)
         variants = [o for o in overrides if o.startswith("model.") and o.split("=")[0] in varied]
         name = " ".join([chosen.model, *(o.partition("model.")[2] for o in variants)])
+        name += MADE[settings.get("random") is True, settings.get("reduced") is True]
         if name not in subjects:
             subjects[name] = Subject(name, _family(settings, chosen.model, device), ())
         budget: Any = OmegaConf.to_container(each.budget)

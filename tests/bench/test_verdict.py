@@ -52,8 +52,8 @@ def test_a_method_has_one_sentence_over_all_groups() -> None:
     (text,) = verdicts([group(row()), group(slow), group(lost)])
     assert text == (
         "ivcp 0.5: prefill 0.80 to 1.25 x as fast as unpruned, where FLOPs allow 1.33 x; decoding "
-        "0.91 to 2.00 x, slower than unpruned in 1 of 2; overhead 1.10 % of the unpruned prefill; "
-        "1 of 3 not measured (out of memory)."
+        "0.91 to 2.00 x, where bytes allow 2.50 x, slower than unpruned in 1 of 2; overhead 1.10 % "
+        "of the unpruned prefill; 1 of 3 not measured (out of memory)."
     )
     names = verdicts([group(row(), row("fastv")), group(row(), model="big")])
     assert [name.split(":")[0] for name in names] == [

@@ -86,7 +86,7 @@ def test_models_are_compared_with_random_weights(run) -> None:
     words = "model=qwen25vl,internvl25 model.reduced=true model.dtype=float32 tokens=64"
     result = run(f"{words} pruner=ivcp,fastv,sparsevlm")
     assert [(group.model, group.visual_tokens) for group in result.groups] == [
-        ("qwen25vl", 64), ("internvl25", 256),
+        ("qwen25vl (reduced)", 64), ("internvl25 (reduced)", 256),
     ]  # fmt: skip
     assert [group.weights for group in result.groups] == [
         "random, reduced from Qwen/Qwen2.5-VL-7B-Instruct",
@@ -129,3 +129,15 @@ def test_a_sweep_is_hydras(tmp_path: Path, monkeypatch) -> None:
     main(["bench", "-m", "pruner=ivcp,none", "tokens=16", *QUICK, "hydra.sweep.dir=out"])
     results = [read_bench(path) for path in sorted(tmp_path.rglob("bench.json"))]
     assert [labels(result) for result in results] == [[["ivcp 0.5"]], [["none"]]]
+
+
+def test_an_interrupted_run_says_how_to_go_on(run, monkeypatch, capsys) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    from ivcp.bench.loaded_model import LoadedModel
+
+    monkeypatch.setattr(LoadedModel, "measure", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        run("tokens=16")
+    assert "resume=true goes on" in capsys.readouterr().err
