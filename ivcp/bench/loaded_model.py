@@ -94,7 +94,7 @@ class LoadedModel:
         bar = Progress(
             console=console, disable=not console.is_terminal, transient=True, auto_refresh=False
         )  # a refreshing thread would run beside what is timed
-        title = f"{self.subject.name}, {wanted or image.size} tokens, batch {batch}"
+        title = f"{self.subject.name}, {image.width} x {image.height} pixels, batch {batch}"
         with bar:
             repeats = runs.repeats(about.repeats, about.warmup)
             times = list(bar.track(repeats, about.repeats, description=title))

@@ -97,7 +97,7 @@ def bench(
                     continue
                 loaded = loaded or LoadedModel(subject, target)
                 shown = picture if wanted is None else loaded.image(wanted)
-                if twin := _twin(result, subject.name, shown, batch, methods, wanted):
+                if twin := _twin(result, subject, shown, batch, methods, wanted):
                     groups = [twin if g.methods == twin.methods else g for g in result.groups]
                 else:
                     group = loaded.measure(about, methods, shown, wanted, batch, syncs=syncs)
@@ -112,21 +112,32 @@ def bench(
     return result
 
 
+def _alike(result: BenchResult, subject: Subject, batch: int) -> list[Group]:
+    """The groups of a model as it is now, with this batch size."""
+    family: Any = subject.family
+    return [
+        group
+        for group in result.groups
+        if (group.model, group.batch_size) == (subject.name, batch)
+        and getattr(family, "attention", group.attention) == group.attention
+        and getattr(family, "dtype", "auto") in ("auto", group.dtype)
+    ]
+
+
 def _missing(
     result: BenchResult, subject: Subject, wanted: int | None, picture: Image.Image, batch: int
 ) -> list[Method]:
     """Methods that no group has measured with this prompt and batch size."""
     done = set()
-    for group in result.groups:
-        same = wanted in group.wanted_tokens if wanted else group.image == picture.size
-        if same and (group.model, group.batch_size) == (subject.name, batch):
+    for group in _alike(result, subject, batch):
+        if wanted in group.wanted_tokens if wanted else group.image == picture.size:
             done |= {(row.info.pruner, row.info.method) for row in group.methods}
     return [m for m in subject.methods if (m.name, repr(m.pruner)) not in done]
 
 
 def _twin(
     result: BenchResult,
-    model: str,
+    subject: Subject,
     image: Image.Image,
     batch: int,
     methods: Sequence[Method],
@@ -134,10 +145,9 @@ def _twin(
 ) -> Group | None:
     """A group that has measured the same, for another wanted number of tokens."""
     names = {(method.name, repr(method.pruner)) for method in methods}
-    for group in result.groups:
+    for group in _alike(result, subject, batch):
         measured = {(row.info.pruner, row.info.method) for row in group.methods}
-        same = (group.model, group.image, group.batch_size) == (model, image.size, batch)
-        if wanted and same and group.wanted_tokens and names <= measured:
+        if wanted and group.wanted_tokens and group.image == image.size and names <= measured:
             return group.model_copy(update={"wanted_tokens": (*group.wanted_tokens, wanted)})
     return None
 

@@ -121,8 +121,11 @@ def test_groups_are_prompts_times_batch_sizes_and_a_second_call_goes_on(
     assert second.groups[:4] == first.groups
     added = [[row.info.pruner for row in group.methods] for group in second.groups[4:]]
     assert added == [["unpruned", "fastv"], ["unpruned", "ivcp", "fastv"]]
+    eager = Subject("tiny", Qwen25VL(path=None, dtype="float32", attention="eager"), (IVCP,))
+    third = bench(**{**more, "subjects": [eager], "tokens": 16}, resume=True)
+    assert [group.attention for group in third.groups[6:]] == ["eager"]
     monkeypatch.setattr(LoadedModel, "__init__", None)
-    assert bench(**more, resume=True) == second  # nothing is left to do
+    assert bench(**more, resume=True) == third  # nothing is left to do
 
 
 def test_a_damaged_file_is_one_sentence(arguments) -> None:

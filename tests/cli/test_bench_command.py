@@ -11,6 +11,7 @@ from ivcp.bench.report import read_bench
 from ivcp.bench.result import BenchResult
 from ivcp.cli.bench_command import one_run
 from ivcp.cli.main import main
+from ivcp.core.errors import UserError
 
 QUICK = ["new_tokens=2", "repeats=1", "warmup=0", "device=cpu"]
 
@@ -60,6 +61,24 @@ def test_methods_ratios_prompts_and_batches_are_one_result(run) -> None:
     assert kept == [8, 4, 8, 4, 16]
     again = run(f"{command} resume=true")
     assert again == result
+
+
+def test_the_command_of_a_full_size_is_taken_as_it_is_typed(run, monkeypatch) -> None:
+    called = {}
+
+    def measure(subjects, **arguments) -> BenchResult:
+        called.update(arguments, subjects=subjects)
+        raise UserError("enough")
+
+    monkeypatch.setattr("ivcp.bench.measure.bench", measure)
+    command = "pruner=ivcp,fastv,none ratio=0.5 batch_size=1,8 tokens=400,1600,4096"
+    assert run(f"model=qwen25vl model.random=true {command}", fails=True) == "enough"
+    assert (called["tokens"], called["batch_size"]) == ([400, 1600, 4096], [1, 8])
+    (subject,) = called["subjects"]
+    assert subject.name == "qwen25vl (random weights)"
+    assert subject.family.depth() == 28
+    pruners = [method.fitted(subject.family, "").pruner for method in subject.methods]
+    assert [[stage.layer for stage in pruner.stages()] for pruner in pruners] == [[16], [2], []]
 
 
 def test_settings_of_a_method_are_compared_too(run) -> None:
