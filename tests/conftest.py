@@ -18,7 +18,7 @@ from ivcp.testing import END, IMAGE, SMALL, START, VIDEO
 torch.set_num_threads(1)  # the tensors of tests are too small for several threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # so they are in the processes that tests start
 
-collect_ignore_glob = ["*/conftest.py"]  # no doctests there; two of one name cannot be imported
+collect_ignore_glob = ["*/conftest.py", "standins/*"]  # no doctests there, nor unique names
 
 
 @pytest.hookimpl(wrapper=True)

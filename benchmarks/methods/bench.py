@@ -18,17 +18,20 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor
 
-from benchmarks.fullsize.models import model_config, random_inputs
 from ivcp import pruned
-from ivcp.bench.pairs import PairedRuns
+from ivcp.bench.image import bench_image, image_size
+from ivcp.bench.rotation import RotatedRuns
+from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner
+from ivcp.core.types import Sample
 from ivcp.engine.prefill import Prefill
 from ivcp.measure.devices import device_name, machine_name
 from ivcp.measure.peak_bytes import PeakBytes
 from ivcp.models import find_family
+from ivcp.models.qwen25vl import Qwen25VL
+from ivcp.models.random_weights import random_weights
 from ivcp.results.provenance import versions
 from ivcp.results.schema import Quartiles
-from ivcp.testing import random_model
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "pruner").glob("*.yaml"))
@@ -67,11 +70,14 @@ def measure(model: Any, inputs: dict[str, Tensor], pruner: Pruner, repeats: int)
     with metered() as meter, torch.no_grad(), pruned(model, pruner) as session:
         session.questions = [QUESTION]
         model(**inputs, use_cache=True, logits_to_keep=1)
-    runs = PairedRuns(model, family, pruner, inputs, question=QUESTION)
+    runs = RotatedRuns(model, family, [pruner], inputs, question=QUESTION)
     pairs = [
-        (pair.unpruned.language_prefill_ms, pair.pruned.pruning_overhead_ms)
-        for pair in runs.pairs(repeats)
+        (plain.prefill_ms, short.pruning_overhead_ms)
+        for plain, short in runs.repeats(repeats)
+        if plain is not None and short is not None
     ]
+    if runs.failures:
+        raise UserError(f"{pruner.name}: {', '.join(runs.failures.values())}.")
     return {
         "layers": [stage.layer for stage in pruner.stages()],
         "kept": len(session.kept[0]),
@@ -115,10 +121,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the results; default: by size")
     args = parser.parse_args()
     out = args.out or HERE / args.size
-    dtype = torch.bfloat16 if args.device.startswith("cuda") else torch.float32
-    model = random_model(model_config("qwen25vl", args.size), dtype, args.device)
+    dtype = "bfloat16" if args.device.startswith("cuda") else "float32"
+    family = random_weights(
+        Qwen25VL(dtype=dtype), reduced=args.size == "reduced", device=args.device
+    )
+    model, processor = family.load()
     about = {
-        "size": args.size, "dtype": str(dtype).removeprefix("torch."), "ratio": args.ratio,
+        "size": args.size, "dtype": dtype, "ratio": args.ratio,
         "repeats": args.repeats, "machine": machine_name(), "versions": versions(),
         "device": device_name(torch.device(args.device)), "rows": [],
     }  # fmt: skip
@@ -126,7 +135,14 @@ def main() -> None:
     results = json.loads(path.read_text()) if path.exists() else about
     done = {(row["visual_tokens"], row["method"]) for row in results["rows"]}
     for tokens in args.tokens:
-        inputs, visual = random_inputs("qwen25vl", model, tokens, 1)
+        image = bench_image(image_size(tokens, family, processor))
+        sample = Sample(
+            id="bench", task="open_ended", images=(image,), question=QUESTION, answer="",
+            verbatim=True,
+        )  # fmt: skip
+        encoded = family.encode(processor, [sample])
+        inputs = {name: value.to(args.device) for name, value in encoded.inputs.items()}
+        visual = int(inputs["mm_token_type_ids"].sum())
         for name in args.methods:
             pruner = method(name, model, args.size, args.ratio)
             if (visual, name) in done or not pruner.stages():

@@ -30,10 +30,14 @@ EXAMPLES = {
         ivcp run --hydra-help                                        Hydra's own options
         """,
     "bench": """
-        Measure time and memory of a model with and without a pruning method.
+        Measure time and memory of models with and without pruning methods. Commas compare in one
+        run. tokens= (visual tokens) or image= is the prompt, ratio= or keep_tokens= the budget.
 
         ivcp bench pruner=ivcp ratio=0.3                             the packaged model
-        ivcp bench -m pruner=ivcp,fastv ratio=0.5,0.3 model=qwen25vl model.path=DIR
+        ivcp bench model=qwen25vl pruner=ivcp,fastv,none batch_size=1,8 tokens=400,1600,4096
+        ivcp bench model=qwen25vl model.random=true                  random weights, published sizes
+        ivcp bench model=llava15 model.reduced=true                  a few narrow layers, for a CPU
+        ivcp bench hydra.run.dir=outputs/mine resume=true            go on where it was interrupted
         ivcp bench --cfg job                                         every setting, with its value
         """,
 }

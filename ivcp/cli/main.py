@@ -15,7 +15,7 @@ from ivcp.core.errors import did_you_mean
 COMMANDS = {
     "run": "evaluate a method, or sweep over several: ivcp run model=tiny pruner=ivcp ratio=0.3",
     "report": "compare finished runs in tables, plots, a page: ivcp report multirun --out report",
-    "bench": "measure time and memory with and without pruning: ivcp bench pruner=ivcp ratio=0.5",
+    "bench": "measure time and memory of methods: ivcp bench pruner=ivcp,fastv tokens=400,1600",
     "list": "methods with their signals and papers, models, datasets: ivcp list pruner",
     "completion": 'completion of commands, groups and settings: eval "$(ivcp completion bash)"',
 }
@@ -67,8 +67,12 @@ def _call(command: str, words: list[str]) -> int:
             return 2
         words = ["-sc", f"install={shell}"]
     sys.argv = [sys.argv[0], *words]
-    start = run.bench if command == "bench" else run.run
-    start()
+    if command == "bench":
+        from ivcp.cli.bench_command import bench
+
+        bench()
+        return 0
+    run.run()
     return 0
 
 

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 PARTS = ("pruner", "model", "dataset", "metric", "judge", "trainer", "logger", "draw")
 BLOCKS = {"data": "data.root=DIR", "generation": "generation.max_new_tokens=64"}
 """Blocks that describe no object, each with one of its settings."""
-BENCHED = ("model", "pruner")
 FREE = ("hydra", "generation")
 """Blocks that take keys which their own reader checks."""
 RECORDED = ("keep_ratio", "layer", "layers", "seed")
@@ -39,11 +38,6 @@ RECORDED = ("keep_ratio", "layer", "layers", "seed")
 def run() -> None:
     """Evaluate what the command line says; a user's mistake ends with a sentence and code 2."""
     start(evaluate_config, "config")
-
-
-def bench() -> None:
-    """Measure what the command line says."""
-    start(bench_config, "bench")
 
 
 def start(task: Callable[[DictConfig], Any], config_name: str) -> None:
@@ -115,36 +109,19 @@ def variant(overrides: Sequence[str]) -> str:
     return " ".join(o for o in chosen if o.partition("=")[0].split(".")[-1] not in RECORDED)
 
 
-def bench_config(cfg: DictConfig) -> float:
-    """Build the parts, measure them with and without pruning; gives the ratio of prefill times."""
-    job = HydraConfig.get()
-    try:
-        check(cfg, BENCHED)
-        from ivcp.bench.measure import bench
-
-        names = {name: job.runtime.choices[name] for name in BENCHED}
-        names["variant"] = variant(job.overrides.task)
-        check_amount((o.partition("=")[0] for o in job.overrides.task), cfg.tokens)
-        settings: Any = OmegaConf.to_container(cfg, resolve=True)
-        others = {key: settings[key] for key in settings if key not in (*BENCHED, "ratio")}
-        parts = {name: instantiate(cfg[name]) for name in BENCHED}
-        result = bench(**parts, names=names, folder=Path(job.runtime.output_dir), **others)
-        return result.language_prefill_ms.ratio.median or float("nan")
-    except Exception as error:
-        log.info(explain(error))
-        if "MULTIRUN" not in str(job.mode):
-            sys.exit(2)
-        raise
-
-
-def check(cfg: DictConfig, parts: Sequence[str] = PARTS) -> None:
+def check(cfg: DictConfig, parts: Sequence[str] = PARTS, job: HydraConf | None = None) -> None:
     """Find the mistakes for which nothing has to be imported.
+
+    Args:
+        cfg: The configuration.
+        parts: Its blocks that describe an object.
+        job: How it was composed; None for how the run was.
 
     Raises:
         UserError: There is one.
         InterpolationKeyError: A value refers to a setting that does not exist.
     """
-    job = HydraConfig.get()
+    job = job or HydraConfig.get()
     check_tuned(job)
     check_row(job)
     check_added(job)

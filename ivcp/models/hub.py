@@ -162,7 +162,10 @@ class HubFamily(ModelFamily):
         """The image processor, with the limits that the family's fields set."""
         import transformers
 
-        kind = getattr(transformers, self.image_processor)
+        return self._stored_images(getattr(transformers, self.image_processor))
+
+    def _stored_images(self, kind: Any) -> Any:
+        """The image processor of a class, with the checkpoint's settings."""
         return kind.from_pretrained(self._source, local_files_only=cache_only(self._source))
 
     @abstractmethod

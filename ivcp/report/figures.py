@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,7 +19,9 @@ from matplotlib.ticker import StrMethodFormatter
 from PIL import Image
 
 from ivcp.core.printable import printable
-from ivcp.report.comparison import Entry
+
+if TYPE_CHECKING:  # it imports pandas, and a benchmark's plot does without
+    from ivcp.report.comparison import Entry
 
 WIDTH, HEIGHT, SYMBOL, LETTER = 9.5, 3.1, 0.9, 0.075
 """Inches: of the figure, of a panel with its labels, of a symbol in the legend, of a letter."""

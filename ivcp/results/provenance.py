@@ -8,13 +8,15 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ivcp
 from ivcp.core.family import ModelFamily
 from ivcp.results.comparability import settings
-from ivcp.results.run_folder import Identity
 from ivcp.results.schema import GitState
+
+if TYPE_CHECKING:  # it imports pandas, and a benchmark does without
+    from ivcp.results.run_folder import Identity
 
 DECIDING = (
     "model", "pruner", "tokens", "budget", "dataset", "metric", "batch_size", "seed", "limit",

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ivcp.core.layout import ImageLayout
 from ivcp.models import known_families
 from ivcp.models.hub import HubFamily
+from ivcp.models.random_weights import make_random
 
 IMAGE, VIDEO, START, END, PAD, EOS = 90, 91, 92, 93, 0, 1
 """Token ids: placeholder of an image, of a video, start and end of an image, padding, end."""
@@ -40,14 +41,7 @@ def random_model(config: Any, dtype: torch.dtype = torch.float32, device: str = 
         device: Where the weights are made; no copy of them is ever elsewhere.
     """
     family: Any = known_families()[config.model_type]()
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = family._model_class()._from_config(config, dtype=dtype).eval()
-        for name, weight in model.named_parameters():
-            if name.endswith("cls_token"):  # zeros, which would attend to all patches alike
-                nn.init.normal_(weight)
-    model.generation_config.pad_token_id = PAD
-    return model
+    return make_random(family._model_class(), config, dtype, device)
 
 
 class ImagePrompt(NamedTuple):

@@ -14,7 +14,7 @@ from processing import FAMILIES, setup
 
 import ivcp
 from ivcp import pruned
-from ivcp.bench.pairs import PairedRuns
+from ivcp.bench.rotation import RotatedRuns
 from ivcp.core.errors import UserError
 from ivcp.core.resizing import encode_for
 from ivcp.core.selection import budget
@@ -230,9 +230,9 @@ def test_a_benchmark_runs_the_smaller_image_beside_the_original() -> None:
         inputs, smaller = (
             encode_for(each, family, processor, [sample] * 2).inputs for each in (None, pruner)
         )
-        runs = PairedRuns(model, family, pruner, inputs, pruned_inputs=smaller, question="it")
-        counts[type(pruner)] = runs.counts
-        assert list(runs.pairs(1, 0))
+        runs = RotatedRuns(model, family, [pruner], inputs, pruned_inputs=[smaller], question="it")
+        counts[type(pruner)] = runs.counts(1)
+        assert None not in next(runs.repeats(1, 0))
     plain, found = counts[NoPruning], counts[Downsample]
     assert (found.visual_tokens.unpruned, found.visual_tokens.pruned) == (144, 36)
     assert found.layer_average_tokens.ratio == 0.25

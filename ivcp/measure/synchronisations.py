@@ -1,27 +1,22 @@
-"""How often a prefill makes the CPU wait for the GPU."""
+"""How often a forward pass makes the host wait for the GPU."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from ivcp import pruned
-from ivcp.core.pruner import Pruner
-from ivcp.models import find_family
+from torch import nn
 
 SYNC_WARNING = "called a synchronizing CUDA operation"
 
 
 @contextmanager
 def counted_syncs(layers: nn.ModuleList) -> Iterator[list[str]]:
-    """Collect warnings of host-device synchronisations inside decoder layers.
+    """Collect PyTorch's warnings of synchronisations inside decoder layers.
 
-    Enter it before `pruned`: what a session does before a layer then counts as inside it.
+    Enter it before a session: what the session does before a layer then counts as inside it.
     """
 
     def switch(mode: str) -> Callable[..., None]:
@@ -35,13 +30,3 @@ def counted_syncs(layers: nn.ModuleList) -> Iterator[list[str]]:
         messages: list[str] = []
         yield messages
         messages += [text for text in (str(w.message) for w in caught) if SYNC_WARNING in text]
-
-
-def synchronisations(model: Any, inputs: dict[str, Tensor], pruner: Pruner | None) -> int:
-    """Host-device synchronisations inside the decoder layers during one prefill."""
-    layers = find_family(model).decoder(model).layers
-    with counted_syncs(layers) as messages, torch.no_grad(), ExitStack() as stack:  # type: ignore[arg-type]
-        if pruner is not None:
-            stack.enter_context(pruned(model, pruner))
-        model(**inputs, use_cache=True, logits_to_keep=1)
-    return len(messages)

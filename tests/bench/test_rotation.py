@@ -1,4 +1,4 @@
-"""Pairs of runs: their order, what is counted, and that both answers have the same length."""
+"""Rotated runs: their order, what is counted, and that both answers have the same length."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from ivcp.bench import pairs as pairs_module
-from ivcp.bench.pairs import PairedRuns
+from ivcp.bench import rotation
 from ivcp.bench.result import Times
+from ivcp.bench.rotation import RotatedRuns
+from ivcp.core.errors import UserError
 from ivcp.core.types import Sample
 from ivcp.datasets.scenes import make_scene
 from ivcp.engine.attach import open_session
@@ -22,12 +23,12 @@ from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning
 
 HALF = IVCPrune(keep_ratio=0.5, layer=4)
-MadeRuns = Callable[..., PairedRuns]
+MadeRuns = Callable[..., RotatedRuns]
 
 
 @pytest.fixture(scope="module")
 def make() -> MadeRuns:
-    """Paired runs of the packaged model on copies of one scene."""
+    """Runs of the packaged model on copies of one scene."""
     family = Qwen25VL(path=None, dtype="float32")
     model, processor = family.load()
     sample = Sample(
@@ -35,9 +36,9 @@ def make() -> MadeRuns:
         answer="", verbatim=True,
     )  # fmt: skip
 
-    def build(pruner: Any = HALF, copies: int = 1, **options: Any) -> PairedRuns:
+    def build(pruner: Any = HALF, *more: Any, copies: int = 1, **options: Any) -> RotatedRuns:
         inputs = family.encode(processor, [sample] * copies).inputs
-        return PairedRuns(model, family, pruner, inputs, question="What?", **options)
+        return RotatedRuns(model, family, [pruner, *more], inputs, question="What?", **options)
 
     return build
 
@@ -46,31 +47,30 @@ def hooks(model: nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
-def test_the_order_inside_a_pair_alternates(make: MadeRuns, monkeypatch) -> None:
-    runs, order = make(), []
+def test_each_repeat_begins_with_the_next_one(make: MadeRuns, monkeypatch) -> None:
+    runs, order = make(HALF, FastV(keep_ratio=0.5)), []
     zero = Times(**dict.fromkeys(Times.model_fields, 0))
-    monkeypatch.setattr(runs, "_time", lambda pruned: order.append(pruned) or zero)
-    measured = list(runs.pairs(repeats=3, warmup=2))
-    plain_first, pruned_first = [False, True], [True, False]
-    assert order == [*plain_first, *pruned_first, *plain_first, *pruned_first, *plain_first]
-    assert [pair.pruned_first for pair in measured] == [False, True, False]
+    monkeypatch.setattr(runs, "_time", lambda number, turn: order.append(number) or zero)
+    measured = list(runs.repeats(repeats=3, warmup=2))
+    assert order == [1, 2, 0, 2, 0, 1, 0, 1, 2, 1, 2, 0, 2, 0, 1]
+    assert measured == [[zero] * 3] * 3
 
 
 def test_only_pruned_runs_have_a_session(make: MadeRuns, monkeypatch) -> None:
     runs, seen, opened = make(), [], []
     generate = runs._generate
 
-    def watch(**options: Any) -> Any:
+    def watch(number: int, **options: Any) -> Any:
         seen.append((len(opened), hooks(runs.family.decoder(runs.model).layers)))
-        return generate(**options)
+        return generate(number, **options)
 
     def count(*args: Any) -> Any:
         opened.append(args)
         return open_session(*args)
 
     monkeypatch.setattr(runs, "_generate", watch)
-    monkeypatch.setattr(pairs_module, "open_session", count)
-    list(runs.pairs(repeats=1, warmup=0))
+    monkeypatch.setattr(rotation, "open_session", count)
+    list(runs.repeats(repeats=1, warmup=0))
     # each of the eight layers has one hook in a session
     assert seen == [(0, 0), (1, 8), (1, 0), (2, 8)]  # two counted prefills, then the pair
     assert hooks(runs.model) == 0
@@ -81,8 +81,8 @@ def test_bytes_and_tokens_are_those_of_the_session(make: MadeRuns, pruner) -> No
     runs = make(pruner)
     sizes = DecoderSizes.of(runs.family.decoder(runs.model))
     with torch.inference_mode(), open_session(runs.model, runs.family, pruner) as session:
-        runs.model.generate(**runs.inputs, max_new_tokens=1)
-    layout, counts = session.layouts[0], runs.counts
+        runs.model.generate(**runs.inputs[0], max_new_tokens=1)
+    layout, counts = session.layouts[0], runs.counts(1)
     assert counts.kv_cache_bytes.pruned == session.cache_bytes
     assert counts.kv_cache_bytes.unpruned == sizes.cache_bytes(layout.length, 4)
     stored = [tokens[0] for tokens in session.cache_lengths]
@@ -100,14 +100,14 @@ def test_bytes_and_tokens_are_those_of_the_session(make: MadeRuns, pruner) -> No
 
 @pytest.mark.parametrize("pruner", [IVCPrune(keep_ratio=1, layer=4), NoPruning()], ids=type)
 def test_without_anything_pruned_nothing_is_saved(make: MadeRuns, pruner) -> None:
-    counts = make(pruner).counts
+    counts = make(pruner).counts(1)
     assert counts.kv_cache_bytes.ratio == 1
     assert counts.visual_tokens.ratio == counts.layer_average_tokens.ratio == 1
     assert counts.prefill_flops_formula.ratio == 1
 
 
 def test_copies_multiply_bytes_and_operations(make: MadeRuns) -> None:
-    one, three = make().counts, make(copies=3).counts
+    one, three = make().counts(1), make(copies=3).counts(1)
     for name in ("kv_cache_bytes", "prefill_flops_counted", "prefill_flops_formula"):
         of_one, of_three = getattr(one, name), getattr(three, name)
         assert of_three.unpruned == 3 * of_one.unpruned
@@ -122,42 +122,62 @@ def test_every_answer_has_the_same_length_and_no_visual_token(make: MadeRuns, mo
     answers = []
     generate = runs._generate
 
-    def remember(**options: Any) -> Any:
-        answers.append(generate(**options))
+    def remember(number: int, **options: Any) -> Any:
+        answers.append(generate(number, **options))
         return answers[-1]
 
     def favour(_module: Any, _arguments: Any, output: Any) -> None:
         output.logits[..., wanted] += 1e4  # the end first, then an image
 
-    runs._visual_ids  # noqa: B018 (the prefills are counted before)
+    runs.prefills  # noqa: B018 (the prefills are counted before)
     monkeypatch.setattr(runs, "_generate", remember)
     handle = runs.model.register_forward_hook(favour)
     try:
-        (pair,) = runs.pairs(repeats=1, warmup=0)
+        ((plain, short),) = runs.repeats(repeats=1, warmup=0)
     finally:
         handle.remove()
-    prompt = runs.inputs["input_ids"].shape[1]
+    prompt = runs.inputs[0]["input_ids"].shape[1]
     assert [answer.shape[1] - prompt for answer in answers] == [6, 6]
     assert all(config.image_token_id not in answer[0, prompt:] for answer in answers)
-    for times in (pair.unpruned, pair.pruned):
+    for times in (plain, short):
         decoding = 5 * times.decode_ms_per_token
         assert times.total_ms == pytest.approx(times.time_to_first_token_ms + decoding)
-        assert 0 < times.vision_ms + times.language_prefill_ms < times.time_to_first_token_ms
-    assert (pair.unpruned.pruning_overhead_ms, pair.pruned.pruning_overhead_ms > 0) == (0, True)
+        assert 0 < times.vision_ms + times.prefill_ms < times.time_to_first_token_ms
+    assert (plain.pruning_overhead_ms, short.pruning_overhead_ms > 0) == (0, True)
 
 
 def test_one_token_leaves_nothing_to_decode(make: MadeRuns) -> None:
-    (pair,) = make(new_tokens=1).pairs(repeats=1, warmup=0)
-    assert pair.pruned.decode_ms_per_token is None
+    ((_, short),) = make(new_tokens=1).repeats(repeats=1, warmup=0)
+    assert short.decode_ms_per_token is None
 
 
 def test_the_peak_is_measured_on_gpus_only(make: MadeRuns, monkeypatch) -> None:
     runs, calls = make(), []
-    monkeypatch.setattr(pairs_module, "forget_peak", lambda _: calls.append("forget"))
-    monkeypatch.setattr(pairs_module, "peak_memory", lambda _: calls.append("peak") or 7)
-    (on_cpu,) = runs.pairs(repeats=1, warmup=0)
+    monkeypatch.setattr(rotation, "forget_peak", lambda _: calls.append("forget"))
+    monkeypatch.setattr(rotation, "peak_memory", lambda _: calls.append("peak") or 7)
+    (on_cpu,) = runs.repeats(repeats=1, warmup=0)
     runs.on_gpu = True
-    (on_gpu,) = runs.pairs(repeats=1, warmup=0)
-    assert on_cpu.pruned.peak_memory_bytes is None
-    assert on_gpu.pruned.peak_memory_bytes == on_gpu.unpruned.peak_memory_bytes == 7
+    (on_gpu,) = runs.repeats(repeats=1, warmup=0)
+    assert on_cpu[1].peak_memory_bytes is None
+    assert on_gpu[0].peak_memory_bytes == on_gpu[1].peak_memory_bytes == 7
     assert calls[-4:] == ["forget", "peak"] * 2
+
+
+def test_formulas_stand_in_for_an_unpruned_model_without_memory(make: MadeRuns) -> None:
+    real, runs = make().counts(1), make()
+    runs.failures[0] = "out of memory"
+    counts = runs.counts(1)
+    assert counts.kv_cache_bytes == real.kv_cache_bytes
+    assert counts.prefill_flops_formula == real.prefill_flops_formula
+    assert counts.prefill_flops_counted.unpruned is None
+
+
+def test_a_mistake_of_the_unpruned_model_ends_everything(make: MadeRuns, monkeypatch) -> None:
+    runs = make()
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise UserError("no")
+
+    monkeypatch.setattr(runs, "_generate", refuse)
+    with pytest.raises(UserError, match="no"):
+        list(runs.repeats(1, 0))

@@ -1,7 +1,7 @@
-"""Is this checkout slower than another one? `python -m benchmarks.speed.versions CHECKOUT`.
+"""Is this checkout slower than another one? `python -m benchmarks.versions.bench CHECKOUT`.
 
 Two processes, one for each checkout, hold the same random model and take turns, so that whatever
-else the machine does affects both. Writes `versions.json` and `versions.md` beside this file.
+else the machine does affects both. Writes `results.json` and `results.md` beside this file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.bench import quartiles
+from ivcp.results.schema import Quartiles
 
 HERE = Path(__file__).parent
 METHODS = {
@@ -24,21 +24,31 @@ METHODS = {
     "none": "NoPruning()",
 }
 WORKER = """
-import importlib.util
 import sys
 import torch
-room = "benchmarks" if importlib.util.find_spec("benchmarks") else "experiments"  # its old folder
-bench = importlib.import_module(room + ".speed.bench")
+from ivcp import pruned
+from ivcp.measure.timing import timed_phases
+from ivcp.models import find_family
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.pruners.none import NoPruning
 from ivcp.pruners.sparsevlm import SparseVLM
-model = bench.middle_model(layers=int(sys.argv[1]), hidden=int(sys.argv[2]))
-torch.manual_seed(0)
-inputs = bench.prompt(int(sys.argv[3]))
+from ivcp.testing import SMALL, prompts, random_model
+layers, hidden, side = map(int, sys.argv[1:])
+rotary = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+text = {"hidden_size": hidden, "intermediate_size": 3 * hidden, "num_attention_heads": 8,
+        "rope_parameters": rotary, "initializer_range": 0.02}
+vision = {"depth": 1, "fullatt_block_indexes": [0], "out_hidden_size": hidden}
+model = random_model(SMALL["qwen25vl"].config(layers=layers, text=text, vision=vision))
+family, inputs = find_family(model), prompts([2, (side, side), 30]).inputs
+parts = family.vision(model), family.decoder(model)
 for line in sys.stdin:
-    print(*bench.prefill(model, inputs, eval(line)), flush=True)
+    with torch.no_grad(), pruned(model, eval(line)) as session:
+        with timed_phases(model, *parts) as phases:
+            model(**inputs, use_cache=True, logits_to_keep=1)
+    print(phases.decoder, session.overhead_seconds, flush=True)
 """
+"""Uses nothing that older checkouts lack."""
 
 
 class Worker:
@@ -89,12 +99,12 @@ def main() -> None:
                 new = after.measure(method)
                 pairs.append((before.measure(method), new))
         rows[method] = {
-            "prefill_ratio": quartiles([new[0] / old[0] for old, new in pairs]),
-            "overhead_before_ms": quartiles([1e3 * old[1] for old, _ in pairs]),
-            "overhead_after_ms": quartiles([1e3 * new[1] for _, new in pairs]),
+            "prefill_ratio": Quartiles.of(new[0] / old[0] for old, new in pairs).model_dump(),
+            "overhead_before_ms": Quartiles.of(1e3 * old[1] for old, _ in pairs).model_dump(),
+            "overhead_after_ms": Quartiles.of(1e3 * new[1] for _, new in pairs).model_dump(),
         }
     report = {"visual_tokens": options.side**2, "repeats": options.repeats, "methods": rows}
-    (HERE / "versions.json").write_text(json.dumps(report, indent=2) + "\n")
+    (HERE / "results.json").write_text(json.dumps(report, indent=2) + "\n")
     lines = [
         "| method | prefill, after / before | pruning overhead before (ms) | after (ms) |",
         "|---|---|---|---|",
@@ -106,7 +116,7 @@ def main() -> None:
             f"| {old['median']:.2f} | {new['median']:.2f} |"
         )
     text = "\n".join(lines) + "\n"
-    (HERE / "versions.md").write_text(text)
+    (HERE / "results.md").write_text(text)
     print(text)
 
 

@@ -1,0 +1,162 @@
+"""Sizes of published checkpoints, for models with random weights that need no download.
+
+Source: each checkpoint's `config.json` on the hub. A test compares the number of parameters with
+the number that the hub states for the checkpoint. Token ids are left out: they change no size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Settings = dict[str, Any]
+
+
+def text(
+    width: int, mlp: int, layers: int, heads: int, key_value_heads: int, **rest: Any
+) -> Settings:
+    """A language model's settings in the library's names."""
+    return {
+        "hidden_size": width, "intermediate_size": mlp, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": key_value_heads, **rest,
+    }  # fmt: skip
+
+
+def rotary(theta: float, **rest: Any) -> Settings:
+    """Rotary positions without scaling."""
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": theta, **rest}}
+
+
+QWEN2 = {
+    **rotary(1e6, mrope_section=[16, 24, 24]), "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 128000,
+}  # fmt: skip
+QWEN3 = {
+    **rotary(5e6, mrope_section=[24, 20, 20], mrope_interleaved=True), "rms_norm_eps": 1e-6,
+    "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 262144,
+}  # fmt: skip
+QWEN25_TOWER = {
+    "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14,
+    "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31], "tokens_per_second": 2,
+}  # fmt: skip
+QWEN2_TOWER = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
+QWEN3_TOWER = {"patch_size": 16, "num_heads": 16, "num_position_embeddings": 2304}
+CLIP_TOWER = {
+    "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+    "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
+    "projection_dim": 768,
+}  # fmt: skip
+INTERNVIT = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+    "num_attention_heads": 16, "attention_bias": True, "use_qk_norm": False,
+    "image_size": [448, 448], "patch_size": [14, 14],
+}  # fmt: skip
+VICUNA = {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096}
+QWEN2_TEXT = {**rotary(1e6), "model_type": "qwen2", "vocab_size": 151674, "rms_norm_eps": 1e-6}
+VICUNA_7B = text(4096, 11008, 32, 32, 32, **VICUNA)
+VICUNA_13B = text(5120, 13824, 40, 40, 40, **VICUNA)
+MISTRAL_7B = text(
+    4096, 14336, 32, 32, 8, **rotary(1e6), model_type="mistral", vocab_size=32064,
+    sliding_window=None, max_position_embeddings=32768,
+)  # fmt: skip
+PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+DEEPSEEK2: Settings = {
+    "candidate_resolutions": [
+        [384 * wide, 384 * high] for wide in range(1, 10) for high in range(1, 10)
+        if wide * high <= 9
+    ],
+    "global_view_pos": "head", "tile_tag": "2D",
+    "vision_config": {
+        "layers": 27, "mlp_ratio": 3.7362, "model_name": "siglip_so400m_patch14_384",
+        "patch_size": 14, "width": 1152,
+    },
+}  # fmt: skip
+DEEPSEEK2_TEXT = {
+    "first_k_dense_replace": 1, "kv_lora_rank": 512, "max_position_embeddings": 4096, "n_group": 1,
+    "n_shared_experts": 2, "num_experts_per_tok": 6, "q_lora_rank": None, "topk_group": 1,
+}  # fmt: skip
+
+PUBLISHED: Mapping[str, Settings] = {
+    "Qwen/Qwen2-VL-2B-Instruct": {
+        "text_config": text(1536, 8960, 28, 12, 2, vocab_size=151936, **QWEN2),
+        "vision_config": {**QWEN2_TOWER, "hidden_size": 1536}, "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen2-VL-7B-Instruct": {
+        "text_config": text(3584, 18944, 28, 28, 4, vocab_size=152064, **QWEN2),
+        "vision_config": {**QWEN2_TOWER, "hidden_size": 3584},
+    },
+    "Qwen/Qwen2.5-VL-3B-Instruct": {
+        "text_config": text(2048, 11008, 36, 16, 2, vocab_size=151936, **QWEN2),
+        "vision_config": {**QWEN25_TOWER, "out_hidden_size": 2048}, "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen2.5-VL-7B-Instruct": {
+        "text_config": text(3584, 18944, 28, 28, 4, vocab_size=152064, **QWEN2),
+        "vision_config": {**QWEN25_TOWER, "out_hidden_size": 3584},
+    },
+    "Qwen/Qwen3-VL-4B-Instruct": {
+        "text_config": text(2560, 9728, 36, 32, 8, **QWEN3),
+        "vision_config": {
+            **QWEN3_TOWER, "depth": 24, "hidden_size": 1024, "intermediate_size": 4096,
+            "out_hidden_size": 2560, "deepstack_visual_indexes": [5, 11, 17],
+        },
+        "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen3-VL-8B-Instruct": {
+        "text_config": text(4096, 12288, 36, 32, 8, **QWEN3),
+        "vision_config": {
+            **QWEN3_TOWER, "depth": 27, "hidden_size": 1152, "intermediate_size": 4304,
+            "out_hidden_size": 4096, "deepstack_visual_indexes": [8, 16, 24],
+        },
+    },
+    "llava-hf/llava-1.5-7b-hf": {"text_config": VICUNA_7B, "vision_config": CLIP_TOWER},
+    "llava-hf/llava-1.5-13b-hf": {"text_config": VICUNA_13B, "vision_config": CLIP_TOWER},
+    "llava-hf/llava-v1.6-vicuna-7b-hf": {
+        "text_config": VICUNA_7B, "vision_config": CLIP_TOWER, "image_grid_pinpoints": PINPOINTS,
+    },
+    "llava-hf/llava-v1.6-vicuna-13b-hf": {
+        "text_config": VICUNA_13B, "vision_config": CLIP_TOWER, "image_grid_pinpoints": PINPOINTS,
+    },
+    "llava-hf/llava-v1.6-mistral-7b-hf": {
+        "text_config": MISTRAL_7B, "vision_config": CLIP_TOWER, "image_grid_pinpoints": PINPOINTS,
+    },
+    "OpenGVLab/InternVL2_5-8B": {  # InternLM2.5 has the architecture of Llama
+        "text_config": text(
+            4096, 14336, 32, 32, 8, model_type="llama", vocab_size=92553, rms_norm_eps=1e-5,
+            max_position_embeddings=32768,
+            rope_parameters={"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2.0},
+        ),
+        "vision_config": INTERNVIT, "downsample_ratio": 0.5,
+    },
+    "OpenGVLab/InternVL3-2B-hf": {
+        "text_config": text(1536, 8960, 28, 12, 2, **QWEN2_TEXT), "vision_config": INTERNVIT,
+    },
+    "OpenGVLab/InternVL3-8B-hf": {
+        "text_config": text(3584, 18944, 28, 28, 4, **QWEN2_TEXT), "vision_config": INTERNVIT,
+    },
+    "deepseek-community/deepseek-vl-1.3b-chat": {
+        "text_config": text(2048, 5632, 24, 16, 16, model_type="llama", vocab_size=102400),
+        "vision_config": {
+            "model_type": "siglip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+            "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 384,
+            "patch_size": 16, "vision_use_head": False,
+        },
+    },
+    "deepseek-ai/deepseek-vl2-small": {
+        **DEEPSEEK2,
+        "language_config": text(
+            2048, 10944, 27, 16, 16, **DEEPSEEK2_TEXT, moe_intermediate_size=1408,
+            n_routed_experts=64, topk_method="greedy", vocab_size=102400,
+        ),
+        "projector_config": {"n_embed": 2048},
+    },
+    "deepseek-ai/deepseek-vl2": {
+        **DEEPSEEK2,
+        "language_config": text(
+            2560, 12288, 30, 32, 32, **DEEPSEEK2_TEXT, moe_intermediate_size=1536,
+            n_routed_experts=72, topk_method="noaux_tc", scoring_func="sigmoid",
+            norm_topk_prob=True, routed_scaling_factor=2.0, vocab_size=129280,
+        ),
+        "projector_config": {"n_embed": 2560},
+    },
+}  # fmt: skip
+"""Settings of a model's configuration, by the hub id of its checkpoint."""
