@@ -11,7 +11,9 @@ from ivcp.core.metric import AnswerMetric
 from ivcp.core.types import Answer, Sample, Task
 
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = ("budget", "dataset", "judge", "trainer", "logger", "pruner", "model", "experiment")
+GROUPS = (
+    "budget", "dataset", "judge", "backend", "trainer", "logger", "pruner", "model", "experiment",
+)  # fmt: skip
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 BOX = (1.0, 2.0, 30.0, 40.0)
 ANSWERS: dict[Task, tuple[Answer, str, str]] = {  # the answer, a right reply and a wrong one

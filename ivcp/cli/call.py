@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ivcp.models.processor import Processor
     from ivcp.results.load import FinishedRun
 
-GROUPS = ("budget", "judge", "logger", "trainer")
+GROUPS = ("backend", "budget", "judge", "logger", "trainer")
 """Blocks that a setting can choose by name."""
 
 

@@ -11,7 +11,8 @@ from ivcp import __version__
 from ivcp.cli.composing import GROUPS, config_folder
 
 ORDER = (
-    "pruner", "model", "dataset", "budget", "experiment", "judge", "logger", "trainer", "tuned",
+    "pruner", "model", "dataset", "budget", "experiment", "judge", "backend", "logger", "trainer",
+    "tuned",
 )  # fmt: skip
 OVERLAYS = ("experiment", "tuned")
 """Groups that only an evaluation has, outside its list of defaults."""

@@ -26,7 +26,9 @@ from ivcp.core.errors import UserError
 
 log = logging.getLogger(__name__)
 
-PARTS = ("pruner", "model", "dataset", "metric", "judge", "trainer", "logger", "draw")
+PARTS = (
+    "pruner", "model", "dataset", "metric", "judge", "backend", "trainer", "logger", "draw",
+)  # fmt: skip
 BLOCKS = {"data": "data.root=DIR", "generation": "generation.max_new_tokens=64"}
 """Blocks that describe no object, each with one of its settings."""
 FREE = ("hydra", "generation")
@@ -80,6 +82,8 @@ def evaluate_config(cfg: DictConfig) -> float:
 
         together = started_together() > 1
         parts = {name: instantiate(cfg[name]) for name in PARTS}
+        if backend := parts["backend"]:
+            parts["pruner"] = backend.fitted(parts["pruner"])
         parts["pruner"] = fit_pair(parts["pruner"], parts["model"], names["model"])
         parts["config"] = OmegaConf.to_container(cfg, resolve=True)
         parts["config"]["pruner"] = fitted(parts["config"]["pruner"], parts["pruner"])

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ivcp.core.metric import AnswerMetric, ScoredAnswer
 from ivcp.evaluation.data import Batch
-from ivcp.measure.devices import device_name, peak_memory
 from ivcp.results.files import LineFile, write_atomically
 from ivcp.results.prediction import Prediction
 
@@ -68,17 +67,8 @@ class PredictionWriter(BasePredictionWriter):
         """Leave this process's own measurements for the one that sums up."""
         self.lines.close()
         module: Any = pl_module
-        model = module.model
-        device = next(model.parameters()).device  # the module's own has gone to the CPU by now
-        measured = {
-            "seconds": self.seconds,
-            **{name: getattr(module, name) for name in COUNTED},
-            "peak_memory_bytes": peak_memory(module.devices),
-            "device": device_name(device),
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "attention": model.config._attn_implementation,
-            "rotary": rotary_of(module.family.decoder(model)),
-        }
+        counted = {name: getattr(module, name) for name in COUNTED}
+        measured = {"seconds": self.seconds, **counted, **module.machine()}
         write_atomically(measurements(self.folder, trainer.global_rank), json.dumps(measured))
         trainer.strategy.barrier()
 
@@ -91,15 +81,6 @@ def shard(folder: Path, rank: int, processes: int) -> Path:
 def measurements(folder: Path, rank: int) -> Path:
     """The file into which a process writes what it measured."""
     return folder / f"process-{rank}.json"
-
-
-def rotary_of(decoder: Any) -> dict[str, Any] | None:
-    """Inverse frequencies and number of position axes of a decoder; None if it has none to show."""
-    frequencies = getattr(getattr(decoder, "rotary_emb", None), "inv_freq", None)
-    if frequencies is None:
-        return None
-    sections = "mrope_section" in (getattr(decoder.config, "rope_parameters", None) or {})
-    return {"inverse_frequencies": frequencies.tolist(), "axes": 3 if sections else 1}
 
 
 class ProgressLine(Callback):

@@ -18,11 +18,13 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import lightning
 from lightning.pytorch.loggers import Logger
 
+from ivcp.core.backend import Backend
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily
 from ivcp.core.judge import Judge
@@ -38,6 +40,7 @@ from ivcp.evaluation.module import Evaluation
 from ivcp.evaluation.overlays import Draw, draw_missing
 from ivcp.evaluation.process import Interrupted, StopsBetweenBatches, end_with, silence
 from ivcp.evaluation.screen import show_result
+from ivcp.evaluation.served import ServedEvaluation
 from ivcp.evaluation.tracking import Tracker
 from ivcp.evaluation.trainer import launches_workers, predict
 from ivcp.results.files import write_atomically
@@ -62,6 +65,7 @@ def evaluate(
     config: dict[str, Any],
     folder: str,
     judge: Judge | Mapping[str, Any] | None = None,
+    backend: Backend | Mapping[str, Any] | None = None,
     sweep: bool = False,
     quiet: bool = False,
 ) -> FinishedRun | None:
@@ -79,6 +83,7 @@ def evaluate(
         config: Likewise.
         folder: The run's folder, which exists.
         judge: As in `Parts`; an empty mapping is none.
+        backend: Likewise.
         sweep: Whether this is one of several runs of a process.
         quiet: Whether progress and table stay away; what must be known is said all the same.
 
@@ -101,6 +106,7 @@ def evaluate(
         dataset=dataset,
         metric=metric,
         judge=judge if isinstance(judge, Judge) else None,
+        backend=backend if isinstance(backend, Backend) else None,
         draw=draw,
         names=names,
         config=config,
@@ -170,7 +176,8 @@ def answer(job: Job, batches: Sequence[tuple[int, ...]], count: bool = True) -> 
         How many processes took part.
     """
     parts, settings = job.parts, job.settings
-    module = Evaluation(
+    kind = Evaluation if parts.backend is None else partial(ServedEvaluation, parts.backend)
+    module = kind(
         parts.model,
         parts.pruner,
         parts.metric,
@@ -227,6 +234,8 @@ def publish(
         UserError: All samples failed.
     """
     pictures, count = job.folder.path / PICTURES, job.settings.pictures
+    if job.parts.backend is not None:
+        count = 0  # a server does not tell which tokens it kept
     draw_missing(pictures, count, job.parts.draw, predictions, job.items)
     job.folder.finish(results)
     tracker.finish(results, predictions)

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning
 
+from ivcp.core.backend import Backend
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelFamily
 from ivcp.core.judge import Judge
@@ -22,8 +23,8 @@ from ivcp.evaluation.trainer import EndsWithFirst, make_trainer, on_gpus
 from ivcp.results.load import read_baseline
 from ivcp.results.run_folder import RunFolder
 
-MOST_ON_GPU, MOST_ON_CPU = 64, 8
-"""Samples of a batch that batch_size=auto tries first."""
+MOST_ON_GPU, MOST_ON_CPU, MOST_SERVED = 64, 8, 64
+"""Samples of a batch that batch_size=auto tries first, or hands to a server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Parts:
         dataset: The samples.
         metric: Scores the answers.
         judge: Scores answers that the metric's rules cannot; None leaves it to the rules.
+        backend: A server that answers; None for a model of transformers in the run's processes.
         draw: Draws the kept tokens of an image.
         names: Names of "model", "pruner" and "dataset" for the record, and perhaps a "variant".
         config: The whole resolved configuration, for the record; evaluation itself follows the
@@ -47,6 +49,7 @@ class Parts:
     dataset: SampleSource
     metric: AnswerMetric
     judge: Judge | None
+    backend: Backend | None
     draw: Draw
     names: Mapping[str, str]
     config: dict[str, Any]
@@ -100,6 +103,9 @@ def prepare(
             the trainer cannot be used.
     """
     settings = Settings.of(parts.config)
+    if parts.backend is not None:
+        parts.backend.check(parts.model, parts.pruner)
+        parts.backend.check_generation(settings.generation)
     lightning.seed_everything(settings.seed, verbose=False)
     if settings.limit is not None and hasattr(parts.dataset, "tasks"):
         raise UserError(
@@ -117,9 +123,15 @@ def prepare(
     progress = [] if quiet else [ProgressLine()]
     callbacks = [PredictionWriter(folder.path), EndsWithFirst(), *progress, stop]
     made = make_trainer(trainer, callbacks, sweep, getattr(parts.model, "device_map", None))
+    if parts.backend is not None and made.world_size > 1:
+        raise UserError(
+            "A server spreads over GPUs by itself: use trainer=cpu and "
+            "backend.tensor_parallel_size."
+        )
     size = settings.batch_size
     if size == "auto":
         size = MOST_ON_GPU if on_gpus(made) else MOST_ON_CPU
+        size = size if parts.backend is None else MOST_SERVED
     return Job(parts, settings, items, cut(len(items), size), folder, made, stop, quiet)
 
 

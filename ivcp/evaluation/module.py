@@ -22,7 +22,7 @@ from ivcp.engine.session import Session
 from ivcp.evaluation.data import Batch, unreadable_id
 from ivcp.evaluation.gpus import own_gpus
 from ivcp.evaluation.process import silence
-from ivcp.measure.devices import forget_peak
+from ivcp.measure.devices import device_name, forget_peak, peak_memory
 from ivcp.measure.flops import DecoderSizes, count_flops, prefill_flops
 from ivcp.measure.timing import Phases, finite_logits, timed_phases
 from ivcp.results.prediction import Prediction
@@ -114,6 +114,18 @@ class Evaluation(lightning.LightningModule):
         if (model := self.__dict__.pop("model", None)) is not None:
             self.family.release(model)
             torch.cuda.empty_cache()
+
+    def machine(self) -> dict[str, Any]:
+        """Where the model is and how it computes, and the most memory that this took."""
+        model: Any = self.model
+        device = next(model.parameters()).device  # the module's own has gone to the CPU by now
+        return {
+            "peak_memory_bytes": peak_memory(self.devices),
+            "device": device_name(device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attention": model.config._attn_implementation,
+            "rotary": rotary_of(self.family.decoder(model)),
+        }
 
     def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
         """Inputs go where the model is."""
@@ -297,6 +309,15 @@ class Evaluation(lightning.LightningModule):
             next((n for n, token in enumerate(row, start=1) if token in ends), len(row))
             for row in tokens.tolist()
         ]
+
+
+def rotary_of(decoder: Any) -> dict[str, Any] | None:
+    """Inverse frequencies and number of position axes of a decoder; None if it has none to show."""
+    frequencies = getattr(getattr(decoder, "rotary_emb", None), "inv_freq", None)
+    if frequencies is None:
+        return None
+    sections = "mrope_section" in (getattr(decoder.config, "rope_parameters", None) or {})
+    return {"inverse_frequencies": frequencies.tolist(), "axes": 3 if sections else 1}
 
 
 def _by_reason(kept: list[int], reasons: list[str]) -> dict[str, tuple[int, ...]]:

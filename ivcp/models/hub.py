@@ -77,11 +77,28 @@ class HubFamily(ModelFamily):
         name = type(self).__name__
         return checkpoint.read_config(self._source, name, self.model_types, self.type_advice)
 
+    @property
+    def source(self) -> str:
+        """Folder or hub id of the checkpoint."""
+        return self._source
+
+    @property
+    def config(self) -> Any:
+        """The checkpoint's configuration."""
+        return self._config
+
+    def skeleton(self) -> nn.Module:
+        """The model without weights, from which its sizes can be read."""
+        with torch.device("meta"):
+            model: nn.Module = self._model_class()._from_config(self._config)
+        return model
+
     def depth(self) -> int:
         return int(self._config.text_config.num_hidden_layers)
 
     def tower_depth(self) -> int | None:
-        return int(self._config.vision_config.num_hidden_layers)
+        vision = self._config.vision_config  # Qwen's has that name since transformers 5.20
+        return int(getattr(vision, "num_hidden_layers", None) or vision.depth)
 
     def signals(self) -> frozenset[Signal]:
         return self.provides(self._config)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ivcp.core.errors import UserError
 from ivcp.core.family import BoxFrame, Encoded, Inputs, Rows
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
+from ivcp.core.pixels import to_rgb
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import checkpoint, wording
@@ -125,6 +126,20 @@ class QwenFamily(HubFamily):
             texts.append(self.image_token * (rows * columns // merge**2))
             frames.append(self.frame(columns * patch, rows * patch, image.size))
         return ProcessedImages(dict(pixels), texts, frames)
+
+    def served_image(
+        self, processor: Processor, image: Image.Image, layout: ImageLayout
+    ) -> Image.Image:
+        """The image at the size at which the model sees it, resized as the processor does.
+
+        Args:
+            processor: As `processor` gives it.
+            image: The image.
+            layout: Its visual tokens.
+        """
+        (grid,), edge = layout.grids, processor.images.patch_size * processor.images.merge_size
+        size = grid.columns * edge, grid.rows * edge
+        return to_rgb(image).resize(size, Image.Resampling(processor.images.resample))
 
     @abstractmethod
     def frame(self, width: int, height: int, size: tuple[int, int]) -> BoxFrame:

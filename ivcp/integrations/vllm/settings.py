@@ -123,6 +123,27 @@ def _built(fields: Mapping[str, Any]) -> Pruner:
         raise UserError(f"{name} cannot be made of {dict(fields)!r}: {error}.") from error
 
 
+def settings_of(pruner: Pruner) -> dict[str, Any]:
+    """The settings of a request that stand for a method: its name and all its fields.
+
+    Raises:
+        UserError: No name stands for its class.
+    """
+    kind = type(pruner)
+    names = {method: name for name, method in available("pruners", PRUNER, PRUNERS).items()}
+    if kind not in names:
+        raise UserError(
+            f"{kind.__name__} has no name by which a request could choose it: give it an entry "
+            f"point of the group {PRUNERS}, and leave budget= as it is."
+        )
+    values = {field.name: getattr(pruner, field.name) for field in dataclasses.fields(pruner)}
+    settings = {
+        name: settings_of(value) if isinstance(value, Pruner) else value
+        for name, value in values.items()
+    }
+    return {"pruner": names[kind], **settings}
+
+
 def _check(pruner: Pruner) -> None:
     """Refuse what vLLM cannot serve.
 
