@@ -72,7 +72,8 @@ def evaluate(
         folder: Where results are written; by default a new folder in `outputs`.
         quiet: Whether progress and table stay away, as in a loop.
         settings: Any setting of `conf/config.yaml`: `limit=50`, `batch_size="auto"`,
-            `data={"root": "..."}`, `logger="wandb"`, ...; `tokens=192, budget="layer_average"`
+            `data={"root": "..."}`, `logger="wandb"`, `backend="vllm"` or a `VLLMBackend`, ...;
+            `tokens=192, budget="layer_average"`
             gives the method another budget than its `keep_ratio`.
 
     Returns:
@@ -83,6 +84,7 @@ def evaluate(
         UserError: The model cannot serve the pruner, a setting is wrong, the data cannot be read,
             or every sample failed.
     """
+    from ivcp.core.backend import Backend, fitted_for
     from ivcp.core.budgeted import budgeted
     from ivcp.core.pairing import fit_pair
     from ivcp.evaluation.evaluate import evaluate as evaluate_parts
@@ -97,9 +99,9 @@ def evaluate(
         raise UserError(
             f"model must be a Hugging Face model, a family, or a name of conf/model; got {model!r}."
         )
-    if loaded and "trainer" in settings:
+    for setting in {"trainer", "backend"} & set(settings) if loaded else ():
         raise UserError(
-            "A model that is loaded is evaluated where it is, by one process; for trainer= pass "
+            f"A model that is loaded is evaluated where it is, by one process; for {setting}= pass "
             "its name in conf/model, or its family."
         )
     if not isinstance(dataset, str) and metric is None:
@@ -108,6 +110,7 @@ def evaluate(
         raise UserError(
             "The pruner has its keep_ratio, such as FastV(keep_ratio=0.3): leave out ratio."
         )
+    server = settings.pop("backend") if isinstance(settings.get("backend"), Backend) else None
     named = [name for name in GROUPS if isinstance(settings.get(name), str)]
     row = f"{settings['budget']}.yaml" if "budget" in named else "final.yaml"
     chosen = [f"{name}={settings.pop(name)}" for name in named]
@@ -121,13 +124,17 @@ def evaluate(
         cfg[name] = OmegaConf.merge(cfg[name], value) if isinstance(value, dict) else value
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     family, name = _family(model, cfg, processor)
-    method = fit_pair(ivcp.NoPruning() if pruner is None else pruner, family, name)
+    server = _built(cfg.backend) if server is None else server
+    method = fitted_for(server, ivcp.NoPruning() if pruner is None else pruner)
+    method = fit_pair(method, family, name)
     if "ratio" in OmegaConf.load(config_folder() / "budget" / row) and method.prunes():
         method = dataclasses.replace(method, keep_ratio=cfg.ratio)  # of published tables
     check_amount(settings, config["tokens"])
     budget = {"tokens": config["tokens"], **config["budget"]}
     objects: dict[str, Any] = {"pruner": method, "dataset": dataset, "metric": metric}
     objects = {key: part for key, part in objects.items() if not isinstance(part, str | None)}
+    if isinstance(server, Backend):
+        objects["backend"] = server
     if not isinstance(model, str):
         objects["model"] = family
     config |= {key: described(part) for key, part in objects.items()}

@@ -75,6 +75,7 @@ def evaluate_config(cfg: DictConfig) -> float:
     sweep, together = "MULTIRUN" in str(job.mode), False
     try:
         check(cfg)
+        from ivcp.core.backend import fitted_for
         from ivcp.core.budgeted import budgeted
         from ivcp.core.pairing import fit_pair
         from ivcp.evaluation.evaluate import evaluate
@@ -82,8 +83,7 @@ def evaluate_config(cfg: DictConfig) -> float:
 
         together = started_together() > 1
         parts = {name: instantiate(cfg[name]) for name in PARTS}
-        if backend := parts["backend"]:
-            parts["pruner"] = backend.fitted(parts["pruner"])
+        parts["pruner"] = fitted_for(parts["backend"], parts["pruner"])
         parts["pruner"] = fit_pair(parts["pruner"], parts["model"], names["model"])
         parts["config"] = OmegaConf.to_container(cfg, resolve=True)
         parts["config"]["pruner"] = fitted(parts["config"]["pruner"], parts["pruner"])

@@ -83,7 +83,7 @@ def evaluate(
         config: Likewise.
         folder: The run's folder, which exists.
         judge: As in `Parts`; an empty mapping is none.
-        backend: Likewise.
+        backend: As in `Parts`; an empty mapping is none.
         sweep: Whether this is one of several runs of a process.
         quiet: Whether progress and table stay away; what must be known is said all the same.
 
@@ -234,8 +234,6 @@ def publish(
         UserError: All samples failed.
     """
     pictures, count = job.folder.path / PICTURES, job.settings.pictures
-    if job.parts.backend is not None:
-        count = 0  # a server does not tell which tokens it kept
     draw_missing(pictures, count, job.parts.draw, predictions, job.items)
     job.folder.finish(results)
     tracker.finish(results, predictions)

@@ -104,8 +104,7 @@ def prepare(
     """
     settings = Settings.of(parts.config)
     if parts.backend is not None:
-        parts.backend.check(parts.model, parts.pruner)
-        parts.backend.check_generation(settings.generation)
+        parts.backend.check(parts.model, parts.pruner, settings.generation)
     lightning.seed_everything(settings.seed, verbose=False)
     if settings.limit is not None and hasattr(parts.dataset, "tasks"):
         raise UserError(
@@ -122,16 +121,11 @@ def prepare(
         read_baseline(settings.baseline)
     progress = [] if quiet else [ProgressLine()]
     callbacks = [PredictionWriter(folder.path), EndsWithFirst(), *progress, stop]
-    made = make_trainer(trainer, callbacks, sweep, getattr(parts.model, "device_map", None))
-    if parts.backend is not None and made.world_size > 1:
-        raise UserError(
-            "A server spreads over GPUs by itself: use trainer=cpu and "
-            "backend.tensor_parallel_size."
-        )
+    served, spread = parts.backend is not None, getattr(parts.model, "device_map", None)
+    made = make_trainer(trainer, callbacks, sweep, spread, served)
     size = settings.batch_size
     if size == "auto":
-        size = MOST_ON_GPU if on_gpus(made) else MOST_ON_CPU
-        size = size if parts.backend is None else MOST_SERVED
+        size = MOST_SERVED if served else MOST_ON_GPU if on_gpus(made) else MOST_ON_CPU
     return Job(parts, settings, items, cut(len(items), size), folder, made, stop, quiet)
 
 

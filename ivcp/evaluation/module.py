@@ -274,7 +274,7 @@ class Evaluation(lightning.LightningModule):
                     generated_tokens=lengths[number],
                     images=tuple(image.on_original(visible) for image, visible in areas),
                     kept=tuple(kept[row].tolist()),
-                    reasons=_by_reason(kept[row].tolist(), reasons[row]),
+                    reasons=by_reason(kept[row].tolist(), reasons[row]),
                     layer_tokens=layer_tokens,
                     kv_cache_bytes=session.cache_bytes / count,
                     kv_cache_bytes_unpruned=self.sizes.cache_bytes(longest, element_size) * stride,
@@ -320,7 +320,7 @@ def rotary_of(decoder: Any) -> dict[str, Any] | None:
     return {"inverse_frequencies": frequencies.tolist(), "axes": 3 if sections else 1}
 
 
-def _by_reason(kept: list[int], reasons: list[str]) -> dict[str, tuple[int, ...]]:
+def by_reason(kept: list[int], reasons: list[str]) -> dict[str, tuple[int, ...]]:
     """The kept tokens under each reason."""
     return {
         name: tuple(token for token, reason in zip(kept, reasons, strict=True) if reason == name)

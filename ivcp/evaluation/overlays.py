@@ -35,7 +35,9 @@ def draw_missing(
         All overlays of the folder; the names begin with the index of the sample.
     """
     for prediction in predictions[:count]:
-        if prediction.failed is not None or any(folder.glob(f"{prediction.index:03d}_*.png")):
+        untold = prediction.kept_tokens > len(prediction.kept)  # a server may not tell which
+        there = any(folder.glob(f"{prediction.index:03d}_*.png"))
+        if prediction.failed is not None or untold or there:
             continue
         sample = items[prediction.index].sample
         if sample is not None:

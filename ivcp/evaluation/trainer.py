@@ -46,6 +46,11 @@ REFUSED = {
 }
 """Keywords that a trainer of an evaluation cannot have, and why."""
 
+ALONE: dict[str, tuple[Any, ...]] = {
+    "devices": (1, "1", "auto"), "num_nodes": (1,), "strategy": ("auto",),
+}  # fmt: skip
+"""Keywords of a trainer that leaves all GPUs to a server, and their values."""
+
 MANY = 4
 """So many processes start on any machine without GPUs, for a try; more need a CPU core each."""
 
@@ -73,6 +78,7 @@ def make_trainer(
     callbacks: list[lightning.Callback],
     sweep: bool = False,
     device_map: str | None = None,
+    served: bool = False,
 ) -> lightning.Trainer:
     """The trainer, or one sentence about why it cannot be.
 
@@ -83,12 +89,15 @@ def make_trainer(
         callbacks: Its callbacks.
         sweep: Whether this is one of several runs of a process.
         device_map: How the model is spread over several devices, if it is.
+        served: Whether a server has the model, and all GPUs.
 
     Raises:
-        UserError: The hardware is missing, the strategy would start the sweep again, or all
-            processes would put the model in one place.
+        UserError: The hardware is missing, the strategy would start the sweep again, all processes
+            would put the model in one place, or there would be several beside a server.
     """
-    made = build(trainer, callbacks)
+    if served:
+        check_alone(trainer)
+    made = build(trainer, callbacks, **({"accelerator": "cpu", "devices": 1} if served else {}))
     if made.precision != "32-true":
         raise UserError(
             f"trainer.precision must be 32-true, which leaves the model as it was loaded; got "
@@ -153,6 +162,27 @@ def build(
             f"{os.cpu_count()} CPU cores; use at most {most}."
         )
     return made
+
+
+def check_alone(trainer: Callable[..., lightning.Trainer]) -> None:
+    """Refuse several processes, or a choice of GPUs, where a server spreads the model by itself.
+
+    Raises:
+        UserError: The trainer has them.
+    """
+    keywords = _keywords(trainer)
+    wanted = {name: keywords.get(name, usual) for name, (usual, *_) in ALONE.items()}
+    for name, value in wanted.items():
+        if value not in ALONE[name]:
+            raise UserError(
+                f"trainer.{name}={value} is of no use with backend=vllm, which spreads over GPUs "
+                "by itself: use trainer=auto and backend.tensor_parallel_size."
+            )
+    if (tasks := started_together()) > 1:
+        raise UserError(
+            f"backend=vllm is started by one process, but torchrun or a cluster says that {tasks} "
+            "were started: start one, with backend.tensor_parallel_size."
+        )
 
 
 def _keywords(trainer: Callable[..., lightning.Trainer]) -> dict[str, Any]:

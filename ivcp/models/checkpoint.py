@@ -157,6 +157,18 @@ def read_config(source: str, family: str, model_types: Collection[str], advice: 
     )
 
 
+def generation_settings(source: str, config: Any) -> dict[str, Any]:
+    """What a checkpoint's own generation settings change of the library's, as `load` takes them."""
+    from transformers import GenerationConfig
+
+    try:
+        stored = GenerationConfig.from_pretrained(source, local_files_only=cache_only(source))
+    except OSError:  # many folders have none
+        stored = GenerationConfig.from_model_config(config)
+    settings: dict[str, Any] = stored.to_diff_dict()
+    return settings
+
+
 def chat_template(tokenizer: Any, source: str) -> str:
     """The chat template of a checkpoint.
 

@@ -87,6 +87,10 @@ class HubFamily(ModelFamily):
         """The checkpoint's configuration."""
         return self._config
 
+    def generation_settings(self) -> dict[str, Any]:
+        """The checkpoint's own generation settings, where a call of `generate` names nothing."""
+        return checkpoint.generation_settings(self._source, self._config)
+
     def skeleton(self) -> nn.Module:
         """The model without weights, from which its sizes can be read."""
         with torch.device("meta"):

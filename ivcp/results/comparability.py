@@ -7,7 +7,9 @@ from typing import Any
 
 from ivcp.results.schema import RunInfo
 
-COMPARED = ("model", "dataset", "metric", "judge", "seed", "limit", "batch_size", "generation")
+COMPARED = (
+    "model", "dataset", "metric", "judge", "seed", "limit", "batch_size", "generation", "backend",
+)  # fmt: skip
 """Parts of the configuration that two comparable runs share; the pruner may differ."""
 
 MEASURED = ("samples", "dtype", "attention", "device")

@@ -71,10 +71,11 @@ class Prediction(Schema):
         resized: Whether the pruner resized images; `images` and `kept` then tell of the tokens of
             the resized ones.
         images: The visual tokens of each image, areas in fractions of the original image.
-        kept: (K,) ascending indices into the prompt.
+        kept: (K,) ascending indices into the prompt; empty where a server does not tell.
         reasons: Why tokens were kept: for each word, indices into the prompt.
         layer_tokens: (L,) tokens that each decoder layer processed in prefill.
-        kv_cache_bytes: Bytes really allocated after prefill: the batch's, divided by its size.
+        kv_cache_bytes: Bytes really allocated after prefill: the batch's, divided by its size; of
+            a server by formula, without padding.
         kv_cache_bytes_unpruned: The same for the same batch without pruning.
         prefill_flops: By formula, language model only.
         prefill_flops_counted: As PyTorch dispatched them; of one sample of a run, else None.
@@ -82,7 +83,8 @@ class Prediction(Schema):
         vision_ms: Vision tower; Qwen's holds its projector, others' stands beside it.
         language_prefill_ms: Decoder layers in prefill, without pruning overhead.
         pruning_overhead_ms: Choosing tokens and compacting states.
-        time_to_first_token_ms: From the call to the first token's logits.
+        time_to_first_token_ms: From the call to the first token's logits; of a server the prompt's
+            own, from when it is taken up among others.
         decode_ms_per_token: Each further token; None if there is none.
     """
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # it imports pandas, and a benchmark does without
 
 DECIDING = (
     "model", "pruner", "tokens", "budget", "dataset", "metric", "batch_size", "seed", "limit",
-    "generation",
+    "generation", "backend",
 )  # fmt: skip
 """Parts of the configuration that decide answers or how they are scored."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ivcp.core.layout import Grid
 from ivcp.core.rope import grid_positions
+from ivcp.integrations.vllm.settings import SAMPLE_ID
 
 FIELD = "ivcp_item"
 """Name of the tensor among an image's fields."""
@@ -65,6 +66,11 @@ class Item:
         if self.flat:
             return (self.position + torch.arange(self.length)).expand(3, -1)
         return grid_positions(self.position, self.grid)
+
+    @property
+    def sample_id(self) -> str:
+        """Of which seeds are made."""
+        return str(json.loads(self.settings).get(SAMPLE_ID, ""))
 
     @property
     def pruned(self) -> bool:

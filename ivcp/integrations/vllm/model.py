@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -25,7 +24,7 @@ from ivcp.core.transfer import to_device
 from ivcp.core.view import TOWER_BLOCK_SIGNALS, TOWER_SIGNALS
 from ivcp.integrations.vllm.first_pass import FirstPass
 from ivcp.integrations.vllm.item import FIELD, Item, prompt_positions
-from ivcp.integrations.vllm.settings import SAMPLE_ID, pruner_of
+from ivcp.integrations.vllm.settings import pruner_of
 from ivcp.integrations.vllm.tower import CapturedQwen, TowerRun, tower_view
 from ivcp.models import find_family
 
@@ -52,6 +51,7 @@ class PrunedVL:
         self.check_engine(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         self._moved: tuple[Tensor, Tensor] | None = None
+        self.selections: list[tuple[Item, Selection]] | None = None  # noted where it is a list
 
     @classmethod
     def check_engine(cls, vllm_config: Any) -> None:
@@ -181,7 +181,7 @@ class PrunedVL:
             PlainView(
                 image,
                 signals,
-                sample_id=_sample_id(item),
+                sample_id=item.sample_id,
                 layers=text_config.num_hidden_layers,
                 text_tokens=len(layout.text),
                 device=states.device,
@@ -192,6 +192,8 @@ class PrunedVL:
             raise RuntimeError(
                 f"{pruner.name} kept {len(selection)} tokens where {item.kept} were planned"
             )
+        if self.selections is not None:
+            self.selections.append((item, selection))
         kept = _order(selection)
         remaining = states[kept]
         for rows, new in _new_states(selection):
@@ -268,10 +270,6 @@ def _layouts(config: Any, item: Item) -> tuple[PromptLayout, ImageLayout]:
     inputs = {"image_grid_thw": sizes, "mm_token_type_ids": ids == config.image_token_id}
     (layout,) = find_family(model).layouts(model, [ids], None, inputs)
     return layout, layout.images[item.number]
-
-
-def _sample_id(item: Item) -> str:
-    return str(json.loads(item.settings).get(SAMPLE_ID, ""))
 
 
 def _order(selection: Selection) -> Tensor:
