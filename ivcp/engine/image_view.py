@@ -39,12 +39,12 @@ class StageState:
         hidden: (B, P, C) inputs of the stage's layer.
         final_norm: The norm behind the last layer.
         signals: Signals of a decoder layer, if the stage needs them.
-        flops: Operations of the decoder's layers, given the tokens of each.
+        flops: Operations of the decoder's layers, given the tokens of each, and of a first pass.
     """
 
     pruner: str
     layers: int
-    flops: Callable[[Sequence[int]], int]
+    flops: Callable[[Sequence[int], Sequence[int]], int]
     positions: Tensor
     inverse_frequencies: Tensor
     embeddings: Tensor | None
@@ -106,9 +106,9 @@ class ImageView:
         """Tokens of the prompt that belong to no image."""
         return len(self.sample.layout.text)
 
-    def prefill_flops(self, layer_tokens: Sequence[int]) -> int:
+    def prefill_flops(self, layer_tokens: Sequence[int], first_pass: Sequence[int] = ()) -> int:
         """Operations of the decoder's layers, by formula, if they process so many tokens."""
-        return self.state.flops(layer_tokens)
+        return self.state.flops(layer_tokens, first_pass)
 
     @cached_property
     def slots(self) -> Tensor:

@@ -17,9 +17,11 @@ from ivcp.engine.cache import PrunedLayer, SlotMask, cache_of, pruned_layer, sto
 from ivcp.engine.checks import check_selections
 from ivcp.engine.context import SessionContext
 from ivcp.engine.deepstack import DeepStack
+from ivcp.engine.first_pass import UnchangedCache, run_first_pass
 from ivcp.engine.image_view import ImageView, StageState
 from ivcp.engine.layer_inputs import LayerInputs
 from ivcp.engine.layer_signals import LayerSignals, rotary_rows, take_columns
+from ivcp.engine.masks import attention_mask
 from ivcp.engine.prompt import Prompt, prompt_positions
 from ivcp.engine.sample_tokens import KEPT, MERGED, SampleTokens, pad_left
 from ivcp.engine.stopwatch import Stopwatch
@@ -35,11 +37,13 @@ class LayerRun:
         layer: The layer.
         entering: (B, P, C) its input.
         rotary: Its position embeddings.
+        states: Keys and values of all slots, if it ran in a first pass, which stores nothing.
     """
 
     layer: nn.Module
     entering: Tensor
     rotary: Any
+    states: tuple[Tensor, Tensor] | None = None
 
 
 class Prefill:
@@ -108,6 +112,8 @@ class Prefill:
         if index and self.deepstack is not None:
             hidden = self.deepstack.added(index - 1, hidden, self.source)
         if (number := self.stages.get(index)) is not None:
+            if first_pass := self.context.pruner.stages()[number].first_pass:
+                self._run_first_pass(first_pass, hidden, kwargs)
             with self.clock.running(hidden.device):
                 hidden = self._stage(number, LayerRun(layer, hidden, kwargs["position_embeddings"]))
             if number + 1 == len(self.stages):  # no later stage reads these
@@ -162,6 +168,28 @@ class Prefill:
         if self.remaining_rotary is None and (source := self.source) is not None:
             self.remaining_rotary = rotary_rows(rotary, partial(take_columns, columns=source))
         return self.remaining_rotary
+
+    def _run_first_pass(self, count: int, embeds: Tensor, kwargs: dict[str, Any]) -> None:
+        """Run the first layers on all tokens; the last of them becomes the `last_run`."""
+        cache, arguments = UnchangedCache(self.cache), []
+        name = "cache" if "cache" in kwargs else "past_key_values"
+        for index in range(count):
+            rotary = self._rotary(index, embeds, kwargs["position_embeddings"])
+            changed = {name: cache, "position_embeddings": rotary}
+            if self._pruned_cache(index) is not None:  # else the library's own mask is right
+                stored = stored_slots(self.cache, index)
+                grown = self.inputs.grown(self._earlier_mask(index), stored)
+                real = None if grown is None else grown.real
+                changed["position_ids"] = None
+                changed["attention_mask"] = attention_mask(
+                    self.backend, self.width, real, stored + self.width, embeds
+                )
+            arguments.append({**kwargs, **changed})
+        layers: list[nn.Module] = list(self.context.decoder.layers)[:count]  # type: ignore[arg-type]
+        entering = run_first_pass(layers, embeds, arguments, self.deepstack)
+        rotary = arguments[-1]["position_embeddings"]
+        self.last_run = LayerRun(layers[-1], entering, rotary, cache.states)
+        self.counts.add_first_pass(self.samples, count)
 
     def _stage(self, number: int, run: LayerRun) -> Tensor:
         """Select and drop tokens before a layer; returns the layer's input."""
@@ -227,20 +255,25 @@ class Prefill:
         else:
             if self.last_run is None:
                 raise RuntimeError("no layer has run before this stage")
-            index, source = stage.layer - 1, self.last_run
-            mask, earlier = self.earlier_masks[index], self.counts.earlier_slots[index]
+            source = self.last_run
+            index = (stage.first_pass or stage.layer) - 1
+            if stage.first_pass:
+                mask, earlier = self._earlier_mask(index), stored_slots(self.cache, index)
+            else:
+                mask, earlier = self.earlier_masks[index], self.counts.earlier_slots[index]
         total = earlier + source.entering.shape[1]
         mask, real = self.inputs.grown(mask, earlier), None
         if mask is not None:
             real = torch.ones(len(mask.real), total, dtype=torch.bool, device=run.entering.device)
             real[:, : mask.real.shape[1]] = mask.real[:, :total]
-        stored = None
-        if slots := stored_slots(self.cache, index):
+        stored = source.states
+        if stored is None and stored_slots(self.cache, index):
             layer = self.cache.layers[index]  # type: ignore[union-attr]
             stored = layer.keys, layer.values
+        has_run = stored is not None and stored[0].shape[2] == total
         return LayerSignals(
             self.context.adapter, source.layer, source.entering, source.rotary, stored,
-            has_run=slots == total, real=real, device=run.entering.device,
+            has_run=has_run, real=real, device=run.entering.device,
         )  # fmt: skip
 
     def _drop(self, chosen: list[Tensor], hidden: Tensor, *, earlier: bool) -> Tensor:

@@ -17,7 +17,7 @@ from ivcp.testing import EOS, IMAGE, PAD, SMALL, START, prompts, single
 
 BATCH = prompts([5, (6, 9), 7], [3, (4, 5), 12, (7, 3), 4], [9, (8, 8), 1], [14])
 QUIET = {"suppress_tokens": [EOS, IMAGE, START], "pad_token_id": PAD}
-METHODS = ["ivcp", "sparsevlm", "fastv", "random"]
+METHODS = ["ivcp", "ivcp_two_pass", "sparsevlm", "fastv", "random"]
 
 
 @pytest.mark.parametrize("name", METHODS)
