@@ -342,6 +342,9 @@ class Prefill:
         pruned = [layer for layer in self.cache.layers if isinstance(layer, PrunedLayer)]
         alike = len({layer.get_mask_sizes(0)[0] for layer in self.cache.layers}) == 1
         plain = alike and all(layer.mask is None and not layer.renumbered for layer in pruned)
+        if pruned and (padding := self.prompt.host_mask) is not None:
+            # the library would take padding behind a prompt for slots that hold tokens
+            plain &= bool((padding.int().diff(dim=1) >= 0).all())
         if not plain:
             # Outside a session the library must not use this cache. Layer 0 has to refuse it, even
             # if it was not pruned itself, or it would store tokens before a later layer refuses.

@@ -509,7 +509,7 @@ def test_caches_that_cannot_be_pruned(kind: str) -> None:
         run(model, ONE.inputs, past_key_values=cache)
 
 
-@pytest.mark.parametrize("kind", ["static", "offloaded_static", "quantized", "offloaded"])
+@pytest.mark.parametrize("kind", ["offloaded_static", "quantized", "offloaded"])
 def test_cache_implementations_that_cannot_be_pruned(kind: str) -> None:
     model = model_of("llava15")
     if kind == "quantized":
