@@ -103,6 +103,7 @@ class ServedEvaluation(Evaluation):
         prompt = layout.length - sum(lengths) + kept
         layer_tokens = (prompt,) * self.sizes.layers
         whole = (layout.length,) * self.sizes.layers
+        first_pass = (layout.length,) * self.pruner.first_pass()
         return Prediction.of(
             batch.indices[number],
             sample,
@@ -117,9 +118,10 @@ class ServedEvaluation(Evaluation):
             generated_tokens=len(tokens),
             images=tuple(image.on_original(visible) for image, visible in areas),
             layer_tokens=layer_tokens,
+            first_pass_tokens=first_pass,
             kv_cache_bytes=self.sizes.cache_bytes(prompt, self.element_size),
             kv_cache_bytes_unpruned=self.sizes.cache_bytes(layout.length, self.element_size),
-            prefill_flops=prefill_flops(layer_tokens, self.sizes),
+            prefill_flops=prefill_flops(layer_tokens, self.sizes, first_pass),
             prefill_flops_unpruned=prefill_flops(whole, self.sizes),
         )
 
