@@ -118,7 +118,7 @@ class Hooks:
         if hasattr(self.entry, "get_rope_index"):
             self._wrap(self.entry, "get_rope_index", guarded_numbering)
         if prunes and hasattr(self.model, "_prefill"):
-            static = StaticPrefill(self.context.pruner)
+            static = StaticPrefill(self.model, self.context.pruner)
             self._wrap(
                 self.model, "_prefill", partial(static.wrap, running=lambda: self.state.ending)
             )

@@ -131,6 +131,8 @@ def test_a_shorter_prompt_gets_a_cache_of_the_same_size() -> None:
             for batch in (short, long, short)
         ]
         assert sizes == [13 + COUNT // 2 + 5, 35 + COUNT // 2 + 5, 35 + COUNT // 2 + 5]
+        if not hasattr(GenerationConfig(), "max_cache_len"):
+            pytest.skip("generate of this transformers has no max_cache_len")
         ceiling = answer(model, short.inputs, max_cache_len=90, **STATIC)
         assert ceiling.past_key_values.layers[0].keys.shape[2] == 90
 
