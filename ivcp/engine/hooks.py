@@ -257,7 +257,7 @@ class Hooks:
             if cache is None or not cache.get_seq_length():
                 text = [PromptLayout(embeds.shape[1], ())] * len(embeds)
                 self.session.clear(list(chunk.layouts) or text)
-            changed = continuation.shared_inputs(cache, embeds)
+            changed = continuation.language_model_inputs(cache, embeds)
             if changed is None:
                 self.layer_hooks.attach(continuation)
                 changed = {PASS: continuation}

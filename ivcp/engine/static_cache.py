@@ -194,12 +194,12 @@ def check_static(cache: StaticCache, pruner: Pruner) -> None:
             "A static KV cache that holds tokens cannot take an image inside pruned(): begin with "
             "an empty one, or use a dynamic cache."
         )
-    whole = [stage.layer for stage in pruner.stages() if stage.layer and not stage.prune_earlier_kv]
-    if whole or pruner.renumbers():
+    early = [stage.layer for stage in pruner.stages() if stage.layer and not stage.prune_earlier_kv]
+    if early or pruner.renumbers():
         _refuse(
             f"{pruner.name} renumbers tokens"
             if pruner.renumbers()
-            else f"{pruner.name} leaves the layers before {whole[0]} with more tokens than others"
+            else f"{pruner.name} leaves the layers before {early[0]} with more tokens than others"
         )
 
 
