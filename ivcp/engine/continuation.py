@@ -52,7 +52,7 @@ class Continuation:
     def __init__(self, inputs: LayerInputs) -> None:
         self.inputs = inputs
 
-    def shared_inputs(self, cache: Cache | None, hidden: Tensor) -> dict[str, Any] | None:
+    def language_model_inputs(self, cache: Cache | None, hidden: Tensor) -> dict[str, Any] | None:
         """Keyword arguments of the language model that suit all its layers.
 
         Args:

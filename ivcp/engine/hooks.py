@@ -118,7 +118,7 @@ class Hooks:
         if hasattr(self.entry, "get_rope_index"):
             self._wrap(self.entry, "get_rope_index", guarded_numbering)
         if prunes and hasattr(self.model, "_prefill"):
-            static = StaticPrefill(self.context.pruner)
+            static = StaticPrefill(self.model, self.context.pruner)
             self._wrap(
                 self.model, "_prefill", partial(static.wrap, running=lambda: self.state.ending)
             )
@@ -257,7 +257,7 @@ class Hooks:
             if cache is None or not cache.get_seq_length():
                 text = [PromptLayout(embeds.shape[1], ())] * len(embeds)
                 self.session.clear(list(chunk.layouts) or text)
-            changed = continuation.shared_inputs(cache, embeds)
+            changed = continuation.language_model_inputs(cache, embeds)
             if changed is None:
                 self.layer_hooks.attach(continuation)
                 changed = {PASS: continuation}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import __version__
 from transformers.cache_utils import Cache, DynamicCache, StaticCache, StaticLayer
 
@@ -79,11 +79,12 @@ class StaticPrefill:
     """Runs prefills of `generate` on a dynamic cache, and moves what they keep into a static one.
 
     Args:
+        model: The model that generates.
         pruner: The method.
     """
 
-    def __init__(self, pruner: Pruner) -> None:
-        self.pruner = pruner
+    def __init__(self, model: nn.Module, pruner: Pruner) -> None:
+        self.model, self.pruner = model, pruner
         self.slots = 0  # of the longest cache so far: equal sizes are compiled once
 
     def wrap(
@@ -101,9 +102,11 @@ class StaticPrefill:
             input_ids: Tensor, config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
         ) -> Any:
             name = "past_key_values" if "past_key_values" in model_kwargs else "cache"
-            static = model_kwargs.get(name)
+            static: Any = model_kwargs.get(name)
             if not isinstance(static, StaticCache) or not has_images(model_kwargs):
                 return method(input_ids, config, model_kwargs, *args, **kwargs)
+            if getattr(self.model, "_cache", None) is static:
+                del self.model._cache  # by which older versions would take it for the next call
             check_static(static, self.pruner)
             dynamic = DynamicCache()
             model_kwargs[name] = dynamic
@@ -134,7 +137,7 @@ class StaticPrefill:
 
     def _slots(self, static: StaticCache, stored: int, to_come: int, config: Any) -> int:
         """Slots of a layer; a cache that the user made keeps its size."""
-        if getattr(static, "_is_user_defined", False):
+        if config.cache_implementation is None:
             slots = int(static.layers[0].max_cache_len)
             if stored > slots:
                 raise UserError(
@@ -191,12 +194,12 @@ def check_static(cache: StaticCache, pruner: Pruner) -> None:
             "A static KV cache that holds tokens cannot take an image inside pruned(): begin with "
             "an empty one, or use a dynamic cache."
         )
-    whole = [stage.layer for stage in pruner.stages() if stage.layer and not stage.prune_earlier_kv]
-    if whole or pruner.renumbers():
+    early = [stage.layer for stage in pruner.stages() if stage.layer and not stage.prune_earlier_kv]
+    if early or pruner.renumbers():
         _refuse(
             f"{pruner.name} renumbers tokens"
             if pruner.renumbers()
-            else f"{pruner.name} leaves the layers before {whole[0]} with more tokens than others"
+            else f"{pruner.name} leaves the layers before {early[0]} with more tokens than others"
         )
 
 

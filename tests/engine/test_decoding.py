@@ -45,10 +45,10 @@ def hooks_in_layers(model: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
     """For each forward pass, the number of hooks that its layers have while they run."""
     counts: list[int] = []
 
-    def counting(layer: Any, forward: Callable[..., Any], first: bool) -> Callable[..., Any]:
+    def counting(layer: Any, forward: Callable[..., Any], is_layer_0: bool) -> Callable[..., Any]:
         @functools.wraps(forward)
         def counted(*args: Any, **kwargs: Any) -> Any:
-            if first:
+            if is_layer_0:
                 counts.append(0)
             counts[-1] += len(layer._forward_pre_hooks) + len(layer._forward_hooks)
             return forward(*args, **kwargs)
@@ -68,8 +68,8 @@ def calls_of_hooks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def counted(self: Hook, call: Any, idle: Any) -> None:
         make(self, call, idle)
-        known = self.call
-        self.call = lambda *args: (calls.append(call), known(*args))[1]
+        call_hook = self.call
+        self.call = lambda *args: (calls.append(call), call_hook(*args))[1]
 
     monkeypatch.setattr(Hook, "__init__", counted)
     return calls
@@ -140,18 +140,18 @@ def test_arguments_of_the_language_model_are_those_of_its_layers(
     mask = torch.cat([batch.inputs["attention_mask"], torch.ones_like(token)], 1)
     positions = (mask.sum(1, keepdim=True) - 1).expand(*([3] if has_axes(family) else []), 4, 1)
     step = {"input_ids": token, "attention_mask": mask, "position_ids": positions}
-    found = []
-    for hidden in (False, True):
+    result = []
+    for hides_inputs in (False, True):
         with monkeypatch.context() as patch, pruned(model, method):
-            if hidden:  # every layer gets its own arguments instead
-                patch.setattr(Continuation, "shared_inputs", lambda *_: None)
+            if hides_inputs:  # every layer gets its own arguments instead
+                patch.setattr(Continuation, "language_model_inputs", lambda *_: None)
             cache = DynamicCache()
             run(model, batch.inputs, past_key_values=cache)
             with hooks_in_layers(model, monkeypatch) as hooks:
-                found.append(run(model, step, past_key_values=cache).logits)
-            assert hooks == [6 * hidden]
+                result.append(run(model, step, past_key_values=cache).logits)
+            assert hooks == [6 * hides_inputs]
     assert cache.layers[0].renumbered == (name == "pool")
-    close(*found)
+    close(*result)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -246,8 +246,8 @@ def test_padding_on_the_right_then_decoding() -> None:
         expected = run(model, step, past_key_values=cache).logits
         positions = (right_padded()["attention_mask"].cumsum(1) - 1).clamp_min(0)
         run(model, {**right_padded(), "position_ids": positions}, past_key_values=padded)
-        found = run(model, {**step, "attention_mask": mask}, past_key_values=padded).logits
-    close(found, expected)
+        result = run(model, {**step, "attention_mask": mask}, past_key_values=padded).logits
+    close(result, expected)
     with pytest.raises(UserError, match=OUTSIDE):
         run(model, {**step, "attention_mask": mask}, past_key_values=padded)
 
@@ -256,7 +256,7 @@ def test_decoding_after_an_entry_that_failed(monkeypatch: pytest.MonkeyPatch) ->
     """What the entry has read of a failed pass is not taken for the next step's."""
     model, step = SMALL["llava15"].model(), {"input_ids": torch.full((2, 1), 40)}
     mask = torch.cat([RAGGED.inputs["attention_mask"], torch.ones(2, 1, dtype=torch.long)], 1)
-    found = []
+    result = []
     with pruned(model, METHODS["fastv"]):
         for fails in (False, True):
             cache = DynamicCache()
@@ -270,8 +270,8 @@ def test_decoding_after_an_entry_that_failed(monkeypatch: pytest.MonkeyPatch) ->
             out = run(
                 entry, {"inputs_embeds": embeds, "attention_mask": mask}, past_key_values=cache
             )
-            found.append(out.last_hidden_state)
-    close(*found)
+            result.append(out.last_hidden_state)
+    close(*result)
 
 
 def _fails(*_: Any, **__: Any) -> None:

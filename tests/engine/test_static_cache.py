@@ -29,9 +29,9 @@ def answer(model: Any, inputs: dict[str, Tensor], tokens: int = 6, **options: An
     )  # fmt: skip
 
 
-def same(found: Any, expected: Any) -> None:
-    assert torch.equal(found.sequences, expected.sequences)
-    close(torch.stack(found.logits), torch.stack(expected.logits))
+def same(result: Any, expected: Any) -> None:
+    assert torch.equal(result.sequences, expected.sequences)
+    close(torch.stack(result.logits), torch.stack(expected.logits))
 
 
 def compiled() -> dict[str, Any]:
@@ -50,14 +50,14 @@ def test_tokens_are_those_of_a_dynamic_cache(family: str, name: str, rows: str) 
     with pruned(model, build(name, 0.4)) as session:
         expected = answer(model, inputs)
         lengths = session.cache_lengths
-        found = answer(model, inputs, **STATIC)
+        result = answer(model, inputs, **STATIC)
         assert session.cache_lengths == lengths
-    same(found, expected)
+    same(result, expected)
     slots = max(lengths[0]) + 6 - 1
-    for layer in found.past_key_values.layers:
+    for layer in result.past_key_values.layers:
         assert type(layer) is PrunedStaticLayer
         assert layer.keys.shape[2] == layer.max_cache_len == slots
-    assert int(found.past_key_values.get_seq_length()) == inputs["input_ids"].shape[1] + 5
+    assert int(result.past_key_values.get_seq_length()) == inputs["input_ids"].shape[1] + 5
 
 
 @every_family
@@ -86,9 +86,9 @@ def test_static_by_configuration(where: str) -> None:
             config = GenerationConfig(eos_token_id=None)
         config.cache_implementation = "static"
         options = {"generation_config": config} if where == "config" else {}
-        found = answer(model, ONE.inputs, **options)
-    same(found, expected)
-    assert type(found.past_key_values.layers[0]) is PrunedStaticLayer
+        result = answer(model, ONE.inputs, **options)
+    same(result, expected)
+    assert type(result.past_key_values.layers[0]) is PrunedStaticLayer
 
 
 def test_nothing_is_dropped() -> None:
@@ -106,12 +106,12 @@ def test_beams(batch: Any) -> None:
 
 
 def test_sampling() -> None:
-    model, found = model_of("llava15"), []
+    model, result = model_of("llava15"), []
     with pruned(model, METHODS["ivcp"]):
         for options in ({}, STATIC):
             torch.manual_seed(3)
-            found.append(answer(model, RAGGED.inputs, do_sample=True, **options).sequences)
-    assert torch.equal(*found)
+            result.append(answer(model, RAGGED.inputs, do_sample=True, **options).sequences)
+    assert torch.equal(*result)
 
 
 def test_text_alone_takes_the_librarys_way() -> None:
@@ -131,6 +131,8 @@ def test_a_shorter_prompt_gets_a_cache_of_the_same_size() -> None:
             for batch in (short, long, short)
         ]
         assert sizes == [13 + COUNT // 2 + 5, 35 + COUNT // 2 + 5, 35 + COUNT // 2 + 5]
+        if not hasattr(GenerationConfig(), "max_cache_len"):
+            pytest.skip("generate of this transformers has no max_cache_len")
         ceiling = answer(model, short.inputs, max_cache_len=90, **STATIC)
         assert ceiling.past_key_values.layers[0].keys.shape[2] == 90
 
@@ -143,17 +145,17 @@ def user_cache(model: Any, slots: int = 120, **options: Any) -> StaticCache:
 def test_a_users_cache_goes_on_with_text(inside: bool) -> None:
     """The object that the user made holds the pruned prompt, in and outside of the block."""
     model, text = model_of("llava15"), torch.full((1, 4), 33)
-    found = []
+    result = []
     for cache in (DynamicCache(), user_cache(model)):
         with pruned(model, METHODS["ivcp"]):
             first = answer(model, ONE.inputs, past_key_values=cache)
             ids = torch.cat([first.sequences, text], 1)
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             if inside:
-                found.append(answer(model, inputs, past_key_values=cache))
+                result.append(answer(model, inputs, past_key_values=cache))
         if not inside:
-            found.append(answer(model, inputs, past_key_values=cache))
-    same(*found)
+            result.append(answer(model, inputs, past_key_values=cache))
+    same(*result)
     assert cache.layers[0].max_cache_len == 120
 
 
