@@ -19,11 +19,12 @@ from ivcp.engine.context import SessionContext
 from ivcp.engine.deepstack import DeepStack
 from ivcp.engine.first_pass import UnchangedCache, run_first_pass
 from ivcp.engine.image_view import ImageView, StageState
+from ivcp.engine.kept_batch import KeptBatch, apply_selections
 from ivcp.engine.layer_inputs import LayerInputs
 from ivcp.engine.layer_signals import LayerSignals, rotary_rows, take_columns
 from ivcp.engine.masks import attention_mask
 from ivcp.engine.prompt import Prompt, prompt_positions
-from ivcp.engine.sample_tokens import KEPT, MERGED, SampleTokens, pad_left
+from ivcp.engine.sample_tokens import KEPT, MERGED, all_tokens
 from ivcp.engine.stopwatch import Stopwatch
 from ivcp.engine.stored_tokens import StoredTokens
 from ivcp.engine.token_counts import TokenCounts
@@ -69,8 +70,7 @@ class Prefill:
         cache: Cache | None,
         deepstack: DeepStack | None,
     ) -> None:
-        rows, width = embeds.shape[:2]
-        device = embeds.device
+        width, device = embeds.shape[1], embeds.device
         self.context, self.prompt, self.backend = context, prompt, backend
         self.cache, self.width, self.deepstack = cache, width, deepstack
         self.stages = {stage.layer: n for n, stage in enumerate(context.pruner.stages())}
@@ -79,13 +79,10 @@ class Prefill:
         self.source: Tensor | None = None  # (B, P) columns of the remaining tokens in layer 0
         self.last_run: LayerRun | None = None
         real = prompt.real
-        columns = [torch.arange(width, device=device)] * rows
+        host_mask = None
         if real is not None and prompt.host_mask is not None:
             host_mask = prompt.host_mask[:, -width:]
-            columns = [to_device(row.nonzero()[:, 0], device) for row in host_mask]
-        self.samples = [
-            SampleTokens.begin(*pair) for pair in zip(prompt.layouts, columns, strict=True)
-        ]
+        self.samples = all_tokens(prompt.layouts, host_mask, width, device)
         self.past = None if prompt.past is None else SlotMask(prompt.past)
         self.earlier_masks: list[SlotMask | None] = []  # of each layer's cache, before it ran
         self.remaining_rotary: Any = None
@@ -206,10 +203,7 @@ class Prefill:
             counts = [len(image.index) for image in sample.images]
             selections.append(check_selections(answer, counts, hidden, pruner.name))
         lengths = [len(sample) for sample in self.samples]
-        chosen = [
-            sample.apply(answer, self.reasons)
-            for sample, answer in zip(self.samples, selections, strict=True)
-        ]
+        kept = apply_selections(self.samples, selections, self.reasons)
         columns = [sample.columns for sample in self.samples]
         self.stored.close_group(stage.layer, columns, hidden.shape[1])
         new_states = any(
@@ -217,8 +211,9 @@ class Prefill:
             for answer in selections
             for selection in answer
         )
-        if new_states or [len(tokens) for tokens in chosen] != lengths:
-            hidden = self._drop(chosen, hidden, earlier=stage.prune_earlier_kv)
+        if new_states or kept.lengths != lengths:
+            hidden = self._drop(kept, hidden, earlier=stage.prune_earlier_kv)
+        if new_states:
             self._write_states(selections, hidden)
         return hidden
 
@@ -276,53 +271,63 @@ class Prefill:
             has_run=has_run, real=real, device=run.entering.device,
         )  # fmt: skip
 
-    def _drop(self, chosen: list[Tensor], hidden: Tensor, *, earlier: bool) -> Tensor:
-        """Keep the chosen tokens of each sample.
+    def _drop(self, kept: KeptBatch, hidden: Tensor, *, earlier: bool) -> Tensor:
+        """Drop all tokens of each sample but the kept ones.
 
         Args:
-            chosen: For each sample, (N',) indices into its remaining tokens.
+            kept: The tokens that are kept.
             hidden: (B, P, C) states that enter the stage's layer.
             earlier: Whether to prune the caches of the layers that have run, too.
 
         Returns:
-            (B, P', C) states of the chosen tokens, rows padded on the left.
+            (B, P', C) states of the kept tokens, rows padded on the left.
         """
-        columns = [
-            sample.columns[tokens] for sample, tokens in zip(self.samples, chosen, strict=True)
-        ]
-        slots, real = pad_left(columns)
-        width = slots.shape[1]
-        for sample, tokens in zip(self.samples, chosen, strict=True):
-            sample.origin = sample.origin[tokens]
-            sample.columns = torch.arange(width - len(tokens), width, device=hidden.device)
-        self.inputs, self.remaining_rotary = self._inputs(real), None
-        self.stored.keep(chosen)
+        slots = kept.padded(kept.of([sample.columns for sample in self.samples]))
+        origin = kept.split(kept.of([sample.origin for sample in self.samples]))
+        numbers = torch.arange(kept.width, device=hidden.device)
+        for sample, indices in zip(self.samples, origin, strict=True):
+            sample.origin = indices
+            sample.columns = numbers[kept.width - len(indices) :]
+        self.inputs, self.remaining_rotary = self._inputs(kept.real), None
+        self.stored.keep(kept)
         if earlier:
-            self._prune_earlier()
-        self.source, _ = pad_left([sample.entry_columns[sample.origin] for sample in self.samples])
+            self._prune_earlier(kept)
+        if self.source is None:  # the columns so far are those of layer 0
+            self.source = slots
+        else:
+            self.source = self.source.to(slots.device).gather(1, slots)
         if len(slots) == 1:
             return hidden.index_select(1, slots[0])
         return hidden.gather(1, slots[..., None].expand(-1, -1, hidden.shape[-1]))
 
-    def _prune_earlier(self) -> None:
+    def _prune_earlier(self, kept: KeptBatch) -> None:
         """Remove dropped tokens from the caches of layers that have run."""
 
         def mask_of(index: int) -> SlotMask | None:
             earlier_slots = self.counts.earlier_slots[index]
             return self.inputs.grown(self.earlier_masks[index], earlier_slots)
 
-        self.stored.prune(self.cache, [sample.columns for sample in self.samples], mask_of)
+        columns = [sample.columns for sample in self.samples]
+        self.stored.prune(self.cache, kept, columns, mask_of)
         self.counts.prune_cache(self.samples)
 
     def _write_states(self, selections: list[list[Selection]], hidden: Tensor) -> None:
         """Write the new states of kept tokens, and the states of merged ones."""
-        for batch, (sample, answer) in enumerate(zip(self.samples, selections, strict=True)):
+        ranks, states, rows = [], [], []
+        for row, (sample, answer) in enumerate(zip(self.samples, selections, strict=True)):
             for image, selection in zip(sample.images, answer, strict=True):
-                columns, kept = sample.columns[image.ranks], len(selection.keep)
-                if selection.states is not None:
-                    hidden[batch, columns[:kept]] = selection.states.to(hidden)
-                if selection.merged_states is not None:
-                    hidden[batch, columns[kept:]] = selection.merged_states.to(hidden)
+                kept = len(selection.keep)
+                for where, new in (
+                    (image.ranks[:kept], selection.states),
+                    (image.ranks[kept:], selection.merged_states),
+                ):
+                    if new is not None:
+                        ranks.append(where)
+                        states.append(new.to(hidden))
+                        rows.append((row, hidden.shape[1] - len(sample), len(where)))
+        row, pads, counts = torch.tensor(rows).T
+        first = to_device((row * hidden.shape[1] + pads).repeat_interleave(counts), hidden.device)
+        hidden.flatten(0, 1)[first + torch.cat(ranks)] = torch.cat(states)
 
     @property
     def tail(self) -> int:
