@@ -33,9 +33,9 @@ METHODS = [
 ]  # fmt: skip
 LAYERS = 8
 SIDE = 20  # visual tokens along the side of an image
-BATCHES = {  # prompts that differ in content alone, and prompts of other lengths and images
+BATCHES = {  # prompts that differ in content alone, and prompts of unequal texts and images
     "1": [[5, (SIDE, SIDE), 30]],
-    "8 alike": [[5 + number, (SIDE, SIDE), 30 - number] for number in range(8)],
+    "8 alike": [[5, (SIDE, SIDE), 1 + number, 29 - number] for number in range(8)],
     "8 unlike": [[5, (SIDE - number, SIDE), 30 - number] for number in range(8)],
 }
 

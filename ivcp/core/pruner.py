@@ -83,6 +83,10 @@ class Pruner(ABC):
 
     whole_images: ClassVar[bool] = False
     """Whether `select` works on complete images only, so that no other method may prune before."""
+    vectorized: ClassVar[bool] = False
+    """Whether `select` may run once for several prompts that are laid out alike, by
+    `torch.func.vmap`: it reads positions, hidden states, values, keys and `last_attention` alone,
+    and no decision in Python depends on them. A class with a `select` of its own says so anew."""
     before_processor: ClassVar[bool] = False
     """Whether the method changes the sizes of images before they are processed (`image_sizes`), so
     that it cannot act inside `pruned`, where images are processed already."""
@@ -162,6 +166,15 @@ class Pruner(ABC):
         Caches that know an image by its content alone must then tell such images apart.
         """
         return any("positions" in stage.needs for stage in self.stages())
+
+    def runs_vectorized(self) -> bool:
+        """`vectorized` of the class that decides, not of one whose decision is overridden."""
+        for kind in type(self).__mro__:
+            if "vectorized" in vars(kind):
+                return bool(vars(kind)["vectorized"])
+            if {"select", "select_sample", "score"} & vars(kind).keys():
+                return False
+        return False
 
     def plan(self, tokens: int) -> tuple[int, ...]:
         """How many of an image's visual tokens each stage leaves, merged ones included.

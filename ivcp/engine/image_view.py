@@ -63,14 +63,14 @@ class ImageView:
 
     Attributes:
         state: The state of the forward pass.
-        batch: The sample's row in the batch.
+        batch: The sample's row in the batch; a scalar tensor where samples are selected at once.
         sample: The remaining tokens of the sample.
         visual: The remaining tokens of the image.
         make_id: Makes the sample's id.
     """
 
     state: StageState
-    batch: int
+    batch: int | Tensor
     sample: SampleTokens
     visual: ImageTokens
     make_id: Callable[[], str]
@@ -209,13 +209,13 @@ class ImageView:
 
     def attention(self, rows: Tensor) -> Tensor:
         """(R, V)."""
-        attention = self._layer("attention").attention(self.batch, self.queries[rows])
+        attention = self._layer("attention").attention(int(self.batch), self.queries[rows])
         return attention[:, self.slots]
 
     def mean_attention(self, weights: Tensor) -> Tensor:
         """(V,)."""
         signals = self._layer("attention")
-        return signals.mean_attention(self.batch, self.queries, weights)[self.slots]
+        return signals.mean_attention(int(self.batch), self.queries, weights)[self.slots]
 
     @cached_property
     def _encoder_call(self) -> EncoderCall:
@@ -295,7 +295,7 @@ class ImageView:
                 f"{self.state.pruner} reads the question: set session.questions to the "
                 "question of each sample before each batch."
             )
-        return self.state.questions[self.batch]
+        return self.state.questions[int(self.batch)]
 
     def text_relevance(self) -> Tensor:
         """(V,)."""

@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache
 from ivcp.core.selection import Selection
 from ivcp.core.transfer import to_device
 from ivcp.core.view import LAYER_SIGNALS
+from ivcp.engine.alike import select_batch
 from ivcp.engine.cache import PrunedLayer, SlotMask, cache_of, pruned_layer, stored_slots
 from ivcp.engine.checks import check_selections
 from ivcp.engine.context import SessionContext
@@ -195,11 +196,15 @@ class Prefill:
         for sample in self.samples:  # layers may be spread over several devices
             sample.to(hidden.device)
         state = self._state(number, run)
+        views = [
+            [
+                ImageView(state, row, sample, image, self.prompt.make_ids[row])
+                for image in sample.images
+            ]
+            for row, sample in enumerate(self.samples)
+        ]
         selections = []
-        for batch, sample in enumerate(self.samples):
-            make_id = self.prompt.make_ids[batch]
-            views = [ImageView(state, batch, sample, image, make_id) for image in sample.images]
-            answer = pruner.select_sample(views, number) if views else []
+        for sample, answer in zip(self.samples, select_batch(pruner, views, number), strict=True):
             counts = [len(image.index) for image in sample.images]
             selections.append(check_selections(answer, counts, hidden, pruner.name))
         lengths = [len(sample) for sample in self.samples]

@@ -76,6 +76,7 @@ class IVCPrune(LayerPruner):
     two_pass: bool = False
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"positions", "values"})
+    vectorized: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,6 +98,10 @@ class IVCPrune(LayerPruner):
 
     def fills_ratio(self) -> bool:
         return self.foreground_share is None
+
+    def runs_vectorized(self) -> bool:
+        # with a share, the number of kept tokens depends on the image
+        return super().runs_vectorized() and self.foreground_share is None
 
     def select(self, view: View, stage: int) -> Selection:
         parts = parts_of(view)
@@ -174,7 +179,7 @@ class IVCPrune(LayerPruner):
     def _best_foreground(self, ivc: Tensor, rank: Tensor, target: int) -> Tensor:
         """(size,) True at the best foreground that the global view's budget holds beside `ivc`."""
         number = torch.arange(len(rank), device=rank.device)
-        order = torch.empty_like(rank).scatter_(0, rank, number)
+        order = rank.scatter(0, rank, number)  # all are overwritten
         free = ~ivc[order]
         count = target - ivc.sum()
-        return torch.empty_like(ivc).scatter_(0, order, free & (free.cumsum(0) <= count))
+        return ivc.scatter(0, order, free & (free.cumsum(0) <= count))
