@@ -28,7 +28,6 @@ class UniformGrid(LayerPruner):
     """
 
     whole_images: ClassVar[bool] = True
-    vectorized: ClassVar[bool] = True
 
     def select(self, view: View, stage: int) -> Selection:
         target, total = self.target(view), view.image.length

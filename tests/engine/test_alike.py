@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_devices import Devices, placed, spread
 from test_invariants import PRUNERS, build
 
 from benchmarks.prefill.bench import Dispatched, counted_stages
@@ -20,7 +21,7 @@ TOGETHER = [name for name in PRUNERS if build(name, 0.5).runs_vectorized()]
 
 
 def test_methods_are_among_them() -> None:
-    assert {"ivcp", "ivcp_two_pass", "fastv", "uniform"} <= set(TOGETHER)
+    assert {"ivcp", "ivcp_two_pass", "fastv"} <= set(TOGETHER)
     assert "random" not in TOGETHER, "its draw depends on the sample's id"
     assert not IVCPrune(foreground_share=0.4).runs_vectorized()
 
@@ -72,6 +73,22 @@ def test_alike_equals_single(
         assert session.reasons[0] == reasons[row]
         for first, second in zip(together.logits, alone.logits, strict=True):
             torch.testing.assert_close(first[row], second[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["qwen25vl", "deepseekvl2"])
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize("model_of_devices", [placed, spread])
+def test_it_mixes_no_devices_and_waits_once(family: str, name: str, model_of_devices: Any) -> None:
+    image = SMALL[family].images[0]
+    batch = prompts(*[[5, image, 1 + row, 9 - row] for row in range(3)], family=family)
+    model = model_of_devices(family)
+    with torch.no_grad(), pruned(model, build(name, 0.4)), Devices() as devices:
+        inputs = {key: value.to(torch.device("xpu", 0)) for key, value in batch.inputs.items()}
+        devices.waits.clear()
+        model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    assert not devices.faults
+    if model_of_devices is placed:
+        assert len(devices.waits) == 1
 
 
 @pytest.mark.parametrize("name", TOGETHER)
