@@ -44,6 +44,8 @@ def draw(method: str) -> Image.Image:
     (image,) = session.layouts[0].images  # one grid, which shows all of the image
     before = ", ".join(str(stage.layer) for stage in pruner.stages())
     where = f" before layer {before}" if before else ""
+    if pruner.first_pass():
+        where += f", after {pruner.first_pass()} layers"
     return draw_overlay(
         sample.images[0],
         layout=image,

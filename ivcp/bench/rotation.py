@@ -39,12 +39,14 @@ class CountedPrefill:
         flops: Operations of the decoder.
         cache_bytes: Bytes of the KV cache.
         layer_tokens: `[layer][sample]` tokens that each layer processed; empty without pruning.
+        first_pass_tokens: The same of a first pass, by which tokens were chosen.
         kept: Visual tokens of a prompt that survive the last stage; 0 without pruning.
     """
 
     flops: int
     cache_bytes: int
     layer_tokens: list[list[int]]
+    first_pass_tokens: list[list[int]]
     kept: int
 
 
@@ -151,12 +153,20 @@ class RotatedRuns:
         visual = prompt - text
         stored = sizes.cache_bytes(prompt * self.batch_size, element)
         formula = self.batch_size * prefill_flops([prompt] * sizes.layers, sizes)
+        first_pass = [
+            [of_layer[row] for of_layer in pruned.first_pass_tokens]
+            for row in range(self.batch_size)
+        ]
         formula_pruned = sum(
-            prefill_flops(sample, sizes) for sample in zip(*pruned.layer_tokens, strict=True)
+            prefill_flops(sample, sizes, before)
+            for sample, before in zip(
+                zip(*pruned.layer_tokens, strict=True), first_pass, strict=True
+            )
         )
+        processed = sum(layers) + sum(tokens - text for tokens in first_pass[0])
         return Counts(
             visual_tokens=Counted.of(visual, pruned.kept),
-            layer_average_tokens=Counted.of(visual, sum(layers) / len(layers) - text),
+            layer_average_tokens=Counted.of(visual, processed / len(layers) - text),
             prompt_tokens=Counted.of(prompt, layers[-1]),
             kv_cache_bytes=Counted.of(plain.cache_bytes if plain else stored, pruned.cache_bytes),
             prefill_flops_counted=Counted.of(plain.flops if plain else None, pruned.flops),
@@ -211,8 +221,9 @@ class RotatedRuns:
         layers = cache_of(outputs[0]).layers
         stored = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
         if session is None:
-            return CountedPrefill(flops, stored, [], 0)
-        return CountedPrefill(flops, stored, session.layer_tokens, len(session.kept[0]))
+            return CountedPrefill(flops, stored, [], [], 0)
+        kept = len(session.kept[0])
+        return CountedPrefill(flops, stored, session.layer_tokens, session.first_pass_tokens, kept)
 
     def _time(self, number: int, turn: int) -> Times:
         """Time one call of `generate`."""

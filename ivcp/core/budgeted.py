@@ -35,7 +35,8 @@ class Budgeted(Pruner):
         count: What the budget counts. "final": tokens that the last stage leaves. "layer_average":
             tokens that a decoder layer processes, mean over the layers (the convention of
             SparseVLM). "flops": operations of the language model's prefill, as a fraction of the
-            unpruned ones, or those of a prompt that has so many `tokens` in all layers.
+            unpruned ones, or those of a prompt that has so many `tokens` in all layers. A first
+            pass counts in both.
         solved: Whether the keep ratio is solved for; if not, the method's own settings, such as
             those that its authors published for this budget, are left as they are.
     """
@@ -141,7 +142,8 @@ class Budgeted(Pruner):
             return min(1.0, wanted / length)
 
         def average(kept: int) -> float:
-            return sum(self._by_layer(kept / length, length, layers)) / layers
+            processed = sum(self._by_layer(kept / length, length, layers))
+            return (processed + self.first_pass() * length) / layers
 
         kept, least = nearest(average, length, wanted), average(1)
         if least > wanted + 0.5:
@@ -164,14 +166,15 @@ class Budgeted(Pruner):
         lengths, layers = [view.image.length for view in views], views[0].layers
         text, flops, total = views[0].text_tokens, views[0].prefill_flops, sum(lengths)
         whole = flops([text + total] * layers)
-        wanted = self.keep_ratio * whole
+        wanted, first_pass = self.keep_ratio * whole, [text + total] * self.first_pass()
         if self.tokens is not None:
             visual = sum(int(self._wanted(length)) for length in lengths)
             wanted = flops([text + visual] * layers)
 
         def cost(kept: int) -> float:
             images = [self._by_layer(kept / total, length, layers) for length in lengths]
-            return flops([text + sum(tokens) for tokens in zip(*images, strict=True)])
+            layer_tokens = [text + sum(tokens) for tokens in zip(*images, strict=True)]
+            return flops(layer_tokens, first_pass)
 
         kept, least = nearest(cost, total, wanted), cost(1)
         if least > wanted + (cost(2) - least if total > 1 else 0):
@@ -202,7 +205,10 @@ class Budgeted(Pruner):
         return counts
 
     def _layers(self) -> str:
-        return ", ".join(str(stage.layer) for stage in self.stages())
+        """The layers of the stages in words."""
+        layers = ", ".join(str(stage.layer) for stage in self.stages())
+        first_pass = self.first_pass()
+        return f"{layers} (and a first pass of {first_pass})" if first_pass else layers
 
 
 def budgeted(

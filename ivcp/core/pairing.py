@@ -62,7 +62,13 @@ def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: 
                 f"{', '.join(sorted(provides))}; use another pruner or model.",
                 provides,
             )
-        lowest = int(stage.signals_from == "previous" and bool(stage.needs & LAYER_SIGNALS))
+        if stage.first_pass > layers:
+            raise UserError(
+                f"The first pass of {name} must have 1 .. {layers} of the {layers} decoder layers "
+                f"of {model}; got {stage.first_pass}."
+            )
+        reads_before = stage.signals_from == "previous" and not stage.first_pass
+        lowest = int(reads_before and bool(stage.needs & LAYER_SIGNALS))
         if not lowest <= stage.layer < layers:
             reason = f" ({name} looks at the layer before)" if lowest else ""
             raise UserError(

@@ -43,7 +43,7 @@ class PlainView:
     def __post_init__(self) -> None:
         self.index = torch.arange(self.image.length, device=self.device)
 
-    def prefill_flops(self, layer_tokens: Sequence[int]) -> int:
+    def prefill_flops(self, layer_tokens: Sequence[int], first_pass: Sequence[int] = ()) -> int:
         """Not known without a model."""
         raise UserError("This view has no 'prefill_flops': it stands for no model.")
 

@@ -45,6 +45,12 @@ class Stage:
             which has run, or the "next" one, which is about to run.
         tower_layers: Layers of the vision tower whose attention and keys are read; 0 is the first,
             -1 the last, and a fraction between 0 and 1 a part of the tower's depth.
+        first_pass: Number of decoder layers that run once on all tokens before the stage, without
+            storing anything, so that the stage can read the last of them as the "previous" layer;
+            0 for no first pass. Only before layer 0.
+
+    Raises:
+        UserError: A field has a wrong type, or there cannot be such a first pass.
     """
 
     layer: int
@@ -52,9 +58,17 @@ class Stage:
     prune_earlier_kv: bool = True
     signals_from: Literal["previous", "next"] = "previous"
     tower_layers: tuple[int | float, ...] = (-2,)
+    first_pass: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.first_pass < 0 or (
+            self.first_pass and (self.layer or self.signals_from != "previous")
+        ):
+            raise UserError(
+                "first_pass must be a number of decoder layers that run before a stage at layer 0 "
+                f'with signals from the "previous" layer, or 0; got {self!r}.'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +83,10 @@ class Pruner(ABC):
 
     whole_images: ClassVar[bool] = False
     """Whether `select` works on complete images only, so that no other method may prune before."""
+    vectorized: ClassVar[bool] = False
+    """Whether `select` may run once for several prompts that are laid out alike, by
+    `torch.func.vmap`: it reads positions, hidden states, values, keys and `last_attention` alone,
+    and no decision in Python depends on them. A class with a `select` of its own says so anew."""
     before_processor: ClassVar[bool] = False
     """Whether the method changes the sizes of images before they are processed (`image_sizes`), so
     that it cannot act inside `pruned`, where images are processed already."""
@@ -122,6 +140,10 @@ class Pruner(ABC):
         """Whether kept tokens get new, gapless positions instead of their original ones."""
         return False
 
+    def first_pass(self) -> int:
+        """Number of decoder layers that run once more, before the first stage, to choose tokens."""
+        return sum(stage.first_pass for stage in self.stages())
+
     def prunes(self) -> bool:
         """Whether anything is pruned anywhere; if not, a run is a baseline."""
         return self.before_processor or bool(self.stages())
@@ -144,6 +166,15 @@ class Pruner(ABC):
         Caches that know an image by its content alone must then tell such images apart.
         """
         return any("positions" in stage.needs for stage in self.stages())
+
+    def runs_vectorized(self) -> bool:
+        """`vectorized` of the class that decides, not of one whose decision is overridden."""
+        for kind in type(self).__mro__:
+            if "vectorized" in vars(kind):
+                return bool(vars(kind)["vectorized"])
+            if {"select", "select_sample", "score"} & vars(kind).keys():
+                return False
+        return False
 
     def plan(self, tokens: int) -> tuple[int, ...]:
         """How many of an image's visual tokens each stage leaves, merged ones included.

@@ -84,4 +84,4 @@ def ranks(scores: Tensor, groups: Sequence[tuple[int, int]]) -> Tensor:
         # a stable sort by group keeps the order of scores within each group
         order = order[to_device(group, scores.device)[order].sort(stable=True).indices]
         rank = rank - to_device(starts, scores.device)
-    return torch.empty_like(order).scatter_(0, order, rank)
+    return order.scatter(0, order, rank)  # all are overwritten

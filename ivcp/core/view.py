@@ -58,11 +58,12 @@ class View(Protocol):
     @property
     def text_tokens(self) -> int: ...
 
-    def prefill_flops(self, layer_tokens: Sequence[int]) -> int:
+    def prefill_flops(self, layer_tokens: Sequence[int], first_pass: Sequence[int] = ()) -> int:
         """Operations of the decoder's layers, by formula, if they process so many tokens.
 
         Args:
             layer_tokens: (L,) tokens of the sample, text included.
+            first_pass: Those that the first layers process in a pass before, to choose tokens.
         """
 
     def positions(self) -> Tensor:

@@ -211,7 +211,8 @@ def check_cache(cache: Any) -> None:
         named = ", ".join(sorted(kind.__name__ for kind in kinds)) or "offloading"
         raise UserError(
             f"Pruning needs a dynamic KV cache; got one with {named}: "
-            "call generate without cache_implementation and past_key_values of another kind."
+            "call generate without cache_implementation or with a static one, and without "
+            "past_key_values of another kind."
         )
 
 

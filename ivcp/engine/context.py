@@ -36,9 +36,9 @@ class SessionContext:
     inverse_frequencies: Tensor
     text_encoder: Callable[[], TextEncoder] | None
 
-    def prefill_flops(self, layer_tokens: Sequence[int]) -> int:
+    def prefill_flops(self, layer_tokens: Sequence[int], first_pass: Sequence[int] = ()) -> int:
         """Operations of the decoder's layers, by formula, if they process so many tokens."""
-        return prefill_flops(layer_tokens, self._sizes)
+        return prefill_flops(layer_tokens, self._sizes, first_pass)
 
     @cached_property
     def _sizes(self) -> DecoderSizes:

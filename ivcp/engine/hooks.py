@@ -13,10 +13,12 @@
        |- layers k..L-1    rotary rows and masks of the kept tokens, which their caches hold
     after it             mark what the cache may be used for; results  -> Session
     after the model      loss of the remaining tokens
-    decoding             only masks: each layer attends to the tokens that its cache holds
+    decoding             nothing, if the library's masks fit the cache; else the language model gets
+                         masks, and the layers their own where they hold different tokens
 
 A thread's state is in `ThreadState` until the language model is called. From there on, the pass
-travels through the layers as a keyword argument, so passes of several threads do not meet.
+travels through the layers as a keyword argument, so passes of several threads do not meet. Layers
+have hooks only while a pass needs them (`LayerHooks`), since even an idle hook costs time.
 """
 
 from __future__ import annotations
@@ -24,9 +26,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
-import torch
 from torch import nn
 
 from ivcp.core.errors import UserError
@@ -36,13 +37,16 @@ from ivcp.core.view import TOWER_BLOCK_SIGNALS, TOWER_SIGNALS
 from ivcp.engine.cache import PrunedLayer, SlotMask, cache_of
 from ivcp.engine.checks import backend_of, check_checkpointing
 from ivcp.engine.context import SessionContext
-from ivcp.engine.continuation import Continuation
+from ivcp.engine.continuation import Continuation, is_plain_decoding
 from ivcp.engine.deepstack import DeepStack
+from ivcp.engine.hook import PASS, Args, Hook, Hooked, Idle, Kwargs, has_no_pass
+from ivcp.engine.layer_hooks import LayerHooks
 from ivcp.engine.layer_inputs import LayerInputs
 from ivcp.engine.loss import check_kept_logits, vocabulary_head, with_loss
 from ivcp.engine.prefill import Prefill
 from ivcp.engine.prompt import Chunk, Prompt, check_prompt, check_text, read_prompt
 from ivcp.engine.session import Session
+from ivcp.engine.static_cache import StaticPrefill
 from ivcp.engine.wrappers import (
     ThreadState,
     guarded_generate,
@@ -51,28 +55,7 @@ from ivcp.engine.wrappers import (
     recorded_encoder,
 )
 
-Args: TypeAlias = tuple[Any, ...]
-Kwargs: TypeAlias = dict[str, Any]
-
 ENCODERS = {"get_image_features": "image", "get_video_features": "video"}
-PASS = "ivcp_pass"
-"""Keyword argument by which a forward pass travels through the language model's layers."""
-
-
-class Hook:
-    """One hook; it runs uncompiled between compiled modules, and refuses to be copied."""
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self.call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]
-
-    def __call__(self, *args: Any) -> Any:
-        return self.call(*args)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        # the copy of a model would have hooks that write into this session
-        raise UserError(
-            "A model cannot be copied or saved whole inside pruned(): do it outside of the block."
-        )
 
 
 class Hooks:
@@ -92,6 +75,10 @@ class Hooks:
             module: inspect.signature(module.forward) for module in {model, self.entry}
         }
         self.removers: list[Callable[[], None]] = []
+        self.layer_hooks = LayerHooks(
+            list(context.decoder.layers),  # type: ignore[arg-type]
+            lambda index: Hook(partial(self._before_layer, index), has_no_pass),
+        )
         self.tower, self.blocks = None, frozenset[int]()
         of_tower = TOWER_SIGNALS | {"text_encoder"}
         stages = [stage for stage in context.pruner.stages() if stage.needs & of_tower]
@@ -130,15 +117,19 @@ class Hooks:
                 self._wrap(self.entry, name, wrap)
         if hasattr(self.entry, "get_rope_index"):
             self._wrap(self.entry, "get_rope_index", guarded_numbering)
+        if prunes and hasattr(self.model, "_prefill"):
+            static = StaticPrefill(self.model, self.context.pruner)
+            self._wrap(
+                self.model, "_prefill", partial(static.wrap, running=lambda: self.state.ending)
+            )
         if vocabulary_head(self.model):
-            self._before(self.model, self._before_model)
-            self._after(self.model, self._after_model)
+            self._before(self.model, self._before_model, is_plain_decoding)
+            self._after(self.model, self._after_model, is_plain_decoding)
         # entry and decoder may be one module; its hooks run in the order of these lines
-        self._before(self.entry, self._before_entry)
-        self._before(decoder, self._before_language_model)
-        for index, layer in enumerate(decoder.layers):  # type: ignore[arg-type]
-            self._before(layer, partial(self._before_layer, index))
-        self._after(decoder, self._after_language_model)
+        self._before(self.entry, self._before_entry, is_plain_decoding)
+        self._before(decoder, self._before_language_model, is_plain_decoding)
+        self._after(decoder, self._after_language_model, has_no_pass)
+        self.removers.append(self.layer_hooks.remove)
         if self.tower is not None:
             for index in sorted(self.blocks):
                 self._before(self.tower.blocks[index], partial(self._before_block, index))
@@ -148,11 +139,15 @@ class Hooks:
             else:
                 self._after(module, self._after_features)
 
-    def _before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        self.removers.append(module.register_forward_pre_hook(Hook(hook), with_kwargs=True).remove)
+    def _before(self, module: nn.Module, call: Hooked, idle: Idle | None = None) -> None:
+        handle = module.register_forward_pre_hook(Hook(call, idle), with_kwargs=True)
+        self.removers.append(handle.remove)
 
-    def _after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        self.removers.append(module.register_forward_hook(Hook(hook), with_kwargs=True).remove)
+    def _after(self, module: nn.Module, call: Hooked, idle: Idle | None = None) -> None:
+        """Put a hook behind a module; it runs behind errors, too, then with no output."""
+        hook = Hook(call, idle)
+        handle = module.register_forward_hook(hook, with_kwargs=True, always_call=True)
+        self.removers.append(handle.remove)
 
     def _wrap(self, module: nn.Module, name: str, wrap: Callable[..., Any]) -> None:
         """Put a wrapper before a method until `detach`."""
@@ -187,7 +182,7 @@ class Hooks:
             call.features = states.flatten(0, -2)
 
     def _after_features(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:
-        if (call := self.state.encoder_call) is not None:
+        if output is not None and (call := self.state.encoder_call) is not None:
             call.features = output.flatten(0, -2)
 
     def _before_model(
@@ -211,7 +206,7 @@ class Hooks:
         labels, prefill = state.labels, state.prefill
         state.labels = state.prefill = None
         state.kept_logits = 0
-        if labels is None:
+        if labels is None or output is None:
             return None
         return with_loss(module, output, labels, self._named(module, args, kwargs), prefill)
 
@@ -252,14 +247,21 @@ class Hooks:
             check_text(self.model, embeds, False)
         if embeds is None:
             embeds = args[0] if args else module.get_input_embeddings()(kwargs["input_ids"])  # type: ignore[operator]
-        if not isinstance(chunk, Prompt):
-            chunk = chunk or Chunk(0)
+        width = embeds.shape[1]
+        if not isinstance(chunk, Prompt) or chunk.width != width:  # or of a pass that has failed
+            chunk = chunk if chunk is not None and chunk.width == width else Chunk(width)
             past = None if chunk.past is None else SlotMask(chunk.past)
-            inputs = LayerInputs(module, self.context.axes, backend, chunk.real, past)
+            continuation = Continuation(
+                LayerInputs(module, self.context.axes, backend, chunk.real, past)
+            )
             if cache is None or not cache.get_seq_length():
                 text = [PromptLayout(embeds.shape[1], ())] * len(embeds)
                 self.session.clear(list(chunk.layouts) or text)
-            return args, {**kwargs, PASS: Continuation(inputs)}
+            changed = continuation.language_model_inputs(cache, embeds)
+            if changed is None:
+                self.layer_hooks.attach(continuation)
+                changed = {PASS: continuation}
+            return args, {**kwargs, **changed}
         deepstack = None
         if kwargs.get("deepstack_visual_embeds") is not None:
             # the library adds these features at the original columns, which pruning changes
@@ -271,14 +273,13 @@ class Hooks:
         prefill = Prefill(
             self.context, chunk, backend, embeds, kwargs.get("position_ids"), cache, deepstack
         )
+        self.layer_hooks.attach(prefill)
         return args, {**kwargs, PASS: prefill}
 
     def _before_layer(
         self, index: int, layer: nn.Module, args: Args, kwargs: Kwargs
     ) -> tuple[Args, Kwargs] | None:
-        forward_pass = kwargs.pop(PASS, None)
-        if forward_pass is None:
-            return None
+        forward_pass = kwargs.pop(PASS)
         hidden = args[0] if args else kwargs["hidden_states"]
         hidden, kwargs = forward_pass.before_layer(index, layer, hidden, kwargs)
         if args:
@@ -289,8 +290,9 @@ class Hooks:
         self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any
     ) -> None:
         """Check the forward pass, and hand its results to the session."""
-        prefill = kwargs.get(PASS)
-        if not isinstance(prefill, Prefill):
+        prefill = kwargs[PASS]
+        self.layer_hooks.release(prefill)
+        if output is None or not isinstance(prefill, Prefill):
             return
         if len(prefill.counts.layer_tokens) < self.context.depth:
             raise UserError(

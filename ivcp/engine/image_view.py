@@ -39,12 +39,12 @@ class StageState:
         hidden: (B, P, C) inputs of the stage's layer.
         final_norm: The norm behind the last layer.
         signals: Signals of a decoder layer, if the stage needs them.
-        flops: Operations of the decoder's layers, given the tokens of each.
+        flops: Operations of the decoder's layers, given the tokens of each, and of a first pass.
     """
 
     pruner: str
     layers: int
-    flops: Callable[[Sequence[int]], int]
+    flops: Callable[[Sequence[int], Sequence[int]], int]
     positions: Tensor
     inverse_frequencies: Tensor
     embeddings: Tensor | None
@@ -63,14 +63,14 @@ class ImageView:
 
     Attributes:
         state: The state of the forward pass.
-        batch: The sample's row in the batch.
+        batch: The sample's row in the batch; a scalar tensor where samples are selected at once.
         sample: The remaining tokens of the sample.
         visual: The remaining tokens of the image.
         make_id: Makes the sample's id.
     """
 
     state: StageState
-    batch: int
+    batch: int | Tensor
     sample: SampleTokens
     visual: ImageTokens
     make_id: Callable[[], str]
@@ -106,9 +106,9 @@ class ImageView:
         """Tokens of the prompt that belong to no image."""
         return len(self.sample.layout.text)
 
-    def prefill_flops(self, layer_tokens: Sequence[int]) -> int:
+    def prefill_flops(self, layer_tokens: Sequence[int], first_pass: Sequence[int] = ()) -> int:
         """Operations of the decoder's layers, by formula, if they process so many tokens."""
-        return self.state.flops(layer_tokens)
+        return self.state.flops(layer_tokens, first_pass)
 
     @cached_property
     def slots(self) -> Tensor:
@@ -209,13 +209,13 @@ class ImageView:
 
     def attention(self, rows: Tensor) -> Tensor:
         """(R, V)."""
-        attention = self._layer("attention").attention(self.batch, self.queries[rows])
+        attention = self._layer("attention").attention(int(self.batch), self.queries[rows])
         return attention[:, self.slots]
 
     def mean_attention(self, weights: Tensor) -> Tensor:
         """(V,)."""
         signals = self._layer("attention")
-        return signals.mean_attention(self.batch, self.queries, weights)[self.slots]
+        return signals.mean_attention(int(self.batch), self.queries, weights)[self.slots]
 
     @cached_property
     def _encoder_call(self) -> EncoderCall:
@@ -295,7 +295,7 @@ class ImageView:
                 f"{self.state.pruner} reads the question: set session.questions to the "
                 "question of each sample before each batch."
             )
-        return self.state.questions[self.batch]
+        return self.state.questions[int(self.batch)]
 
     def text_relevance(self) -> Tensor:
         """(V,)."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from ivcp.engine.cache import SlotMask, pruned_layer
+from ivcp.engine.cache import PrunedLayer, SlotMask, pruned_layer
 from ivcp.engine.masks import attention_mask
 
 
@@ -62,6 +62,15 @@ class LayerInputs:
             changed["position_embeddings"] = self.gapless(before, layer.stored, hidden)
         return changed
 
+    def of_language_model(self, layer: PrunedLayer, hidden: Tensor) -> dict[str, Any]:
+        """Keyword arguments to change for a language model whose layers are all like this one."""
+        changed = {
+            "attention_mask": self._changed(layer.mask, layer.stored, hidden)["attention_mask"]
+        }
+        if layer.renumbered:
+            changed["position_ids"] = self._gapless_ids(layer.mask, layer.stored, hidden)
+        return changed
+
     def grown(self, mask: SlotMask | None, stored: int) -> SlotMask | None:
         """The mask of a cache after the new tokens have been added behind its `stored` slots."""
         if self.real is None:
@@ -82,17 +91,19 @@ class LayerInputs:
         """Position embeddings of the new tokens, numbered right behind the tokens of the cache."""
         key = (mask, stored, hidden.device)
         if key not in self._rotary:
-            rows, width = hidden.shape[:2]
-            ids = torch.arange(width, device=hidden.device).expand(rows, -1)
-            if self.real is not None:
-                ids = (self.real.to(hidden.device).cumsum(1) - 1).clamp_min(0)
-            ids = ids + stored
-            if mask is not None:  # padding slots have no position
-                ids = ids - mask.pads(stored).to(hidden.device)
-            if self.axes > 1:
-                ids = ids.expand(self.axes, -1, -1)
+            ids = self._gapless_ids(mask, stored, hidden)
             self._rotary[key] = self.decoder.rotary_emb(hidden, ids)  # type: ignore[operator]
         return self._rotary[key]
+
+    def _gapless_ids(self, mask: SlotMask | None, stored: int, hidden: Tensor) -> Tensor:
+        rows, width = hidden.shape[:2]
+        ids = torch.arange(width, device=hidden.device).expand(rows, -1)
+        if self.real is not None:
+            ids = (self.real.to(hidden.device).cumsum(1) - 1).clamp_min(0)
+        ids = ids + stored
+        if mask is not None:  # padding slots have no position
+            ids = ids - mask.pads(stored).to(hidden.device)
+        return ids.expand(self.axes, -1, -1) if self.axes > 1 else ids
 
     def _changed(self, mask: SlotMask | None, stored: int, hidden: Tensor) -> dict[str, Any]:
         width = hidden.shape[1]

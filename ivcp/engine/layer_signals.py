@@ -124,9 +124,9 @@ class LayerSignals:
                 slot[:, :, past + start : past + start + states.shape[2]] = states
         return slots[0], slots[-1]
 
-    def states(self, batch: int, columns: Tensor) -> tuple[Tensor, Tensor]:
+    def states(self, batch: int | Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """(G, R, D) keys and values of some columns of one sample."""
-        keys, values = (states[batch : batch + 1] for states in self._slots(values=True))
+        keys, values = (states[batch][None] for states in self._slots(values=True))
         columns = (columns + keys.shape[2] - self.width).to(keys.device)
         keys, values = self.adapter.cached_states(
             self.layer, keys[:, :, columns], values[:, :, columns]

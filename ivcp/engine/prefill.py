@@ -13,15 +13,19 @@ from transformers.cache_utils import Cache
 from ivcp.core.selection import Selection
 from ivcp.core.transfer import to_device
 from ivcp.core.view import LAYER_SIGNALS
+from ivcp.engine.alike import select_batch
 from ivcp.engine.cache import PrunedLayer, SlotMask, cache_of, pruned_layer, stored_slots
 from ivcp.engine.checks import check_selections
 from ivcp.engine.context import SessionContext
 from ivcp.engine.deepstack import DeepStack
+from ivcp.engine.first_pass import UnchangedCache, run_first_pass
 from ivcp.engine.image_view import ImageView, StageState
+from ivcp.engine.kept_batch import KeptBatch, apply_selections
 from ivcp.engine.layer_inputs import LayerInputs
 from ivcp.engine.layer_signals import LayerSignals, rotary_rows, take_columns
+from ivcp.engine.masks import attention_mask
 from ivcp.engine.prompt import Prompt, prompt_positions
-from ivcp.engine.sample_tokens import KEPT, MERGED, SampleTokens, pad_left
+from ivcp.engine.sample_tokens import KEPT, MERGED, all_tokens
 from ivcp.engine.stopwatch import Stopwatch
 from ivcp.engine.stored_tokens import StoredTokens
 from ivcp.engine.token_counts import TokenCounts
@@ -35,11 +39,13 @@ class LayerRun:
         layer: The layer.
         entering: (B, P, C) its input.
         rotary: Its position embeddings.
+        states: Keys and values of all slots, if it ran in a first pass, which stores nothing.
     """
 
     layer: nn.Module
     entering: Tensor
     rotary: Any
+    states: tuple[Tensor, Tensor] | None = None
 
 
 class Prefill:
@@ -65,8 +71,7 @@ class Prefill:
         cache: Cache | None,
         deepstack: DeepStack | None,
     ) -> None:
-        rows, width = embeds.shape[:2]
-        device = embeds.device
+        width, device = embeds.shape[1], embeds.device
         self.context, self.prompt, self.backend = context, prompt, backend
         self.cache, self.width, self.deepstack = cache, width, deepstack
         self.stages = {stage.layer: n for n, stage in enumerate(context.pruner.stages())}
@@ -75,13 +80,10 @@ class Prefill:
         self.source: Tensor | None = None  # (B, P) columns of the remaining tokens in layer 0
         self.last_run: LayerRun | None = None
         real = prompt.real
-        columns = [torch.arange(width, device=device)] * rows
+        host_mask = None
         if real is not None and prompt.host_mask is not None:
             host_mask = prompt.host_mask[:, -width:]
-            columns = [to_device(row.nonzero()[:, 0], device) for row in host_mask]
-        self.samples = [
-            SampleTokens.begin(*pair) for pair in zip(prompt.layouts, columns, strict=True)
-        ]
+        self.samples = all_tokens(prompt.layouts, host_mask, width, device)
         self.past = None if prompt.past is None else SlotMask(prompt.past)
         self.earlier_masks: list[SlotMask | None] = []  # of each layer's cache, before it ran
         self.remaining_rotary: Any = None
@@ -108,6 +110,8 @@ class Prefill:
         if index and self.deepstack is not None:
             hidden = self.deepstack.added(index - 1, hidden, self.source)
         if (number := self.stages.get(index)) is not None:
+            if first_pass := self.context.pruner.stages()[number].first_pass:
+                self._run_first_pass(first_pass, hidden, kwargs)
             with self.clock.running(hidden.device):
                 hidden = self._stage(number, LayerRun(layer, hidden, kwargs["position_embeddings"]))
             if number + 1 == len(self.stages):  # no later stage reads these
@@ -163,6 +167,28 @@ class Prefill:
             self.remaining_rotary = rotary_rows(rotary, partial(take_columns, columns=source))
         return self.remaining_rotary
 
+    def _run_first_pass(self, count: int, embeds: Tensor, kwargs: dict[str, Any]) -> None:
+        """Run the first layers on all tokens; the last of them becomes the `last_run`."""
+        cache, arguments = UnchangedCache(self.cache), []
+        name = "cache" if "cache" in kwargs else "past_key_values"
+        for index in range(count):
+            rotary = self._rotary(index, embeds, kwargs["position_embeddings"])
+            changed = {name: cache, "position_embeddings": rotary}
+            if self._pruned_cache(index) is not None:  # else the library's own mask is right
+                stored = stored_slots(self.cache, index)
+                grown = self.inputs.grown(self._earlier_mask(index), stored)
+                real = None if grown is None else grown.real
+                changed["position_ids"] = None
+                changed["attention_mask"] = attention_mask(
+                    self.backend, self.width, real, stored + self.width, embeds
+                )
+            arguments.append({**kwargs, **changed})
+        layers: list[nn.Module] = list(self.context.decoder.layers)[:count]  # type: ignore[arg-type]
+        entering = run_first_pass(layers, embeds, arguments, self.deepstack)
+        rotary = arguments[-1]["position_embeddings"]
+        self.last_run = LayerRun(layers[-1], entering, rotary, cache.states)
+        self.counts.add_first_pass(self.samples, count)
+
     def _stage(self, number: int, run: LayerRun) -> Tensor:
         """Select and drop tokens before a layer; returns the layer's input."""
         hidden, pruner = run.entering, self.context.pruner
@@ -170,18 +196,19 @@ class Prefill:
         for sample in self.samples:  # layers may be spread over several devices
             sample.to(hidden.device)
         state = self._state(number, run)
+        views = [
+            [
+                ImageView(state, row, sample, image, self.prompt.make_ids[row])
+                for image in sample.images
+            ]
+            for row, sample in enumerate(self.samples)
+        ]
         selections = []
-        for batch, sample in enumerate(self.samples):
-            make_id = self.prompt.make_ids[batch]
-            views = [ImageView(state, batch, sample, image, make_id) for image in sample.images]
-            answer = pruner.select_sample(views, number) if views else []
+        for sample, answer in zip(self.samples, select_batch(pruner, views, number), strict=True):
             counts = [len(image.index) for image in sample.images]
             selections.append(check_selections(answer, counts, hidden, pruner.name))
         lengths = [len(sample) for sample in self.samples]
-        chosen = [
-            sample.apply(answer, self.reasons)
-            for sample, answer in zip(self.samples, selections, strict=True)
-        ]
+        kept = apply_selections(self.samples, selections, self.reasons)
         columns = [sample.columns for sample in self.samples]
         self.stored.close_group(stage.layer, columns, hidden.shape[1])
         new_states = any(
@@ -189,8 +216,9 @@ class Prefill:
             for answer in selections
             for selection in answer
         )
-        if new_states or [len(tokens) for tokens in chosen] != lengths:
-            hidden = self._drop(chosen, hidden, earlier=stage.prune_earlier_kv)
+        if new_states or kept.lengths != lengths:
+            hidden = self._drop(kept, hidden, earlier=stage.prune_earlier_kv)
+        if new_states:
             self._write_states(selections, hidden)
         return hidden
 
@@ -227,69 +255,84 @@ class Prefill:
         else:
             if self.last_run is None:
                 raise RuntimeError("no layer has run before this stage")
-            index, source = stage.layer - 1, self.last_run
-            mask, earlier = self.earlier_masks[index], self.counts.earlier_slots[index]
+            source = self.last_run
+            index = (stage.first_pass or stage.layer) - 1
+            if stage.first_pass:
+                mask, earlier = self._earlier_mask(index), stored_slots(self.cache, index)
+            else:
+                mask, earlier = self.earlier_masks[index], self.counts.earlier_slots[index]
         total = earlier + source.entering.shape[1]
         mask, real = self.inputs.grown(mask, earlier), None
         if mask is not None:
             real = torch.ones(len(mask.real), total, dtype=torch.bool, device=run.entering.device)
             real[:, : mask.real.shape[1]] = mask.real[:, :total]
-        stored = None
-        if slots := stored_slots(self.cache, index):
+        stored = source.states
+        if stored is None and stored_slots(self.cache, index):
             layer = self.cache.layers[index]  # type: ignore[union-attr]
             stored = layer.keys, layer.values
+        has_run = stored is not None and stored[0].shape[2] == total
         return LayerSignals(
             self.context.adapter, source.layer, source.entering, source.rotary, stored,
-            has_run=slots == total, real=real, device=run.entering.device,
+            has_run=has_run, real=real, device=run.entering.device,
         )  # fmt: skip
 
-    def _drop(self, chosen: list[Tensor], hidden: Tensor, *, earlier: bool) -> Tensor:
-        """Keep the chosen tokens of each sample.
+    def _drop(self, kept: KeptBatch, hidden: Tensor, *, earlier: bool) -> Tensor:
+        """Drop all tokens of each sample but the kept ones.
 
         Args:
-            chosen: For each sample, (N',) indices into its remaining tokens.
+            kept: The tokens that are kept.
             hidden: (B, P, C) states that enter the stage's layer.
             earlier: Whether to prune the caches of the layers that have run, too.
 
         Returns:
-            (B, P', C) states of the chosen tokens, rows padded on the left.
+            (B, P', C) states of the kept tokens, rows padded on the left.
         """
-        columns = [
-            sample.columns[tokens] for sample, tokens in zip(self.samples, chosen, strict=True)
-        ]
-        slots, real = pad_left(columns)
-        width = slots.shape[1]
-        for sample, tokens in zip(self.samples, chosen, strict=True):
-            sample.origin = sample.origin[tokens]
-            sample.columns = torch.arange(width - len(tokens), width, device=hidden.device)
-        self.inputs, self.remaining_rotary = self._inputs(real), None
-        self.stored.keep(chosen)
+        slots = kept.padded(kept.of([sample.columns for sample in self.samples]))
+        origin = kept.split(kept.of([sample.origin for sample in self.samples]))
+        numbers = torch.arange(kept.width, device=hidden.device)
+        for sample, indices in zip(self.samples, origin, strict=True):
+            sample.origin = indices
+            sample.columns = numbers[kept.width - len(indices) :]
+        self.inputs, self.remaining_rotary = self._inputs(kept.real), None
+        self.stored.keep(kept)
         if earlier:
-            self._prune_earlier()
-        self.source, _ = pad_left([sample.entry_columns[sample.origin] for sample in self.samples])
+            self._prune_earlier(kept)
+        if self.source is None:  # the columns so far are those of layer 0
+            self.source = slots
+        else:
+            self.source = self.source.to(slots.device).gather(1, slots)
         if len(slots) == 1:
             return hidden.index_select(1, slots[0])
         return hidden.gather(1, slots[..., None].expand(-1, -1, hidden.shape[-1]))
 
-    def _prune_earlier(self) -> None:
+    def _prune_earlier(self, kept: KeptBatch) -> None:
         """Remove dropped tokens from the caches of layers that have run."""
 
         def mask_of(index: int) -> SlotMask | None:
             earlier_slots = self.counts.earlier_slots[index]
             return self.inputs.grown(self.earlier_masks[index], earlier_slots)
 
-        self.stored.prune(self.cache, [sample.columns for sample in self.samples], mask_of)
+        columns = [sample.columns for sample in self.samples]
+        self.stored.prune(self.cache, kept, columns, mask_of)
         self.counts.prune_cache(self.samples)
 
     def _write_states(self, selections: list[list[Selection]], hidden: Tensor) -> None:
         """Write the new states of kept tokens, and the states of merged ones."""
-        for batch, (sample, answer) in enumerate(zip(self.samples, selections, strict=True)):
+        ranks, states, rows = [], [], []
+        for row, (sample, answer) in enumerate(zip(self.samples, selections, strict=True)):
             for image, selection in zip(sample.images, answer, strict=True):
-                columns, kept = sample.columns[image.ranks], len(selection.keep)
-                if selection.states is not None:
-                    hidden[batch, columns[:kept]] = selection.states.to(hidden)
-                if selection.merged_states is not None:
-                    hidden[batch, columns[kept:]] = selection.merged_states.to(hidden)
+                kept = len(selection.keep)
+                for where, new in (
+                    (image.ranks[:kept], selection.states),
+                    (image.ranks[kept:], selection.merged_states),
+                ):
+                    if new is not None:
+                        ranks.append(where)
+                        states.append(new.to(hidden))
+                        rows.append((row, hidden.shape[1] - len(sample), len(where)))
+        row, pads, counts = torch.tensor(rows).T
+        first = to_device((row * hidden.shape[1] + pads).repeat_interleave(counts), hidden.device)
+        hidden.flatten(0, 1)[first + torch.cat(ranks)] = torch.cat(states)
 
     @property
     def tail(self) -> int:
@@ -309,6 +352,9 @@ class Prefill:
         pruned = [layer for layer in self.cache.layers if isinstance(layer, PrunedLayer)]
         alike = len({layer.get_mask_sizes(0)[0] for layer in self.cache.layers}) == 1
         plain = alike and all(layer.mask is None and not layer.renumbered for layer in pruned)
+        if pruned and (padding := self.prompt.host_mask) is not None:
+            # the library would take padding behind a prompt for slots that hold tokens
+            plain &= bool((padding.int().diff(dim=1) >= 0).all())
         if not plain:
             # Outside a session the library must not use this cache. Layer 0 has to refuse it, even
             # if it was not pruned itself, or it would store tokens before a later layer refuses.

@@ -22,6 +22,12 @@ from ivcp.engine.host import to_host
 PIXELS = ("pixel_values", "pixel_values_videos")
 
 
+def has_images(kwargs: Mapping[str, Any]) -> bool:
+    """Whether keyword arguments of a model hold images, encoded or not."""
+    encoded = bool(kwargs.get("mm_encoder_outputs"))
+    return encoded or any(kwargs.get(name) is not None for name in PIXELS)
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Text that enters without visual tokens.
@@ -105,9 +111,7 @@ def read_prompt(
     if entering is None:
         raise UserError("A forward pass inside pruned() needs input_ids.")
     width = entering.shape[1]
-    with_images = bool(kwargs.get("mm_encoder_outputs")) or any(
-        kwargs.get(name) is not None for name in PIXELS
-    )
+    with_images = has_images(kwargs)
     if width == 1 and not with_images:  # decoding: nothing is read, so the host never waits
         return Chunk(width)
     if ids is None:

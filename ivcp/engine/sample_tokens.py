@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ivcp.core.layout import ImageLayout, PromptLayout
-from ivcp.core.selection import Selection
 from ivcp.core.transfer import to_device
 
 KEPT, MERGED = "kept", "merged"
@@ -56,80 +55,19 @@ class SampleTokens:
     text: Tensor
     images: list[ImageTokens]
 
-    @classmethod
-    def begin(cls, layout: PromptLayout, columns: Tensor) -> SampleTokens:
-        """All tokens of a prompt, in (S,) columns."""
-        device = columns.device
-        images = []
-        for image in layout.images:
-            # a copy: methods get the layout's tensor, and might write into it
-            tokens = to_device(image.tokens, device).clone()
-            reasons = torch.zeros(image.length, dtype=torch.uint8, device=device)
-            index = torch.arange(image.length, device=device)
-            images.append(ImageTokens(image, tokens, index, tokens, reasons, {}))
-        origin = torch.arange(layout.length, device=device)
-        return cls(layout, columns, columns, origin, to_device(layout.text, device), images)
-
     def __len__(self) -> int:
         return len(self.columns)
 
     def to(self, device: torch.device) -> None:
         """Move all indices to the device of the next stage's layer."""
+        if self.columns.device == device:
+            return
         for name in ("entry_columns", "columns", "origin", "text"):
             setattr(self, name, getattr(self, name).to(device))
         for image in self.images:
             for name in ("ranks", "index", "tokens", "reasons"):
                 setattr(image, name, getattr(image, name).to(device))
             image.notes = {name: note.to(device) for name, note in image.notes.items()}
-
-    def apply(self, selections: Sequence[Selection], names: list[str]) -> Tensor:
-        """Keep the selected tokens and all text.
-
-        Merged tokens of an image come behind its last remaining token, or before its first.
-
-        Args:
-            selections: One for each image.
-            names: The list of reasons; new reasons are added to it.
-
-        Returns:
-            (N',) indices of the kept tokens into the remaining tokens, in their new order.
-        """
-        # The new order is a sort by keys. A token's key is twice its index, so the odd keys between
-        # two tokens are free for the merged ones. The sort is stable: merged tokens with the same
-        # key stay in the order of the selection.
-        kept, keys = [self.text], [2 * self.text]
-        for image, selection in zip(self.images, selections, strict=True):
-            keep, reasons = [selection.keep], [self._reasons(image, selection, names)]
-            kept.append(image.ranks[selection.keep])
-            keys.append(2 * kept[-1])
-            if selection.merged_at is not None and (merged := len(selection.merged_at)):
-                keep.append(selection.merged_at)
-                reasons.append(torch.full_like(image.reasons[:merged], names.index(MERGED)))
-                kept.append(image.ranks[selection.merged_at])
-                before = selection.merged_before
-                front, back = 2 * image.ranks.amin() - 1, 2 * image.ranks.amax() + 1
-                keys += [front.expand(before), back.expand(merged - before)]
-            image.index, image.reasons = image.index[torch.cat(keep)], torch.cat(reasons)
-        order = torch.cat(keys).sort(stable=True).indices
-        ranks = torch.empty_like(order)
-        ranks[order] = torch.arange(len(order), device=order.device)
-        remaining: Tensor = torch.cat(kept)[order]
-        lengths = [len(self.text), *(len(image.index) for image in self.images)]
-        self.text, *of_images = torch.split(ranks, lengths)
-        for image, image_ranks in zip(self.images, of_images, strict=True):
-            image.ranks = image_ranks
-        return remaining
-
-    def _reasons(self, image: ImageTokens, selection: Selection, names: list[str]) -> Tensor:
-        """(K,) reasons of the kept tokens; a selection without reasons leaves the earlier ones."""
-        if selection.reasons is None:
-            return image.reasons[selection.keep]
-        reasons = torch.zeros_like(selection.keep, dtype=torch.uint8)
-        for name, mask in selection.reasons.items():
-            if name not in names:
-                names.append(name)
-            reasons = reasons.masked_fill(mask, names.index(name))
-        return reasons
 
     def query_columns(self, queries: Tensor) -> Tensor:
         """Current columns of text queries, given on the CPU as prompt indices.
@@ -151,18 +89,36 @@ class SampleTokens:
         return ascending.cpu(), [names[number] for number in numbers.tolist()]
 
 
-def pad_left(rows: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Stack rows (N_b,) of indices to (B, P), padded in front with each row's first index.
+def all_tokens(
+    layouts: Sequence[PromptLayout], mask: Tensor | None, width: int, device: torch.device
+) -> list[SampleTokens]:
+    """All tokens of the prompts that enter layer 0.
 
-    Returns:
-        The stacked rows, and (B, P) False at padding, or None if all rows are equally long.
+    Args:
+        layouts: The prompt of each row.
+        mask: (B, S) False at padding, on the CPU; None where nothing is padded.
+        width: `S`, columns of the padded rows.
+        device: Device of the tokens.
     """
-    longest = max(len(row) for row in rows)
-    if all(len(row) == longest for row in rows):
-        return torch.stack(rows), None
-    lengths = [longest - len(row) for row in rows]
-    stacked = torch.stack(
-        [torch.cat([row[:1].expand(pad), row]) for pad, row in zip(lengths, rows, strict=True)]
+    images = [image for layout in layouts for image in layout.images]
+    lengths = [image.length for image in images]
+    numbers = torch.arange(max(width, *lengths) if lengths else width, device=device)
+    # copies of what the layouts hold, on the device with one transfer
+    pieces = [layout.text for layout in layouts] + [image.tokens for image in images]
+    if mask is not None:
+        pieces += [row.nonzero()[:, 0] for row in mask]
+    sizes = [len(piece) for piece in pieces]
+    copies = iter(torch.split(to_device(torch.cat(pieces), device), sizes))
+    texts = [next(copies) for _ in layouts]
+    reasons = torch.split(torch.zeros(sum(lengths), dtype=torch.uint8, device=device), lengths)
+    of_images = iter(
+        ImageTokens(image, tokens, numbers[: image.length], tokens, none, {})
+        for image, tokens, none in zip(images, copies, reasons, strict=False)
     )
-    pads = to_device(torch.tensor(lengths), stacked.device)
-    return stacked, torch.arange(longest, device=stacked.device) >= pads[:, None]
+    grouped = [[next(of_images) for _ in layout.images] for layout in layouts]
+    samples = []
+    for layout, text, tokens in zip(layouts, texts, grouped, strict=True):
+        columns = numbers[:width] if mask is None else next(copies)
+        origin = numbers[: layout.length]
+        samples.append(SampleTokens(layout, columns, columns, origin, text, tokens))
+    return samples

@@ -27,6 +27,7 @@ class PrefillResults:
 
     layouts: list[PromptLayout] = field(default_factory=list)
     layer_tokens: list[list[int]] = field(default_factory=list)
+    first_pass_tokens: list[list[int]] = field(default_factory=list)
     cache_lengths: list[list[int]] = field(default_factory=list)
     cache_bytes: int = 0
     read_kept: Callable[[], list[tuple[Tensor, list[str]]]] = list
@@ -56,6 +57,8 @@ class Session:
         remaining: For each sample, prompt indices of all tokens that remain after the last stage,
             in the order of the rows of the model's output (rows are padded on the left).
         layer_tokens: `[layer][sample]` tokens that each layer processed.
+        first_pass_tokens: `[layer][sample]` tokens that the first layers processed before that, to
+            choose tokens; empty for methods without a first pass.
         cache_lengths: `[layer][sample]` tokens in the KV cache after prefill, without padding;
             empty without a cache.
         cache_bytes: Bytes of the KV cache after prefill, of the complete batch.
@@ -94,6 +97,10 @@ class Session:
     @property
     def layer_tokens(self) -> list[list[int]]:
         return self._results.layer_tokens
+
+    @property
+    def first_pass_tokens(self) -> list[list[int]]:
+        return self._results.first_pass_tokens
 
     @property
     def cache_lengths(self) -> list[list[int]]:
@@ -139,6 +146,9 @@ class Session:
                     "keep_ratio": len(kept) / visual if visual else None,
                     "reasons": dict(Counter(reasons)),
                     "tokens_by_layer": [counts[row] for counts in results.layer_tokens],
+                    "first_pass_tokens_by_layer": [
+                        counts[row] for counts in results.first_pass_tokens
+                    ],
                     "cached_tokens_by_layer": [counts[row] for counts in results.cache_lengths],
                     "kv_cache_bytes": results.cache_bytes / rows,
                     "pruning_overhead_ms": 1000 * overhead / rows,
@@ -209,6 +219,7 @@ class Session:
             PrefillResults(
                 layouts=[sample.layout for sample in samples],
                 layer_tokens=prefill.counts.layer_tokens,
+                first_pass_tokens=prefill.counts.first_pass,
                 cache_lengths=prefill.cache_lengths(),
                 cache_bytes=prefill.cache_bytes(),
                 read_kept=lambda: [sample.kept(names) for sample in samples],

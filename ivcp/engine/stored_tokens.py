@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ivcp.engine.cache import SlotMask, keep_slots, pruned_layer, stored_slots
-from ivcp.engine.sample_tokens import pad_left
+from ivcp.engine.kept_batch import KeptBatch
 
 
 @dataclass
@@ -45,27 +46,29 @@ class StoredTokens:
         if start < index:
             self.groups.append(LayerGroup(range(start, index), columns, width))
 
-    def keep(self, chosen: list[Tensor]) -> None:
-        """Follow a stage that keeps the `chosen` tokens of each sample; caches are not changed."""
+    def keep(self, kept: KeptBatch) -> None:
+        """Follow a stage that keeps some tokens of each sample; caches are not changed."""
         for group in self.groups:
-            group.slots = [
-                slots.to(tokens.device)[tokens]
-                for slots, tokens in zip(group.slots, chosen, strict=True)
-            ]
+            group.slots = kept.split(kept.of(group.slots))
 
     def prune(
-        self, cache: Cache | None, columns: list[Tensor], mask_of: Callable[[int], SlotMask | None]
+        self,
+        cache: Cache | None,
+        kept: KeptBatch,
+        columns: list[Tensor],
+        mask_of: Callable[[int], SlotMask | None],
     ) -> None:
         """Remove dropped tokens from the caches of all layers that have run.
 
         Args:
             cache: The cache, or None.
+            kept: What the stage has kept, behind `keep`.
             columns: For each sample, the columns of its tokens behind the stage.
             mask_of: Which slots of a layer's pruned cache hold tokens.
         """
         for group in self.groups:
             # padded like the hidden states, so that one mask serves earlier and later layers
-            slots, _ = pad_left(group.slots)
+            slots = kept.padded(torch.cat(group.slots))
             for index in group.layers:
                 if cache is not None and stored_slots(cache, index):
                     layer = pruned_layer(cache, index)

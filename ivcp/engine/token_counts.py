@@ -14,12 +14,19 @@ class TokenCounts:
         layer_tokens: [layer][sample] tokens that each layer processed.
         earlier_slots: [layer] slots of earlier turns in its cache.
         cached: [layer][sample] tokens in its cache, slots of earlier turns included.
+        first_pass: [layer][sample] tokens that each of the first layers processed before, to
+            choose tokens.
     """
 
     def __init__(self) -> None:
         self.layer_tokens: list[list[int]] = []
         self.earlier_slots: list[int] = []
         self.cached: list[list[int]] = []
+        self.first_pass: list[list[int]] = []
+
+    def add_first_pass(self, samples: Sequence[SampleTokens], layers: int) -> None:
+        """Count the tokens of a first pass through so many layers."""
+        self.first_pass = [[len(sample) for sample in samples]] * layers
 
     def add_layer(self, samples: Sequence[SampleTokens], earlier_slots: int) -> None:
         """Count the tokens that enter the next layer."""

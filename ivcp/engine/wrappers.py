@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from ivcp.core.errors import UserError
 from ivcp.core.tower import VisionTower
@@ -28,6 +29,7 @@ class ThreadState(threading.local):
         prefill: The prefill of the running forward pass, until the model ends.
         labels: Labels that the model was called with, for the loss at its end.
         kept_logits: `logits_to_keep` of the call.
+        ending: Static caches that end with the running `generate`; None outside of one.
     """
 
     def __init__(self) -> None:
@@ -37,6 +39,7 @@ class ThreadState(threading.local):
         self.prefill: Prefill | None = None
         self.labels: Tensor | None = None
         self.kept_logits: int | Tensor = 0
+        self.ending: list[Cache] | None = None
 
 
 def guarded_generate(method: Callable[..., Any], *, state: ThreadState) -> Callable[..., Any]:
@@ -48,7 +51,13 @@ def guarded_generate(method: Callable[..., Any], *, state: ThreadState) -> Calla
         config = kwargs.get("generation_config")
         check_pruned_generation({**_settings(default), **_settings(config), **kwargs})
         state.encoder_calls.clear()  # `generate` encodes its images itself
-        return method(*args, **kwargs)
+        outer, state.ending = state.ending, []
+        try:
+            return method(*args, **kwargs)
+        finally:
+            for layer in (layer for cache in state.ending for layer in cache.layers):
+                layer.needs_session = True
+            state.ending = outer
 
     return generate
 

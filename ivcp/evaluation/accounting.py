@@ -85,6 +85,7 @@ def results_of(
             else pruner.keep_ratio,
             budget=asked,
             layers=tuple(stage.layer for stage in pruner.stages()),
+            first_pass=pruner.first_pass(),
             unpruned=not pruner.prunes(),
             config=parts.config,
             versions=versions(),
@@ -153,7 +154,7 @@ def tokens_of(predictions: Sequence[Prediction]) -> Tokens:
     processed = [
         tokens - (prediction.prompt_tokens - prediction.visual_tokens)
         for prediction in predictions
-        for tokens in prediction.layer_tokens
+        for tokens in (*prediction.layer_tokens, *prediction.first_pass_tokens)
     ]
     layers = len(predictions[0].layer_tokens) if predictions else 0
     return Tokens(

@@ -255,6 +255,7 @@ class Evaluation(lightning.LightningModule):
             finite = generated.finite[number]
             parsed = self._read(texts[number], sample, batch.ready.box_frames[number])
             layer_tokens = tuple(of_layer[row] for of_layer in session.layer_tokens)
+            first_pass = tuple(of_layer[row] for of_layer in session.first_pass_tokens)
             prompt_tokens = layout.length + saved[number]
             areas = zip(layout.images, batch.ready.visible_areas[number], strict=True)
             predictions.append(
@@ -276,9 +277,10 @@ class Evaluation(lightning.LightningModule):
                     kept=tuple(kept[row].tolist()),
                     reasons=by_reason(kept[row].tolist(), reasons[row]),
                     layer_tokens=layer_tokens,
+                    first_pass_tokens=first_pass,
                     kv_cache_bytes=session.cache_bytes / count,
                     kv_cache_bytes_unpruned=self.sizes.cache_bytes(longest, element_size) * stride,
-                    prefill_flops=prefill_flops(layer_tokens, self.sizes),
+                    prefill_flops=prefill_flops(layer_tokens, self.sizes, first_pass),
                     prefill_flops_unpruned=prefill_flops(
                         [prompt_tokens] * self.sizes.layers, self.sizes
                     ),

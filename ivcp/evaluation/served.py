@@ -116,6 +116,8 @@ class ServedEvaluation(Evaluation):
         areas = zip(layout.images, encoded.visible_areas[number], strict=True)
         prompt = layout.length - sum(lengths) + kept
         layer_tokens = (prompt,) * self.sizes.layers
+        whole = (layout.length,) * self.sizes.layers
+        first_pass = (layout.length,) * self.pruner.first_pass()
         steps = len(answer.tokens) - 1
         return Prediction.of(
             index,
@@ -133,10 +135,11 @@ class ServedEvaluation(Evaluation):
             images=tuple(image.on_original(visible) for image, visible in areas),
             **_which(layout, answer, prunes),
             layer_tokens=layer_tokens,
+            first_pass_tokens=first_pass,
             kv_cache_bytes=self.sizes.cache_bytes(prompt, self.element_size),
             kv_cache_bytes_unpruned=self.sizes.cache_bytes(layout.length, self.element_size),
-            prefill_flops=prefill_flops(layer_tokens, self.sizes),
-            prefill_flops_unpruned=prefill_flops([layout.length] * self.sizes.layers, self.sizes),
+            prefill_flops=prefill_flops(layer_tokens, self.sizes, first_pass),
+            prefill_flops_unpruned=prefill_flops(whole, self.sizes),
             time_to_first_token_ms=_milliseconds(answer.first_token_seconds),
             decode_ms_per_token=_milliseconds(answer.decoding_seconds, steps) if steps else None,
         )

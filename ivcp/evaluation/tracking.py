@@ -198,7 +198,7 @@ def configuration(results: Results) -> dict[str, Any]:
 def names_of(results: Results) -> dict[str, str]:
     """What tells a run from others; runs that differ in ratio or seed alone share `series`."""
     run = results.run
-    layers = "+".join(map(str, run.layers))
+    layers = run.layer_names
     parts = [run.model, run.dataset, run.pruner, run.variant, layers and f"before layer {layers}"]
     return {
         "model": run.model,

@@ -76,7 +76,9 @@ def _active_weights(layer: nn.Module, config: Any) -> int:
     return active
 
 
-def prefill_flops(layer_tokens: Sequence[int], sizes: DecoderSizes) -> int:
+def prefill_flops(
+    layer_tokens: Sequence[int], sizes: DecoderSizes, first_pass: Sequence[int] = ()
+) -> int:
     """Operations of the decoder layers, two for each multiply-add.
 
     Counted are all matrices (projections, MLP, router and active experts) and both attention
@@ -86,15 +88,19 @@ def prefill_flops(layer_tokens: Sequence[int], sizes: DecoderSizes) -> int:
     Args:
         layer_tokens: (L,) tokens that each layer processes.
         sizes: Sizes of the decoder.
+        first_pass: Tokens that each of the first layers processes in a pass before, to choose.
 
-    >>> prefill_flops([5], DecoderSizes(linear=(30,), attention=(4,), cached=(2,)))
-    500
+    >>> sizes = DecoderSizes(linear=(30, 30), attention=(4, 4), cached=(2, 2))
+    >>> prefill_flops([5, 5], sizes), prefill_flops([5, 5], sizes, first_pass=[5])
+    (1000, 1500)
     """
+    of_layers = tuple(zip(sizes.linear, sizes.attention, strict=True))
+    both = [
+        *zip(layer_tokens, of_layers, strict=True),
+        *zip(first_pass, of_layers[: len(first_pass)], strict=True),
+    ]
     return sum(
-        2 * tokens * linear + 2 * attention * tokens**2
-        for tokens, linear, attention in zip(
-            layer_tokens, sizes.linear, sizes.attention, strict=True
-        )
+        2 * tokens * linear + 2 * attention * tokens**2 for tokens, (linear, attention) in both
     )
 
 

@@ -47,6 +47,7 @@ class DART(LayerPruner):
     text_pivots: int = 4
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"keys", "hidden"})
+    vectorized: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

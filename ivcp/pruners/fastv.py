@@ -33,6 +33,7 @@ class FastV(ScorePruner):
     prune_earlier_kv: bool = False
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"attention"})
+    vectorized: ClassVar[bool] = True
 
     def score(self, view: View) -> Tensor:
         return view.last_attention()

@@ -35,6 +35,7 @@ class ForegroundOnly(LayerPruner):
     seed_ratio: float = 0.01
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"values"})
+    vectorized: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -41,6 +41,7 @@ class IVCOnly(ScorePruner):
     offset: int = 0
 
     needs: ClassVar[frozenset[Signal]] = frozenset({"positions"})
+    vectorized: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

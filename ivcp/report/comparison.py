@@ -137,8 +137,8 @@ class Entry:
 
     @property
     def layers(self) -> str:
-        """Decoder layers before which tokens are pruned, as "2+6"; "" if there are none."""
-        return "" if self.info.unpruned else "+".join(map(str, self.info.layers))
+        """`RunInfo.layer_names`; "" for an unpruned run."""
+        return "" if self.info.unpruned else self.info.layer_names
 
     @property
     def relative(self) -> float | None:

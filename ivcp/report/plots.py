@@ -116,10 +116,16 @@ def draw_plots(
         for (kind, what), figure in figures.items():
             if figure:
                 kinds[kind].append(PageImage(f"{dataset}: {name} {what}", to_png(figure)))
-        if several := sorted({entry.layers for entry in block if "+" in entry.layers}):
+        layers = {entry.layers for entry in block}
+        if several := sorted(each for each in layers if "+" in each):
             problems.append(
                 f"{dataset}: runs that prune at several layers ({', '.join(several)}) are in no "
                 "curve over layers."
+            )
+        if after := sorted(each for each in layers if "after" in each):
+            problems.append(
+                f"{dataset}: runs that prune before layer 0 after a first pass "
+                f"({', '.join(after)}) are in no curve over layers."
             )
     kinds["positions"], left_out = plot_positions(entries)
     problems += left_out

@@ -178,7 +178,10 @@ def were_paired(run: FinishedRun, other: FinishedRun) -> bool:
 def row(run: FinishedRun) -> dict[str, Any]:
     """What a table says of a run; numbers are raw, times in milliseconds."""
     info, results = run.info, run.results
-    names = ("model", "dataset", "pruner", "variant", "ratio", "layers", "unpruned", "samples")
+    names = (
+        "model", "dataset", "pruner", "variant", "ratio", "layers", "first_pass", "unpruned",
+        "samples",
+    )  # fmt: skip
     primary = info.primary_metric
     blocks = {"tokens": results.tokens, "efficiency": results.efficiency}
     return {

@@ -74,15 +74,18 @@ class Prediction(Schema):
         kept: (K,) ascending indices into the prompt; empty where a server does not tell.
         reasons: Why tokens were kept: for each word, indices into the prompt.
         layer_tokens: (L,) tokens that each decoder layer processed in prefill.
+        first_pass_tokens: Tokens that each of the first layers processed before, to choose tokens;
+            empty for methods without a first pass.
         kv_cache_bytes: Bytes really allocated after prefill: the batch's, divided by its size; of
             a server by formula, without padding.
         kv_cache_bytes_unpruned: The same for the same batch without pruning.
-        prefill_flops: By formula, language model only.
+        prefill_flops: By formula, language model only; a first pass is part of it.
         prefill_flops_counted: As PyTorch dispatched them; of one sample of a run, else None.
         prefill_flops_unpruned: The same without pruning.
         vision_ms: Vision tower; Qwen's holds its projector, others' stands beside it.
-        language_prefill_ms: Decoder layers in prefill, without pruning overhead.
-        pruning_overhead_ms: Choosing tokens and compacting states.
+        language_prefill_ms: Decoder layers in prefill, a first pass included, without pruning
+            overhead.
+        pruning_overhead_ms: Choosing tokens and compacting states, without a first pass.
         time_to_first_token_ms: From the call to the first token's logits; of a server the prompt's
             own, from when it is taken up among others.
         decode_ms_per_token: Each further token; None if there is none.
@@ -114,6 +117,7 @@ class Prediction(Schema):
     kept: tuple[int, ...] = ()
     reasons: dict[str, tuple[int, ...]] = Field(default={})
     layer_tokens: tuple[int, ...] = ()
+    first_pass_tokens: tuple[int, ...] = ()
     kv_cache_bytes: Finite = 0.0
     kv_cache_bytes_unpruned: Finite = 0.0
     prefill_flops: int = 0

@@ -74,8 +74,9 @@ class Efficiency(Schema):
         prefill_flops_formula: Of the language model's prefill by formula, mean per sample.
         prefill_flops_ratio: The same over those of the unpruned prompts.
         vision_ms: Vision tower.
-        language_prefill_ms: Decoder layers in prefill, without pruning overhead.
-        pruning_overhead_ms: Choosing tokens and compacting states.
+        language_prefill_ms: Decoder layers in prefill, a first pass included, without pruning
+            overhead.
+        pruning_overhead_ms: Choosing tokens and compacting states, without a first pass.
         time_to_first_token_ms: From the call to the first token's logits.
         decode_ms_per_token: Each further token.
         tokens_per_second: Inside `generate`, added up over processes.
@@ -203,6 +204,7 @@ class RunInfo(Schema):
         ratio: Ratio that was asked for; visual tokens that remained, over all, where none was.
         budget: What was asked for, and what came out; None for an unpruned run.
         layers: Decoder layers before which tokens are pruned.
+        first_pass: Decoder layers that run once more, before the first of them, to choose tokens.
         unpruned: Whether the pruner prunes nowhere, so that the run is a baseline.
         config: The whole resolved configuration.
         versions: Of Python, the main libraries and this package.
@@ -232,6 +234,7 @@ class RunInfo(Schema):
     ratio: Number
     budget: BudgetInfo | None = None
     layers: tuple[int, ...]
+    first_pass: int = 0
     unpruned: bool
     config: dict[str, Any]
     versions: dict[str, str | None] = Field(default={})
@@ -251,6 +254,12 @@ class RunInfo(Schema):
     tasks: dict[str, MetricInfo] = Field(default={})
     notes: tuple[str, ...] = ()
     judge: Judging = Judging()
+
+    @property
+    def layer_names(self) -> str:
+        """The layers before which tokens are pruned, as "2+6", or "0 after 2" with a first pass."""
+        layers = "+".join(map(str, self.layers))
+        return f"{layers} after {self.first_pass}" if self.first_pass else layers
 
 
 class Results(Schema):

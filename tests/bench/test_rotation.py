@@ -71,8 +71,9 @@ def test_only_pruned_runs_have_a_session(make: MadeRuns, monkeypatch) -> None:
     monkeypatch.setattr(runs, "_generate", watch)
     monkeypatch.setattr(rotation, "open_session", count)
     list(runs.repeats(repeats=1, warmup=0))
-    # each of the eight layers has one hook in a session
-    assert seen == [(0, 0), (1, 8), (1, 0), (2, 8)]  # two counted prefills, then the pair
+    # two counted prefills, then the pair; layers have hooks during a pass that needs them alone
+    assert [sessions for sessions, _ in seen] == [0, 1, 1, 2]
+    assert {count for _, count in seen} == {0}
     assert hooks(runs.model) == 0
 
 

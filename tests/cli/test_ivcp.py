@@ -52,7 +52,7 @@ def test_what_computes_nothing_imports_nothing_heavy(words, code, text, tmp_path
     [
         ("ivcp ", list(COMMANDS)),
         ("ivcp re", ["report"]),
-        ("ivcp run pruner=iv", ["pruner=ivc", "pruner=ivcp"]),
+        ("ivcp run pruner=fore", ["pruner=foreground"]),
         ("ivcp run pruner.cos", ["pruner.cos_share="]),
         ("ivcp run +experiment=co", ["+experiment=compare"]),
         ("ivcp report x", []),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -25,12 +25,30 @@ METHODS = [name for name in PRUNERS if name != "none" and build(name, 0.5).fills
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-def layers_of(model: Any, pruner: Pruner, inputs: dict[str, Any]) -> list[tuple[list[int], int]]:
-    """For each sample, tokens by layer and its text tokens."""
+class Counts(NamedTuple):
+    """Tokens of a sample: by layer, of the text, and by layer of a first pass."""
+
+    layers: list[int]
+    text: int
+    first_pass: list[int]
+
+    @property
+    def average(self) -> float:
+        """Visual tokens that a layer processes."""
+        passes = [*self.layers, *self.first_pass]
+        return sum(tokens - self.text for tokens in passes) / len(self.layers)
+
+
+def counts_of(model: Any, pruner: Pruner, inputs: dict[str, Any]) -> list[Counts]:
+    """Tokens of each sample."""
     with torch.no_grad(), pruned(model, pruner) as session:
         model(**inputs, use_cache=True)
     return [
-        ([counts[row] for counts in session.layer_tokens], len(layout.text))
+        Counts(
+            [counts[row] for counts in session.layer_tokens],
+            len(layout.text),
+            [counts[row] for counts in session.first_pass_tokens],
+        )
         for row, layout in enumerate(session.layouts)
     ]
 
@@ -38,13 +56,14 @@ def layers_of(model: Any, pruner: Pruner, inputs: dict[str, Any]) -> list[tuple[
 @every_method
 def test_a_plan_is_what_happens(name: str) -> None:
     model, batch, pruner = model_of("qwen25vl"), batch_of("qwen25vl"), build(name, 0.3)
-    found = layers_of(model, pruner, batch.inputs)
-    for (counts, text), images in zip(found, batch.tokens, strict=True):
+    found = counts_of(model, pruner, batch.inputs)
+    for (counts, text, first_pass), images in zip(found, batch.tokens, strict=True):
         expected = [text + sum(map(len, images))] * 6
         plans = zip(*(pruner.plan(len(image)) for image in images), strict=True)
         for stage, left in zip(pruner.stages(), plans, strict=False):
             expected[stage.layer :] = [text + sum(left)] * (6 - stage.layer)
         assert counts == expected
+        assert first_pass == [text + sum(map(len, images))] * pruner.first_pass()
 
 
 @every_method
@@ -55,13 +74,13 @@ def test_layer_averages_are_the_nearest_that_can_be_reached(name: str, asked: An
     (image,) = batch.tokens[number]
     wanted = asked.get("tokens") or asked["keep_ratio"] * len(image)
     budget = Budgeted(method=method, count="layer_average", **asked)
-    ((counts, text),) = layers_of(model, budget, single(batch, number))
-    averages, remain = [], counts[-1] - text
+    (counts,) = counts_of(model, budget, single(batch, number))
+    averages, remain = [], counts.layers[-1] - counts.text
     for kept in (remain - 1, remain, remain + 1):  # more tokens at the end are more on average
         plain = build(name, min(1, max(1, kept) / len(image)))
-        ((other, _),) = layers_of(model, plain, single(batch, number))
-        averages.append(sum(other) / 6 - text)
-    assert abs(sum(counts) / 6 - text - wanted) == min(abs(one - wanted) for one in averages)
+        (other,) = counts_of(model, plain, single(batch, number))
+        averages.append(other.average)
+    assert abs(counts.average - wanted) == min(abs(one - wanted) for one in averages)
 
 
 @every_method
@@ -72,10 +91,10 @@ def test_flops_are_near_the_budget(name: str, row: str) -> None:
     number = next(n for n, images in enumerate(batch.tokens) if len(images) == wanted)
     sizes = DecoderSizes.of(find_family(model).decoder(model))
     budget = Budgeted(method=build(name, 0.5), keep_ratio=0.7, count="flops")
-    ((counts, _),) = layers_of(model, budget, single(batch, number))
+    ((counts, _, first_pass),) = counts_of(model, budget, single(batch, number))
     whole = prefill_flops([batch.lengths[number]] * 6, sizes)
     token = whole / batch.lengths[number]
-    assert abs(prefill_flops(counts, sizes) - 0.7 * whole) <= 1.5 * token * wanted
+    assert abs(prefill_flops(counts, sizes, first_pass) - 0.7 * whole) <= 1.5 * token * wanted
 
 
 def test_flops_of_a_number_of_tokens_are_those_of_a_prompt_with_so_many() -> None:
@@ -83,7 +102,7 @@ def test_flops_of_a_number_of_tokens_are_those_of_a_prompt_with_so_many() -> Non
     number = next(n for n, images in enumerate(batch.tokens) if len(images) == 1)
     before = build("visionzip", 0.5)
     budget = Budgeted(method=before, tokens=9, count="flops")
-    ((counts, text),) = layers_of(model, budget, single(batch, number))
+    ((counts, text, _),) = counts_of(model, budget, single(batch, number))
     assert counts == [text + 9] * 6
 
 

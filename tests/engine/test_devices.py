@@ -16,6 +16,7 @@ import pytest
 import torch
 from test_invariants import build, every_pair
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_batchedtensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -31,7 +32,14 @@ PACKAGE = Path(ivcp.__file__).parent
 
 
 def tag(tensor: Tensor) -> torch.device:
-    return getattr(tensor, "_played", HOST)
+    return getattr(inner(tensor), "_played", HOST)
+
+
+def inner(tensor: Tensor) -> Tensor:
+    """The tensor that `vmap` has wrapped."""
+    while is_batchedtensor(tensor):
+        tensor = get_unwrapped(tensor)
+    return tensor
 
 
 WAITING = ("item", "tolist", "cpu", "nonzero", "unique", "__bool__", "__int__", "__float__")
@@ -78,7 +86,7 @@ class Devices(TorchFunctionMode):
             out = out.view_as(out)
         for made in tree_leaves(list(out) if isinstance(out, tuple) else out):
             if isinstance(made, Tensor):
-                made._played = here
+                inner(made)._played = here
         return out
 
     def _check(self, name: str, given: list[Tensor]) -> None:

@@ -17,7 +17,7 @@ from ivcp.testing import EOS, IMAGE, PAD, SMALL, START, prompts, single
 
 BATCH = prompts([5, (6, 9), 7], [3, (4, 5), 12, (7, 3), 4], [9, (8, 8), 1], [14])
 QUIET = {"suppress_tokens": [EOS, IMAGE, START], "pad_token_id": PAD}
-METHODS = ["ivcp", "sparsevlm", "fastv", "random"]
+METHODS = ["ivcp", "ivcp_two_pass", "sparsevlm", "fastv", "random"]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -211,7 +211,7 @@ def test_random_does_not_depend_on_the_batch(qwen: Any, greedy: Any) -> None:
 
 def test_what_cannot_be_pruned_says_so(qwen: Any, greedy: Any) -> None:
     inputs = single(BATCH, 0)
-    with pruned(qwen, build("ivcp", 0.4)), pytest.raises(UserError, match="dynamic KV cache"):
+    with pruned(qwen, build("fastv", 0.4)), pytest.raises(UserError, match="static KV cache"):
         greedy(qwen, inputs, cache_implementation="static")
     with pytest.raises(UserError, match="prefill_chunk_size"), pruned(qwen, build("ivcp", 0.4)):
         greedy(qwen, inputs, prefill_chunk_size=16)

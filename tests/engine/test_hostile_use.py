@@ -72,6 +72,7 @@ METHODS: dict[str, Pruner] = {
     "uniform, earlier KV whole": UniformGrid(keep_ratio=0.5, layer=LAYER, prune_earlier_kv=False),
     "ivcp": IVCPrune(keep_ratio=0.5, layer=LAYER),
     "ivcp, renumbered": IVCPrune(keep_ratio=0.5, layer=LAYER, renumber=True),
+    "ivcp, two passes": IVCPrune(keep_ratio=0.5, layer=LAYER, two_pass=True),
     "fastv": FastV(keep_ratio=0.5, layer=LAYER),
     "sparsevlm": SparseVLM(keep_ratio=0.5, layers=(2, 3, 5)),
     "pyramiddrop": PyramidDrop(keep_ratio=0.5, layers=(2, 4)),
@@ -508,7 +509,7 @@ def test_caches_that_cannot_be_pruned(kind: str) -> None:
         run(model, ONE.inputs, past_key_values=cache)
 
 
-@pytest.mark.parametrize("kind", ["static", "offloaded_static", "quantized", "offloaded"])
+@pytest.mark.parametrize("kind", ["offloaded_static", "quantized", "offloaded"])
 def test_cache_implementations_that_cannot_be_pruned(kind: str) -> None:
     model = model_of("llava15")
     if kind == "quantized":
@@ -1184,6 +1185,12 @@ STAGE_FIELDS: dict[str, tuple[Inputs, str]] = {
     "layer is true": ({"layer": True}, "layer must be a whole number; got True"),
     "signals": ({"signals_from": "last"}, "signals_from must be previous or next; got 'last'"),
     "switch": ({"prune_earlier_kv": None}, "prune_earlier_kv must be true or false; got None"),
+    "a first pass within": ({"first_pass": 2}, "first_pass must be a number of decoder layers"),
+    "a first pass of -1": ({"layer": 0, "first_pass": -1}, "first_pass must be a number"),
+    "a first pass and the next layer": (
+        {"layer": 0, "first_pass": 2, "signals_from": "next"},
+        'first_pass must be .* signals from the "previous" layer, or 0; got Stage',
+    ),
     "tower layer": ({"tower_layers": -2}, "tower_layers must be a list, each item a whole number"),
 }
 

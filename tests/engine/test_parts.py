@@ -13,8 +13,9 @@ from ivcp import pruned
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.pruner import Stage
 from ivcp.core.selection import Selection
+from ivcp.engine.kept_batch import apply_selections
 from ivcp.engine.masks import attention_mask
-from ivcp.engine.sample_tokens import SampleTokens
+from ivcp.engine.sample_tokens import all_tokens
 from ivcp.pruners.fastv import FastV
 from ivcp.testing import SMALL, prompts, single
 
@@ -119,12 +120,12 @@ def test_books_of_an_image_with_text_between_its_frames() -> None:
     """Kept tokens stay in place, the merged one stands behind the last of its image."""
     first = ImageLayout((Grid(2, 1, 2, "frame"), Grid(6, 1, 2, "frame")))
     second = ImageLayout((Grid(9, 1, 2),))
-    row = SampleTokens.begin(PromptLayout(13, (first, second)), torch.arange(13))
+    (row,) = all_tokens([PromptLayout(13, (first, second))], None, 13, torch.device("cpu"))
     merged = Selection(
         torch.tensor([0, 3]), merged_at=torch.tensor([2]), merged_states=torch.zeros(1, 4)
     )
     names = ["kept", "merged"]
-    stay = row.apply([merged, Selection(torch.tensor([1]))], names)
+    stay = apply_selections([row], [[merged, Selection(torch.tensor([1]))]], names).tokens
     assert stay.tolist() == [0, 1, 2, 4, 5, 7, 6, 8, 10, 11, 12]
     assert row.images[0].ranks.tolist() == [2, 5, 6]
     assert row.images[0].index.tolist() == [0, 3, 2]

@@ -41,6 +41,14 @@ def test_tokens() -> None:
     )
 
 
+def test_a_first_pass_counts_in_the_layer_average() -> None:
+    twice = Prediction(
+        index=0, id="a", score=0, prompt_tokens=110, visual_tokens=100, kept_tokens=50,
+        layer_tokens=(60, 60), first_pass_tokens=(110,),
+    )  # fmt: skip
+    assert tokens_of([twice]).layer_average_ratio == (50 + 50 + 100) / 200
+
+
 def test_efficiency() -> None:
     block = efficiency_of(PREDICTIONS, PROCESSES)
     assert block.kv_cache_bytes == 55

@@ -24,8 +24,13 @@ def family(tmp_path_factory) -> Qwen25VL:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(
     "pruner",
-    [NoPruning(), RandomPruning(keep_ratio=0.3, layer=1), IVCPrune(keep_ratio=0.5, layer=2)],
-    ids=lambda pruner: type(pruner).__name__,
+    [
+        NoPruning(),
+        RandomPruning(keep_ratio=0.3, layer=1),
+        IVCPrune(keep_ratio=0.5, layer=2),
+        IVCPrune(keep_ratio=0.3, layer=2, two_pass=True),
+    ],
+    ids=["none", "random", "ivcp", "two_pass"],
 )
 def test_formula_agrees_with_what_pytorch_counts(family, pruner, attention) -> None:
     model, processor = family.load()
@@ -37,7 +42,10 @@ def test_formula_agrees_with_what_pytorch_counts(family, pruner, attention) -> N
         counted = count_flops(
             decoder, lambda: model.generate(**encoded.inputs, max_new_tokens=3, do_sample=False)
         )
-    formula = prefill_flops([row[0] for row in session.layer_tokens], DecoderSizes.of(decoder))
+    layer_tokens, first_pass = (
+        [row[0] for row in rows] for rows in (session.layer_tokens, session.first_pass_tokens)
+    )
+    formula = prefill_flops(layer_tokens, DecoderSizes.of(decoder), first_pass)
     assert counted == pytest.approx(formula, rel=0.05)
     assert hooks_before == [len(module._forward_hooks) for module in model.modules()]
 

@@ -64,6 +64,7 @@ def test_plots_follow_what_runs_differ_in(make_run: Any, read_entries: Any) -> N
         make_run(f"{keep_ratio}", pruner="ivcp", value=keep_ratio, ratio=keep_ratio, layers=[4])
     make_run("deep", pruner="ivcp", value=0.3, layers=[8])
     make_run("several", pruner="sparsevlm", value=0.3, layers=[2, 6])
+    make_run("twice", pruner="ivcp_two_pass", value=0.3, layers=[0], first_pass=2)
     make_run("other", pruner="ivcp", value=0.3, dataset="pope")
     plots, files, problems = draw_plots(read_entries())
     assert [plot.caption for plot in plots] == [
@@ -73,8 +74,10 @@ def test_plots_follow_what_runs_differ_in(make_run: Any, read_entries: Any) -> N
         "shapes: acc@0.5 over the layer",
     ]
     assert list(files) == ["pareto.png", "ratio.png", "layer.png"]
-    assert problems[:1] == [
-        "shapes: runs that prune at several layers (2+6) are in no curve over layers."
+    assert problems[:2] == [
+        "shapes: runs that prune at several layers (2+6) are in no curve over layers.",
+        "shapes: runs that prune before layer 0 after a first pass (0 after 2) are in no curve "
+        "over layers.",
     ]
     upper, lower = (size_of(plot.data) for plot in plots[:2])
     width, height = size_of(files["pareto.png"])

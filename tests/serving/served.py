@@ -153,6 +153,11 @@ METHODS: list[dict[str, Any]] = [
         for name in ("uniform", "random", "ivc", "divprune", "pool", "farthest")
         for ratio in (0.5, 0.25)
     ),
+    *(
+        {"pruner": "ivcp", "two_pass": True, "layer": layer, "keep_ratio": ratio}
+        for layer in (2, 4)
+        for ratio in (0.5, 0.25)
+    ),
 ]
 """Settings of the methods that are served, at two ratios."""
 TOWER_METHODS: list[dict[str, Any]] = [

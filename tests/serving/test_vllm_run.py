@@ -152,6 +152,7 @@ def test_a_signal_keeps_finished_batches(runs: dict[str, list[Path]], tmp_path: 
     assert "Traceback" not in (tmp_path / "errors").read_text()
     finished = records(tmp_path)
     assert 4 <= len(finished) < 24
+    time.sleep(5)  # multiprocessing's own helper ends a moment later
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nothing is left behind
     environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -180,14 +181,13 @@ def test_a_run_goes_on(tmp_path: Path) -> None:
     [
         (["pruner=fastv"], "vLLM can prune before the language model only"),
         (
-            ["pruner=divprune", "generation.num_beams=2"],
+            ["pruner=divprune", "+generation.num_beams=2"],
             "which has no counterpart",
         ),
         (
             ["pruner=divprune", "trainer=ddp_cpu"],
             "trainer.devices=2 is of no use",
         ),
-        (["pruner=divprune", "model=llava15", "model.random=true"], "backend=vllm answers with"),
     ],
 )
 def test_refusals_come_before_the_engine(words: list[str], sentence: str, tmp_path: Path) -> None:

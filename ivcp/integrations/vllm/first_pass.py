@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from vllm.distributed import tensor_model_parallel_all_gather as gathered
 
 from ivcp.core.layout import ImageLayout, PromptLayout
 from ivcp.core.transfer import to_device
@@ -30,7 +31,8 @@ class PlainAttention(nn.Module):
         keys, values = (
             states.view(1, rows, self.groups, self.size).transpose(1, 2) for states in (key, value)
         )
-        self.keys, self.values = keys[0], values[0]  # (G, S, D)
+        # (G, S, D); a rank of tensor parallelism has a part of the heads
+        self.keys, self.values = gathered(keys[0], 0), gathered(values[0], 0)
         mixed = scaled_dot_product_attention(
             queries, keys, values, is_causal=True, scale=self.scale, enable_gqa=True
         )
@@ -75,7 +77,7 @@ class FirstPass:
         others = to_device(rest.nonzero()[:, 0], device)
         hidden = embeds.index_copy(0, tokens, states[:, :width].to(embeds))
         features = states[:, width:].to(embeds)  # of DeepStack, for the early layers
-        deep = torch.split(features, width, 1)
+        deep = torch.split(features, width, 1) if features.numel() else ()
         residual: Tensor | None = None
         with plain_attention(self.layers) as attentions:
             for index, layer in enumerate(self.layers):

@@ -170,10 +170,10 @@ class PrunedVL:
             "text_embeddings": partial(self._text_embeddings, item, layout, image),
             **of_tower,
         }
-        if getattr(stage, "first_pass", 0):
+        if stage.first_pass:
             ids = torch.tensor(item.prompt, device=states.device)
             embeds = self.language_model.embed_input_ids(ids)
-            first_pass = FirstPass(self.language_model.model, getattr(stage, "first_pass", 0))
+            first_pass = FirstPass(self.language_model.model, stage.first_pass)
             signals |= first_pass.signals(
                 embeds, states, layout, image, positions_of(layout, item), text_config.hidden_size
             )

@@ -56,9 +56,7 @@ class PruningProcessor:
         if pruner is not None and inputs.mm_data_items.get("video"):
             raise UserError('Videos are not pruned in vLLM: send the request with "ivcp": {}.')
         needs = frozenset().union(*(stage.needs for stage in pruner.stages())) if pruner else set()
-        first_pass = pruner is not None and any(
-            getattr(stage, "first_pass", 0) for stage in pruner.stages()
-        )
+        first_pass = pruner is not None and any(stage.first_pass for stage in pruner.stages())
         if first_pass and len(grids) > 1:
             raise UserError(f"two_pass reads one image a prompt; got {len(grids)}.")
         text: dict[str, Any] = {}

@@ -92,7 +92,7 @@ def pruner_of(
         if stage.needs & TOWER_BLOCK_SIGNALS and blocks is not None:
             for layer in stage.tower_layers:
                 tower_block(layer, blocks, pruner.name, "this model")
-        provided = provides | (FIRST_PASS if getattr(stage, "first_pass", 0) else frozenset())
+        provided = provides | (FIRST_PASS if stage.first_pass else frozenset())
         check_pair(pruner, provided, "a model in vLLM", layers)
     return pruner if pruner.prunes() else None
 
