@@ -97,9 +97,9 @@ def evaluate(
         raise UserError(
             f"model must be a Hugging Face model, a family, or a name of conf/model; got {model!r}."
         )
-    if loaded and "trainer" in settings:
+    for setting in {"trainer", "backend"} & set(settings) if loaded else ():
         raise UserError(
-            "A model that is loaded is evaluated where it is, by one process; for trainer= pass "
+            f"A model that is loaded is evaluated where it is, by one process; for {setting}= pass "
             "its name in conf/model, or its family."
         )
     if not isinstance(dataset, str) and metric is None:
@@ -121,7 +121,10 @@ def evaluate(
         cfg[name] = OmegaConf.merge(cfg[name], value) if isinstance(value, dict) else value
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     family, name = _family(model, cfg, processor)
-    method = fit_pair(ivcp.NoPruning() if pruner is None else pruner, family, name)
+    method = ivcp.NoPruning() if pruner is None else pruner
+    if backend := _built(cfg.backend):
+        method = backend.fitted(method)
+    method = fit_pair(method, family, name)
     if "ratio" in OmegaConf.load(config_folder() / "budget" / row) and method.prunes():
         method = dataclasses.replace(method, keep_ratio=cfg.ratio)  # of published tables
     check_amount(settings, config["tokens"])
