@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from vllm.distributed import tensor_model_parallel_all_gather as gathered
+from vllm.distributed import get_tensor_model_parallel_world_size
 
+from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout, PromptLayout
 from ivcp.core.transfer import to_device
 
@@ -31,8 +32,7 @@ class PlainAttention(nn.Module):
         keys, values = (
             states.view(1, rows, self.groups, self.size).transpose(1, 2) for states in (key, value)
         )
-        # (G, S, D); a rank of tensor parallelism has a part of the heads
-        self.keys, self.values = gathered(keys[0], 0), gathered(values[0], 0)
+        self.keys, self.values = keys[0], values[0]  # (G, S, D)
         mixed = scaled_dot_product_attention(
             queries, keys, values, is_causal=True, scale=self.scale, enable_gqa=True
         )
@@ -48,6 +48,8 @@ class FirstPass:
     """
 
     def __init__(self, decoder: Any, count: int) -> None:
+        if get_tensor_model_parallel_world_size() > 1:
+            raise UserError("two_pass is not right with tensor parallelism: use one GPU an engine.")
         self.layers = list(decoder.layers)[:count]
 
     def signals(
