@@ -28,6 +28,11 @@ def encode_for(
     if not isinstance(pruner, Pruner) or not pruner.before_processor:
         return family.encode(processor, samples)
 
+    if any(sample.videos for sample in samples):
+        raise UserError(
+            f"{pruner.name} resizes images, and a sample holds a video: use another pruner."
+        )
+
     def count(sizes: Sequence[Size]) -> float:
         return family.expected_tokens(processor, sizes) if sizes else 0
 

@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 
 from PIL import Image
 
+from ivcp.core.video import Video
+
 Box = tuple[float, float, float, float]
 """`(x1, y1, x2, y2)` with `x1 <= x2`, `y1 <= y2`; the docstring at hand names the frame."""
 
@@ -31,7 +33,7 @@ Task = Literal["grounding", "yes_no", "multiple_choice", "open_ended"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One question about one or more images.
+    """One question about images or videos.
 
     Attributes:
         id: Unique in its dataset; the same in all runs, on all machines and in any dataset order.
@@ -50,6 +52,7 @@ class Sample:
         labels: Labels by which results are broken down ("category", "split", ...), `IMAGE_ID` and
             `BOX_BEYOND_IMAGE`.
         verbatim: Whether the prompt holds the question as it is, without the family's wording.
+        videos: Clips, which the prompt shows before the images.
     """
 
     id: str
@@ -63,6 +66,7 @@ class Sample:
     benchmark: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     verbatim: bool = False
+    videos: tuple[Video, ...] = ()
 
 
 class BrokenSample(Exception):  # noqa: N818 (it carries a sample, not a mistake of ours)
@@ -71,7 +75,7 @@ class BrokenSample(Exception):  # noqa: N818 (it carries a sample, not a mistake
     A dataset raises it `from` the error that is the reason.
 
     Attributes:
-        sample: The sample as far as it could be read, without its images.
+        sample: The sample as far as it could be read, without its images and videos.
     """
 
     def __init__(self, sample: Sample) -> None:

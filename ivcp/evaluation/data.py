@@ -58,7 +58,7 @@ class Item:
 
     Attributes:
         index: Index into the dataset.
-        sample: The sample with decoded images; without images if it failed, None if nothing is
+        sample: The sample with decoded images; without images and videos if it failed, None if nothing is
             known of it.
         failed: Why it cannot be run; empty if it can.
     """
@@ -151,7 +151,7 @@ class ReadableItems(Dataset[Item]):
         except BrokenSample as error:
             return Item(index, error.sample, _reason(error.__cause__ or error))
         except Exception as error:
-            return Item(index, sample and replace(sample, images=()), _reason(error))
+            return Item(index, sample and replace(sample, images=(), videos=()), _reason(error))
         return Item(index, sample)
 
 
@@ -165,7 +165,7 @@ def collate(
         encoded = encode_for(pruner, family, processor, samples) if samples else None
     except Exception as error:
         if len(items) == 1:
-            sample = replace(samples[0], images=())
+            sample = replace(samples[0], images=(), videos=())
             return Batch((), (), None, (Item(indices[0], sample, _reason(error)),))
         parts = [collate(family, processor, [item], pruner) for item in items]
         bad = {failure.index: failure for part in parts for failure in part.failures}

@@ -59,7 +59,8 @@ def _save(folder: Path, prediction: Prediction, sample: Sample, draw: Draw) -> N
 def overlays(draw: Draw, sample: Sample, prediction: Prediction) -> Iterator[Image.Image]:
     """One overlay for each image of a sample; boxes belong to the last image."""
     title = f"{sample.question}: {' '.join(prediction.prediction.split())[:120]}"
-    for number, (image, layout) in enumerate(zip(sample.images, prediction.images, strict=True)):
+    layouts = prediction.images[len(sample.videos) :]
+    for number, (image, layout) in enumerate(zip(sample.images, layouts, strict=True)):
         tokens = set(layout.tokens.tolist())
         reasons = {token: "kept" for token in prediction.kept if token in tokens}
         for name, indices in prediction.reasons.items():

@@ -18,12 +18,13 @@ from ivcp.core.family import BoxFrame, Encoded, ModelFamily
 from ivcp.core.fields import check_fields
 from ivcp.core.printable import check_characters
 from ivcp.core.types import Box, Sample
+from ivcp.core.video import Clip, Video
 from ivcp.core.view import TOWER_SIGNALS, Signal
 from ivcp.models import checkpoint
 from ivcp.models.decoders import projected, readable, rope_frequencies, rotated
 from ivcp.models.device_map import check_device_map
 from ivcp.models.hub_access import cache_only
-from ivcp.models.processor import ProcessedImages, Processor
+from ivcp.models.processor import ProcessedImages, ProcessedVideos, Processor
 from ivcp.models.weight_files import check_complete
 
 NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
@@ -44,8 +45,9 @@ class HubFamily(ModelFamily):
 
     A subclass sets `architecture` and `image_processor` (class names in `transformers`) and
     `image_token` (the placeholder). Where needed it sets `begins_with_bos` to False, for prompts
-    without the tokenizer's BOS, `decoder_types` to types of language models of its own that
-    `decoders.projected` can read, and `type_advice`, for checkpoints of another type.
+    without the tokenizer's BOS, `video_token` to the placeholder of a video, `decoder_types` to
+    types of language models of its own that `decoders.projected` can read, and `type_advice`, for
+    checkpoints of another type.
     """
 
     path: str | None = None
@@ -56,6 +58,7 @@ class HubFamily(ModelFamily):
     architecture: ClassVar[str]
     image_processor: ClassVar[str]
     image_token: ClassVar[str]
+    video_token: ClassVar[str] = ""
     begins_with_bos: ClassVar[bool] = True
     decoder_types: ClassVar[tuple[str, ...]] = ()
     type_advice: ClassVar[str] = "choose the model= option of that type"
@@ -196,7 +199,7 @@ class HubFamily(ModelFamily):
     @property
     def placeholders(self) -> tuple[str, ...]:
         """Texts that stand for visual tokens, so that no question may contain them."""
-        return (self.image_token,)
+        return tuple(filter(None, (self.image_token, self.video_token)))
 
     def question_text(self, sample: Sample) -> str:
         """The text of the prompt beside the images."""
@@ -204,7 +207,10 @@ class HubFamily(ModelFamily):
 
     @abstractmethod
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
-        """The complete prompt, with one `image_token` for each image."""
+        """The complete prompt, with a `video_token` for each video and an `image_token` each image.
+
+        A family may show the images of a prompt in another order than the sample's.
+        """
 
     @abstractmethod
     def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
@@ -213,6 +219,23 @@ class HubFamily(ModelFamily):
         Raises:
             ValueError: An image cannot be resized.
         """
+
+    def read_clip(self, processor: Processor, video: Video) -> Clip:
+        """The frames of a video that the model is shown, in the size in which it sees them.
+
+        Raises:
+            UserError: The model takes images only.
+            OSError: They cannot be read.
+            ValueError: They cannot be resized.
+        """
+        raise UserError(
+            f"{type(self).__name__} takes images only, but a sample holds a video: choose a model "
+            "that takes videos, such as model=qwen25vl."
+        )
+
+    def process_videos(self, processor: Processor, clips: Sequence[Clip]) -> ProcessedVideos:
+        """All videos of a batch, in order, processed; there is at least one."""
+        raise NotImplementedError(f"{type(self).__name__} takes images only")
 
     def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
         for sample in samples:
@@ -223,45 +246,70 @@ class HubFamily(ModelFamily):
                         f"An image must have at least 1 x 1 pixels; sample {sample.id!r} has one "
                         f"of {image.width} x {image.height}: leave it out or repair it."
                     )
-        processed = ProcessedImages({}, [], [])
+        images, videos = ProcessedImages({}, [], []), ProcessedVideos({}, [])
         try:
             if any(sample.images for sample in samples):
-                processed = self.process_images(processor, samples)
+                images = self.process_images(processor, samples)
+            if any(sample.videos for sample in samples):
+                clips = [self.read_clip(processor, v) for sample in samples for v in sample.videos]
+                videos = self.process_videos(processor, clips)
         except ValueError as error:  # an aspect ratio beyond 200, for example
             raise UserError(f"An image cannot be resized for the model: {error}.") from error
-        prompts, texts, box_frames, visible_areas, start = [], [], [], [], 0
-        image_tokens = []
-        areas = processed.visible_areas or [FULL_AREA] * len(processed.texts)
+        prompts, filled, box_frames, visible_areas, start, video = [], [], [], [], 0, 0
+        visual_tokens = []
+        areas = images.visible_areas or [FULL_AREA] * len(images.texts)
         for sample in samples:
             prompt = self.prompt(processor.tokenizer, sample)
-            pieces = prompt.split(self.image_token)
-            for token in self.placeholders:
-                if len(pieces) != len(sample.images) + 1 or token in self.question_text(sample):
-                    raise UserError(
-                        f"A question must not hold the image placeholder {token!r}; that of "
-                        f"sample {sample.id!r} does: take it out."
-                    )
             stop = start + len(sample.images)
-            text = pieces[0]
-            for image_text, piece in zip(processed.texts[start:stop], pieces[1:], strict=True):
-                text += image_text + piece
+            shown = {
+                self.image_token: images.texts[start:stop],
+                self.video_token: videos.texts[video : video + len(sample.videos)],
+            }
             prompts.append(prompt)
-            texts.append(text)
+            filled.append(self._filled(prompt, sample, shown))
             box_frames.append(
-                processed.box_frames[stop - 1] if sample.images else BoxFrame(1, 1, 1, 1)
+                images.box_frames[stop - 1] if sample.images else BoxFrame(1, 1, 1, 1)
             )
-            visible_areas.append(areas[start:stop])
-            shown = processed.texts[start:stop]
-            image_tokens.append(sum(text.count(self.image_token) for text in shown))
-            start = stop
-        rows = processor.tokenizer(texts)["input_ids"]
+            visible_areas.append([FULL_AREA] * len(sample.videos) + areas[start:stop])
+            visual = "".join(text for texts in shown.values() for text in texts)
+            visual_tokens.append(sum(map(visual.count, self.placeholders)))
+            start, video = stop, video + len(sample.videos)
+        rows = processor.tokenizer(filled)["input_ids"]
         bos = processor.tokenizer.bos_token_id
         if self.begins_with_bos and bos is not None:  # some stored tokenizers leave it out
             rows = [row if row[:1] == [bos] else [bos, *row] for row in rows]
         inputs = processor.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
-        return Encoded(
-            {**inputs, **processed.inputs}, prompts, box_frames, visible_areas, image_tokens
-        )
+        inputs = {**inputs, **images.inputs, **videos.inputs}
+        return Encoded(inputs, prompts, box_frames, visible_areas, visual_tokens)
+
+    def _filled(self, prompt: str, sample: Sample, shown: dict[str, list[str]]) -> str:
+        """A prompt with visual tokens instead of placeholders.
+
+        Args:
+            prompt: The prompt.
+            sample: What it is about.
+            shown: For each placeholder, the texts that replace it in order.
+
+        Raises:
+            UserError: The question holds a placeholder, or the chat template leaves one out.
+        """
+        question = self.question_text(sample)
+        for token in self.placeholders:
+            if token in question:
+                raise UserError(
+                    f"A question must not hold the placeholder {token!r}; that of sample "
+                    f"{sample.id!r} does: take it out."
+                )
+        for token, texts in shown.items():
+            if token and prompt.count(token) != len(texts):
+                raise UserError(
+                    f"Expected {len(texts)} times {token!r} in the prompt of sample {sample.id!r}; "
+                    f"the chat template of {self._source!r} gives {prompt.count(token)}: copy the "
+                    "template from the checkpoint that this one was trained from."
+                )
+        tokens = "|".join(re.escape(token) for token in shown if token)
+        remaining = {token: iter(texts) for token, texts in shown.items()}
+        return re.sub(tokens, lambda match: next(remaining[match.group()]), prompt)
 
     def decode(self, processor: Processor, tokens: Tensor) -> list[str]:
         texts: list[str] = processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -44,3 +44,16 @@ class ProcessedImages:
     texts: list[str]
     box_frames: list[BoxFrame]
     visible_areas: list[Box] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ProcessedVideos:
+    """The videos of a batch after a family has processed their frames.
+
+    Attributes:
+        inputs: Model inputs that hold them.
+        texts: For each video, the text that replaces its placeholder in the prompt.
+    """
+
+    inputs: dict[str, Tensor]
+    texts: list[str]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ivcp.core.family import BoxFrame
 from ivcp.core.tower import VisionTower
+from ivcp.core.video import Clip
 from ivcp.models.qwen2vl import QwenFamily
 from ivcp.models.towers_qwen import Qwen25Tower
+from ivcp.models.video_frames import PAIR
 
 PACKAGED = Path(__file__).parent / "tiny"
 
@@ -33,6 +37,11 @@ class Qwen25VL(QwenFamily):
 
     def tower(self, model: nn.Module) -> VisionTower:
         return Qwen25Tower(self.entry(model))
+
+    def video_times(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
+        """Seconds of a frame pair, by which the rotary positions of a video advance."""
+        seconds = [PAIR * clip.duration / len(clip.frames) for clip in clips]
+        return {"second_per_grid_ts": torch.tensor(seconds)}
 
     def frame(self, width: int, height: int, size: tuple[int, int]) -> BoxFrame:
         return BoxFrame(width, height, *size)

@@ -20,12 +20,21 @@ from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.pixels import to_rgb
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
+from ivcp.core.video import Clip, Video
 from ivcp.models import checkpoint, wording
 from ivcp.models.hub import BRACKETS, NUMBER, HubFamily, four_numbers, images_of
 from ivcp.models.pixel_limits import check_limits
 from ivcp.models.placeholders import repeats, runs
-from ivcp.models.processor import ProcessedImages, Processor
+from ivcp.models.processor import ProcessedImages, ProcessedVideos, Processor
 from ivcp.models.towers_qwen import QwenTower
+from ivcp.models.video_frames import (
+    PAIR,
+    check_frames,
+    fitted_size,
+    normalized,
+    pairs_of_frames,
+    patches,
+)
 
 Runs: TypeAlias = list[list[tuple[int, int, int]]]
 """For each row, (start, length, token) of each run of visual tokens."""
@@ -39,13 +48,31 @@ class QwenFamily(HubFamily):
     Attributes, beside those of every family (`HubFamily`):
         min_pixels: Images with fewer pixels are enlarged; None keeps the checkpoint's value.
         max_pixels: Images with more pixels are shrunk, at least one visual token's; likewise.
+        frames: Frames of each video, rounded to an even number; None to go by `fps`.
+        fps: Frames a second of each video.
+        min_frames: Fewest frames by `fps`.
+        max_frames: Most frames by `fps`.
+        min_frame_tokens: Frame pairs with fewer visual tokens are enlarged.
+        max_frame_tokens: Frame pairs with more visual tokens are shrunk.
+        max_video_tokens: Most visual tokens of a video, as far as its frame pairs can be shrunk: to
+            1.05 times the least.
+
+    Source of the video settings: qwen-vl-utils 0.0.14.
     """
 
     min_pixels: int | None = None
     max_pixels: int | None = None
+    frames: int | None = None
+    fps: float = 2.0
+    min_frames: int = 4
+    max_frames: int = 768
+    min_frame_tokens: int = 128
+    max_frame_tokens: int = 768
+    max_video_tokens: int = 115_200
 
     image_processor: ClassVar[str] = "Qwen2VLImageProcessorPil"
     image_token: ClassVar[str] = "<|image_pad|>"
+    video_token: ClassVar[str] = "<|video_pad|>"
     takes_videos: ClassVar[bool] = True
     begins_with_bos: ClassVar[bool] = False
 
@@ -57,6 +84,13 @@ class QwenFamily(HubFamily):
         """
         super().__post_init__()
         check_limits(self.min_pixels, self.max_pixels)
+        check_frames(self.frames, self.fps, self.min_frames, self.max_frames)
+        if not 1 <= self.min_frame_tokens <= self.max_frame_tokens <= self.max_video_tokens:
+            raise UserError(
+                "model.min_frame_tokens must be at least 1 and at most model.max_frame_tokens, and "
+                f"that at most model.max_video_tokens; got {self.min_frame_tokens}, "
+                f"{self.max_frame_tokens} and {self.max_video_tokens}."
+            )
 
     def _images(self, config: Any) -> Any:
         images = super()._images(config)
@@ -99,6 +133,7 @@ class QwenFamily(HubFamily):
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
         content = [
+            *({"type": "video"} for _ in sample.videos),
             *({"type": "image"} for _ in sample.images),
             {"type": "text", "text": self.question_text(sample)},
         ]
@@ -127,6 +162,54 @@ class QwenFamily(HubFamily):
             frames.append(self.frame(columns * patch, rows * patch, image.size))
         return ProcessedImages(dict(pixels), texts, frames)
 
+    def read_clip(self, processor: Processor, video: Video) -> Clip:
+        cell = processor.images.patch_size * processor.images.merge_size
+        least, most = self.min_frame_tokens, self.max_frame_tokens
+
+        def choose(total: int, rate: float) -> list[int]:
+            return pairs_of_frames(
+                total, rate, frames=self.frames, fps=self.fps, least=self.min_frames,
+                most=self.max_frames,
+            )  # fmt: skip
+
+        def size(frames: int, width: int, height: int) -> tuple[int, int]:
+            tokens = max(min(most, self.max_video_tokens * PAIR / frames), 1.05 * least)
+            limits = {"min_pixels": least * cell**2, "max_pixels": int(tokens * cell**2)}
+            return fitted_size(width, height, cell=cell, **limits)
+
+        return video.read(choose, size)
+
+    def process_videos(self, processor: Processor, clips: Sequence[Clip]) -> ProcessedVideos:
+        images = processor.images
+        pixels, sizes, texts = [], [], []
+        for clip in clips:
+            frames = normalized(clip.frames, images.image_mean, images.image_std)
+            of_clip, size = patches(frames, images.patch_size, images.merge_size)
+            pixels.append(of_clip)
+            sizes.append(size)
+            tokens = size[1] * size[2] // images.merge_size**2
+            texts.append(self.video_text(clip, size[0], tokens))
+        inputs = {
+            "pixel_values_videos": torch.cat(pixels),
+            "video_grid_thw": torch.tensor(sizes),
+            **self.video_times(clips),
+        }
+        return ProcessedVideos(inputs, texts)
+
+    def video_text(self, clip: Clip, moments: int, tokens: int) -> str:
+        """The text of a video in the prompt.
+
+        Args:
+            clip: Its frames.
+            moments: Number of frame pairs.
+            tokens: Visual tokens of each.
+        """
+        return "<|video_pad|>" * (moments * tokens)
+
+    def video_times(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
+        """The input that tells the model how much time passes in each video; none by default."""
+        return {}
+
     def served_image(
         self, processor: Processor, image: Image.Image, layout: ImageLayout
     ) -> Image.Image:
@@ -147,16 +230,15 @@ class QwenFamily(HubFamily):
 
     def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
         encoded = super().encode(processor, samples)
-        token = processor.tokenizer.convert_tokens_to_ids(self.image_token)
-        encoded.inputs["mm_token_type_ids"] = (encoded.inputs["input_ids"] == token).int()
+        ids, inputs = processor.tokenizer.convert_tokens_to_ids, encoded.inputs
+        image, video = (
+            inputs["input_ids"] == ids(f"<|{kind}_pad|>") for kind in ("image", "video")
+        )
+        inputs["mm_token_type_ids"] = image.int() + 2 * video.int()
         return encoded
 
     def vision(self, model: nn.Module) -> nn.Module:
         return self.entry(model).visual  # type: ignore[return-value]
-
-    @property
-    def placeholders(self) -> tuple[str, ...]:
-        return self.image_token, "<|video_pad|>"
 
     def position_axes(self, model: nn.Module) -> int:
         return 3

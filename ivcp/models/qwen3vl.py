@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from ivcp.core.errors import UserError
 from ivcp.core.family import BoxFrame, Inputs, Rows
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
+from ivcp.core.video import Clip
 from ivcp.models.placeholders import repeats
 from ivcp.models.qwen2vl import QwenFamily, is_frame
+from ivcp.models.video_frames import PAIR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +27,26 @@ class Qwen3VL(QwenFamily):
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
     decoder_types: ClassVar[tuple[str, ...]] = ("qwen3_vl_text",)
     architecture: ClassVar[str] = "Qwen3VLForConditionalGeneration"
+    video_token: ClassVar[str] = "<|vision_start|><|video_pad|><|vision_end|>"
 
     def frame(self, width: int, height: int, size: tuple[int, int]) -> BoxFrame:
         return BoxFrame(1000, 1000, *size)
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        return self.image_token, "<|video_pad|>"
+
+    def video_text(self, clip: Clip, moments: int, tokens: int) -> str:
+        """Each frame pair behind the mean of its two times, in seconds.
+
+        Source: `Qwen3VLProcessor` of transformers 4.57; 5.23 leaves markers around them all.
+        """
+        times = [*clip.times, clip.times[-1]]
+        return "".join(
+            f"<{(times[PAIR * moment] + times[PAIR * moment + 1]) / PAIR:.1f} seconds>"
+            f"<|vision_start|>{'<|video_pad|>' * tokens}<|vision_end|>"
+            for moment in range(moments)
+        )
 
     def layouts(
         self, model: nn.Module, rows: Rows, positions: Rows | None, inputs: Inputs

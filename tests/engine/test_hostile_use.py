@@ -1838,7 +1838,7 @@ def test_placeholders_in_a_question(family: str, token: str, tmp_path: Path) -> 
         answer="",
         options=(),
     )
-    sentence = r"^A question must not hold the image placeholder '<\|(image|video)_pad\|>'.*'row 4'"
+    sentence = r"^A question must not hold the placeholder '<\|(image|video)_pad\|>'.*'row 4'"
     with pytest.raises(UserError, match=sentence):
         adapter.encode(processor, [asked])
 
