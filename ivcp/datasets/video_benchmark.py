@@ -196,17 +196,17 @@ class VideoBenchmark(ABC):
 
     @cached_property
     def _ids(self) -> list[str]:
-        """Ids of all questions.
+        """Ids of all questions; the number of a row that has none.
 
         Raises:
             UserError: Two are equal.
         """
-        ids = [
-            read_id(row[self.key], f"the {self.key} of {where}")
-            if self.key and isinstance(row, Mapping) and self.key in row
-            else str(number)
-            for number, (where, row) in enumerate(self._rows)
-        ]
+        ids = []
+        for number, (where, row) in enumerate(self._rows):
+            try:
+                ids.append(read_id(row[self.key], f"the {self.key} of {where}"))
+            except (UserError, KeyError, TypeError):
+                ids.append(str(number))
         if twice := [name for name, count in Counter(ids).items() if count > 1]:
             raise UserError(f"{self.home} has the id {twice[0]} twice; get its files again.")
         return ids
@@ -277,7 +277,7 @@ class VideoBenchmark(ABC):
 
     def __len__(self) -> int:
         _ = self._absent  # a set without any clip is refused before the model loads
-        return len(self._rows)
+        return len(self._ids)
 
     def __getitem__(self, index: int) -> Sample:
         """One question; its clip is not opened.

@@ -94,7 +94,7 @@ class VideoMME(VideoBenchmark):
         if not self.subtitles:
             return super().notes
         names = {str(row.get("videoID")) for _, row in self._rows if isinstance(row, Mapping)}
-        absent = sum(not self._lines(name) for name in names)
+        absent = sum(not self._has_lines(name) for name in names)
         if not absent:
             return super().notes
         return (
@@ -110,6 +110,12 @@ class VideoMME(VideoBenchmark):
             return ""
         seconds = clip_seconds(self.clip_path(self.clip_name(row))) or lines[-1].stop
         return "\n".join(uniform_lines(lines, seconds, self.subtitle_frames))
+
+    def _has_lines(self, name: str) -> bool:
+        try:
+            return bool(self._lines(name))
+        except (UserError, OSError):  # the questions about this clip fail
+            return False
 
     def _lines(self, name: str) -> tuple[Line, ...]:
         """All subtitles of a clip; empty if there are none."""

@@ -334,11 +334,14 @@ def test_a_setting_that_cannot_be_is_one_sentence(words, sentence, tmp_path) -> 
         load(words[0], tmp_path, *words[1:])
 
 
-def test_equal_ids_are_refused(tmp_path) -> None:
+def test_equal_ids_are_refused_and_a_row_without_one_has_its_number(tmp_path) -> None:
     home = WRITERS["longvideobench_val"](tmp_path)
     write_table(home / "lvb_val.json", [LONGVIDEOBENCH[0]] * 2)
     with pytest.raises(UserError, match="has the id x1_0 twice"):
-        load("longvideobench_val", tmp_path)[0]
+        len(load("longvideobench_val", tmp_path))
+    write_table(home / "lvb_val.json", [LONGVIDEOBENCH[0], LONGVIDEOBENCH[1] | {"id": None}])
+    data = load("longvideobench_val", tmp_path)
+    assert [data.sample_id(n) for n in range(2)] == ["x1_0", "1"]
 
 
 @pytest.mark.parametrize("name", SETS)

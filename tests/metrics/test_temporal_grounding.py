@@ -72,6 +72,10 @@ def test_reading_as_lmms(reply: str, span: Span | None) -> None:
     assert read_span_as_lmms(reply) == span
 
 
+def test_a_long_number_takes_no_long_time() -> None:
+    assert read_span("9" * 20_000) is read_span_as_lmms("9" * 20_000) is None
+
+
 def test_iou_agrees_with_a_count_of_seconds() -> None:
     spans = [(a, b) for a in range(6) for b in range(a, 6)]
     for one in spans:
