@@ -69,7 +69,12 @@ class Server(ABC):
 
 
 class Backend(ABC):
-    """How a run starts a server."""
+    """How a run starts a server, or several that share the samples."""
+
+    @property
+    def copies(self) -> int:
+        """How many servers a run starts, each in a process of its own."""
+        return 1
 
     @abstractmethod
     def fitted(self, pruner: Pruner) -> Pruner:
@@ -90,7 +95,12 @@ class Backend(ABC):
 
     @abstractmethod
     def start(
-        self, family: ModelFamily, pruner: Pruner, generation: Mapping[str, Any], seed: int
+        self,
+        family: ModelFamily,
+        pruner: Pruner,
+        generation: Mapping[str, Any],
+        seed: int,
+        number: int = 0,
     ) -> Server:
         """Load the model.
 
@@ -99,6 +109,7 @@ class Backend(ABC):
             pruner: Likewise.
             generation: Likewise.
             seed: Of what is sampled.
+            number: Which of the servers it is, from 0.
 
         Raises:
             UserError: The server does not start.

@@ -172,8 +172,8 @@ def check_static(cache: StaticCache, pruner: Pruner) -> None:
     """Refuse a static cache, or a method, with which decoding would not be exact.
 
     Raises:
-        UserError: The cache is not an empty one of full attention on the device, or the method
-            leaves layers that differ.
+        UserError: The cache is not an empty one of full attention on the device, or as
+            `check_static_method`.
         LibraryTooOldError: Static layers of this version of the library are made differently.
     """
     kinds = {type(layer) for layer in cache.layers} - {StaticLayer, PrunedStaticLayer}
@@ -194,6 +194,15 @@ def check_static(cache: StaticCache, pruner: Pruner) -> None:
             "A static KV cache that holds tokens cannot take an image inside pruned(): begin with "
             "an empty one, or use a dynamic cache."
         )
+    check_static_method(pruner)
+
+
+def check_static_method(pruner: Pruner) -> None:
+    """Refuse a method, with its layers filled in, that a static cache cannot hold.
+
+    Raises:
+        UserError: It leaves layers that differ, or renumbers tokens.
+    """
     early = [stage.layer for stage in pruner.stages() if stage.layer and not stage.prune_earlier_kv]
     if early or pruner.renumbers():
         _refuse(

@@ -58,8 +58,8 @@ class Item:
 
     Attributes:
         index: Index into the dataset.
-        sample: The sample with decoded images; without images and videos if it failed, None if nothing is
-            known of it.
+        sample: The sample with decoded images; without images and videos if it failed, None if
+            nothing is known of it.
         failed: Why it cannot be run; empty if it can.
     """
 

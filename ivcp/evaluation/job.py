@@ -14,6 +14,7 @@ from ivcp.core.family import ModelFamily
 from ivcp.core.judge import Judge
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
+from ivcp.engine.static_cache import check_static_method
 from ivcp.evaluation.callbacks import PredictionWriter, ProgressLine
 from ivcp.evaluation.data import Numbers, ReadableItems, SampleSource, cut
 from ivcp.evaluation.overlays import Draw
@@ -103,6 +104,8 @@ def prepare(
             the trainer cannot be used.
     """
     settings = Settings.of(parts.config)
+    if settings.generation.get("cache_implementation") == "static":
+        check_static_method(parts.pruner)
     if parts.backend is not None:
         parts.backend.check(parts.model, parts.pruner, settings.generation)
     lightning.seed_everything(settings.seed, verbose=False)
@@ -121,11 +124,12 @@ def prepare(
         read_baseline(settings.baseline)
     progress = [] if quiet else [ProgressLine()]
     callbacks = [PredictionWriter(folder.path), EndsWithFirst(), *progress, stop]
-    served, spread = parts.backend is not None, getattr(parts.model, "device_map", None)
-    made = make_trainer(trainer, callbacks, sweep, spread, served)
+    servers = 0 if parts.backend is None else parts.backend.copies
+    spread = getattr(parts.model, "device_map", None)
+    made = make_trainer(trainer, callbacks, sweep, spread, servers)
     size = settings.batch_size
     if size == "auto":
-        size = MOST_SERVED if served else MOST_ON_GPU if on_gpus(made) else MOST_ON_CPU
+        size = MOST_SERVED if servers else MOST_ON_GPU if on_gpus(made) else MOST_ON_CPU
     return Job(parts, settings, items, cut(len(items), size), folder, made, stop, quiet)
 
 

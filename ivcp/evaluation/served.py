@@ -46,9 +46,15 @@ class ServedEvaluation(Evaluation):
             "inverse_frequencies": self.family.inverse_frequencies(family.skeleton()).tolist(),
             "axes": self.family.position_axes(decoder),
         }
-        self.server = self.backend.start(family, self.pruner, self.generation, self.seed)
+        self.server = self.backend.start(
+            family, self.pruner, self.generation, self.seed, self.global_rank
+        )
         self.about = self.server.about()
         self.element_size = getattr(torch, self.about["dtype"]).itemsize
+
+    def teardown(self, stage: str) -> None:
+        """Stop the server in the process that started it."""
+        self.release()
 
     def release(self) -> None:
         if self.server is not None:

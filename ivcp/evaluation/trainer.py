@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import lightning
@@ -78,7 +79,7 @@ def make_trainer(
     callbacks: list[lightning.Callback],
     sweep: bool = False,
     device_map: str | None = None,
-    served: bool = False,
+    servers: int = 0,
 ) -> lightning.Trainer:
     """The trainer, or one sentence about why it cannot be.
 
@@ -89,15 +90,17 @@ def make_trainer(
         callbacks: Its callbacks.
         sweep: Whether this is one of several runs of a process.
         device_map: How the model is spread over several devices, if it is.
-        served: Whether a server has the model, and all GPUs.
+        servers: How many servers have the model, and all GPUs, instead of the processes.
 
     Raises:
         UserError: The hardware is missing, the strategy would start the sweep again, all processes
             would put the model in one place, or there would be several beside a server.
     """
-    if served:
+    if servers:
         check_alone(trainer)
-    made = build(trainer, callbacks, **({"accelerator": "cpu", "devices": 1} if served else {}))
+        strategy = "ddp_spawn" if servers > 1 else "auto"
+        trainer = partial(trainer, accelerator="cpu", devices=servers, strategy=strategy)
+    made = build(trainer, callbacks)
     if made.precision != "32-true":
         raise UserError(
             f"trainer.precision must be 32-true, which leaves the model as it was loaded; got "
@@ -176,12 +179,12 @@ def check_alone(trainer: Callable[..., lightning.Trainer]) -> None:
         if value not in ALONE[name]:
             raise UserError(
                 f"trainer.{name}={value} is of no use with backend=vllm, which spreads over GPUs "
-                "by itself: use trainer=auto and backend.tensor_parallel_size."
+                "by itself: use trainer=auto, backend.tensor_parallel_size and data_parallel_size."
             )
     if (tasks := started_together()) > 1:
         raise UserError(
             f"backend=vllm is started by one process, but torchrun or a cluster says that {tasks} "
-            "were started: start one, with backend.tensor_parallel_size."
+            "were started: start one, with backend.data_parallel_size."
         )
 
 

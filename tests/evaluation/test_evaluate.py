@@ -15,6 +15,7 @@ from ivcp.datasets.shapes import Shapes
 from ivcp.evaluation.evaluate import evaluate
 from ivcp.evaluation.wandb_logger import UnattendedWandbLogger
 from ivcp.metrics.yes_no import YesNoMetrics
+from ivcp.pruners.fastv import FastV
 from ivcp.pruners.none import NoPruning
 
 
@@ -120,6 +121,13 @@ def test_a_metric_of_another_task_is_refused_before_weights_load(parts, monkeypa
     monkeypatch.setattr(type(parts["model"]), "load", lambda self: pytest.fail("loaded"))
     with pytest.raises(UserError, match=r"^GroundingMetrics scores answers of the task groun"):
         evaluate(**parts | {"dataset": Shapes(task="yes_no", size=2)})
+
+
+def test_a_method_that_a_static_cache_cannot_hold_is_refused_likewise(parts, monkeypatch) -> None:
+    monkeypatch.setattr(type(parts["model"]), "load", lambda *_: pytest.fail("loaded"))
+    parts["config"] |= {"generation": {"cache_implementation": "static"}}
+    with pytest.raises(UserError, match=r"^A static KV cache needs all layers .*, but FastV leav"):
+        evaluate(**parts | {"pruner": FastV(keep_ratio=0.5, layer=2)})
 
 
 def test_what_is_no_metric_is_refused(parts) -> None:

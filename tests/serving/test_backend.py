@@ -18,7 +18,7 @@ from ivcp.core.selection import Selection
 from ivcp.datasets.shapes import Shapes
 from ivcp.evaluation.trainer import make_trainer
 from ivcp.integrations.choices import available
-from ivcp.integrations.vllm.backend import VLLMBackend
+from ivcp.integrations.vllm.backend import VLLMBackend, visible_gpus
 from ivcp.integrations.vllm.sampling import NEUTRAL, sampling
 from ivcp.integrations.vllm.settings import canonical, pruner_of, settings_of
 from ivcp.integrations.vllm.worker import reasons
@@ -107,9 +107,26 @@ def test_a_model_that_is_loaded_stays_where_it_is() -> None:
 def test_processes_beside_a_server(keywords: dict[str, Any]) -> None:
     (name,) = keywords
     with pytest.raises(UserError, match=rf"^trainer\.{name}=.* is of no use with backend=vllm"):
-        make_trainer(partial(lightning.Trainer, **keywords), [], served=True)
-    made = make_trainer(partial(lightning.Trainer, accelerator="auto"), [], served=True)
+        make_trainer(partial(lightning.Trainer, **keywords), [], servers=1)
+    made = make_trainer(partial(lightning.Trainer, accelerator="auto"), [], servers=1)
     assert made.strategy.root_device.type == "cpu"
+    made = make_trainer(partial(lightning.Trainer, accelerator="auto"), [], servers=2)
+    assert made.world_size == 2
+
+
+def test_engines_that_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+    assert visible_gpus() == ["4", "6", "7"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_gpus() == ["0", "1", "2"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    backend = VLLMBackend(tensor_parallel_size=2, data_parallel_size=2)
+    with pytest.raises(UserError, match=r"needs 4 GPUs; 3 are visible\.$"):
+        backend.check(family_of(None), DivPrune(layer=0), GENERATION)
+    for name in ("tensor_parallel_size", "data_parallel_size"):
+        with pytest.raises(UserError, match=rf"^backend\.{name} must be at least 1; got 0\.$"):
+            VLLMBackend(**{name: 0})
 
 
 QWEN = {"do_sample": True, "temperature": 0.1, "top_k": 1, "top_p": 0.8, "eos_token_id": [5, 3],

@@ -47,31 +47,33 @@ def records(folder: Path) -> list[dict[str, object]]:
     return [{name: json.loads(line)[name] for name in SAME} for line in lines]
 
 
-METHODS = ("none", "divprune", "ivc", "random")
+WORDS = (
+    "ratio=0.5", "limit=24", "batch_size=24", "model.max_pixels=20000",
+    "generation.max_new_tokens=24",
+)  # fmt: skip
+METHODS = ("none", "divprune", "ivc", "random", "ivcp_two_pass")
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """A run of each method by either backend, with images that have to be resized."""
     folder = tmp_path_factory.mktemp("runs")
-    words = (
-        "ratio=0.5", "limit=24", "batch_size=24", "model.max_pixels=20000",
-        "generation.max_new_tokens=24",
-    )  # fmt: skip
     sweeps = {
         "none": ("pruner=none",),
         "plain": ("pruner=divprune,ivc,random", "pruner.layer=0"),
+        "passes": ("pruner=ivcp_two_pass",),
         "vllm": (f"pruner={','.join(METHODS)}", *SMALL),  # in which "auto" is layer 0
     }
     for name, more in sweeps.items():
         path = f"hydra.sweep.dir={folder / name}"
-        done = run("-m", *words, *more, path, "hydra.sweep.subdir=${hydra.job.num}")
+        done = run("-m", *WORDS, *more, path, "hydra.sweep.subdir=${hydra.job.num}")
         assert done.returncode == 0, done.stderr[-3000:]
-    plain = [folder / "none" / "0", *(folder / "plain" / str(number) for number in range(3))]
-    return {"plain": plain, "vllm": [folder / "vllm" / str(number) for number in range(4)]}
+    plain = [folder / "plain" / str(number) for number in range(3)]
+    plain = [folder / "none" / "0", *plain, folder / "passes" / "0"]
+    return {"plain": plain, "vllm": [folder / "vllm" / str(number) for number in range(5)]}
 
 
-@pytest.mark.parametrize("number", range(4), ids=METHODS)
+@pytest.mark.parametrize("number", range(5), ids=METHODS)
 def test_records_and_scores(runs: dict[str, list[Path]], number: int) -> None:
     plain, served = runs["plain"][number], runs["vllm"][number]
     assert records(served) == records(plain)
@@ -91,6 +93,15 @@ def test_records_and_scores(runs: dict[str, list[Path]], number: int) -> None:
     assert len(pictures[0]) == 4
     for theirs, ours in zip(*pictures, strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_two_engines_share_the_samples(runs: dict[str, list[Path]], tmp_path: Path) -> None:
+    words = (*WORDS, "batch_size=6", "pruner=divprune", *SMALL, "backend.data_parallel_size=2")
+    done = run(*words, f"hydra.run.dir={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert records(tmp_path / "two") == records(runs["vllm"][1])
+    results = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert results["run"]["processes"] == 2
 
 
 class Odd(Shapes):

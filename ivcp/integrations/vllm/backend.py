@@ -32,7 +32,7 @@ FIXED = {
     "disable_log_stats": "times of answers would be missing",
     "kv_cache_dtype": "bytes of the cache are counted in model.dtype",
     "trust_remote_code": "code of a checkpoint is never run",
-    "data_parallel_size": "vLLM copies a model in its server only; use tensor_parallel_size",
+    "data_parallel_size": "use backend.data_parallel_size",
 }  # fmt: skip
 """Arguments of `vllm.LLM` that `engine` cannot hold, and why."""
 ENVIRONMENT = {
@@ -47,13 +47,15 @@ class VLLMBackend(Backend):
     """An engine of vLLM, which batches and schedules by itself.
 
     Attributes:
-        tensor_parallel_size: GPUs that share the model.
+        tensor_parallel_size: GPUs that share a model.
+        data_parallel_size: Engines with a model each, which share the samples.
         enforce_eager: Whether nothing is compiled.
         max_model_len: Longest prompt and answer in tokens, after pruning; None is the model's.
         engine: More keyword arguments of `vllm.LLM`, such as `gpu_memory_utilization`.
     """
 
     tensor_parallel_size: int = 1
+    data_parallel_size: int = 1
     enforce_eager: bool = False
     max_model_len: int | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
@@ -65,11 +67,18 @@ class VLLMBackend(Backend):
             UserError: A field has another type, or `engine` an argument that the run decides.
         """
         check_fields(self, "backend.")
+        for name in ("tensor_parallel_size", "data_parallel_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"backend.{name} must be at least 1; got {getattr(self, name)}.")
         if not isinstance(self.engine, Mapping):
             raise UserError(f"backend.engine must be settings by name; got {self.engine!r}.")
         for name in self.engine:
             if reason := FIXED.get(name):
                 raise UserError(f"backend.engine.{name} cannot be set: {reason}.")
+
+    @property
+    def copies(self) -> int:
+        return self.data_parallel_size
 
     def fitted(self, pruner: Pruner) -> Pruner:
         changes: dict[str, Any] = {}
@@ -97,10 +106,25 @@ class VLLMBackend(Backend):
         sampling(generation, model.generation_settings())
         if importlib.util.find_spec("vllm") is None:
             raise UserError('backend=vllm needs vLLM: pip install "ivcp[vllm]".')
+        gpus, wanted = len(visible_gpus()), self.copies * self.tensor_parallel_size
+        if self.copies > 1 and 0 < gpus < wanted:
+            raise UserError(
+                f"backend.data_parallel_size={self.copies} with tensor_parallel_size="
+                f"{self.tensor_parallel_size} needs {wanted} GPUs; {gpus} are visible."
+            )
 
     def start(
-        self, family: ModelFamily, pruner: Pruner, generation: Mapping[str, Any], seed: int
+        self,
+        family: ModelFamily,
+        pruner: Pruner,
+        generation: Mapping[str, Any],
+        seed: int,
+        number: int = 0,
     ) -> Server:
+        if self.copies > 1 and (gpus := visible_gpus()):
+            size = self.tensor_parallel_size
+            share = gpus[number * size : (number + 1) * size]
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share)
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         from vllm import LLM
@@ -134,6 +158,15 @@ class VLLMBackend(Backend):
         engine.collective_rpc("ivcp_tell_selections")
         chosen = sampling(generation, model.generation_settings())
         return VLLMServer(engine, settings_of(pruner) if pruner.prunes() else {}, chosen, seed)
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = [str(number) for number in range(torch.cuda.device_count())]
+    return named.split(",")[: len(numbers)] if named else numbers
 
 
 class VLLMServer(Server):
