@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import run_py
+from command import RUN, run_py
 from published_videos import WRITERS, write_all
 from untrained import save_untrained
 
@@ -88,6 +90,26 @@ def test_spans_of_time_are_in_predictions_and_in_the_report(evaluate, tmp_path, 
     assert report([str(Path("run")), "--out", "page"]) == 0
     assert "mean_iou" in (tmp_path / "page" / "table.md").read_text()
     assert (tmp_path / "page" / "report.html").stat().st_size > 0
+
+
+def test_two_processes_answer_as_one_does(evaluate, model, tmp_path) -> None:
+    home = WRITERS["egoschema_subset"](tmp_path)
+    (home / "videos" / "0a0.mp4").write_bytes(b"no clip")
+    words = ("dataset=egoschema_subset", "batch_size=1")
+    _, single = evaluate(*words)
+    done = subprocess.run(
+        [
+            sys.executable, RUN, *words, model, *QUICK, "trainer=ddp_cpu", f"data.root={tmp_path}",
+            "hydra.run.dir=two",
+        ],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "two" / "predictions.jsonl").read_text().splitlines()
+    kept = ("id", "failed", "prompt", "prediction", "parsed", "score", "kept")
+    expected = [{name: line[name] for name in kept} for line in single]
+    assert [{name: json.loads(line)[name] for name in kept} for line in lines] == expected
+    assert [bool(line["failed"]) for line in expected] == [False, True]
 
 
 def test_the_suite_runs_every_set(evaluate, tmp_path) -> None:

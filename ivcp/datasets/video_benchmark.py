@@ -43,6 +43,7 @@ class VideoBenchmark(ABC):
             first.
         subfolders: Folders into which the published archives of clips are usually unpacked.
         has_frame_folders: Whether a clip may be a folder of images.
+        has_videos: True, for models that take images only.
         root: Folder of benchmark files; None takes the variable `LMUData`, else `~/LMUData`.
         folder: Folder of the set as it is published; None takes the usual one in the root.
         videos: Folder of the clips; None looks in the usual ones in the folder of the set.
@@ -57,6 +58,7 @@ class VideoBenchmark(ABC):
     label_columns: ClassVar[tuple[str, ...]] = ()
     subfolders: ClassVar[tuple[str, ...]] = ("video", "videos", "data", "")
     has_frame_folders: ClassVar[bool] = False
+    has_videos: ClassVar[bool] = True
 
     root: str | None = None
     folder: str | None = None
@@ -218,14 +220,14 @@ class VideoBenchmark(ABC):
         Raises:
             UserError: No question has one.
         """
-        absent, known = Counter[str](), dict[str, bool]()
+        absent, present = Counter[str](), dict[str, bool]()
         for where, row in self._rows:
             try:
                 fields(row, self.columns, where)
                 name = self.clip_name(row)
-                if name not in known:
-                    known[name] = self._is_there(row)
-                there = known[name]
+                if name not in present:
+                    present[name] = self._has_clip(row)
+                there = present[name]
             except (UserError, OSError, TypeError, ValueError):  # counted when it is read
                 there = False
             if not there:
@@ -239,7 +241,7 @@ class VideoBenchmark(ABC):
             )
         return absent
 
-    def _is_there(self, row: Mapping[str, Any]) -> bool:
+    def _has_clip(self, row: Mapping[str, Any]) -> bool:
         try:
             self.find_clip(row)
         except UserError:

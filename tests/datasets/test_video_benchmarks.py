@@ -346,4 +346,6 @@ def test_equal_ids_are_refused_and_a_row_without_one_has_its_number(tmp_path) ->
 
 @pytest.mark.parametrize("name", SETS)
 def test_nothing_is_read_before_the_first_index(name, tmp_path) -> None:
-    assert load(name, tmp_path).task in ("multiple_choice", "yes_no", "temporal_grounding")
+    data = load(name, tmp_path)
+    assert data.has_videos
+    assert data.task in ("multiple_choice", "yes_no", "temporal_grounding")
