@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 CLOCK = r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})"
-TIMES = re.compile(rf"^\s*{CLOCK}\s*-->\s*{CLOCK}.*$", re.MULTILINE)
+TIMES = re.compile(rf"^[ \t]*{CLOCK}\s*-->\s*{CLOCK}.*$", re.MULTILINE)
 MARKUP = re.compile(r"<[^>]*>|\{\\[^}]*\}")
 """HTML tags, and codes such as {\\an8} that position a line."""
 
@@ -38,9 +38,9 @@ def read_srt(path: Path) -> tuple[Line, ...]:
         return ()
     content = path.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")
     matches = list(TIMES.finditer(content))
-    ends = [match.start() for match in matches[1:]] + [len(content)]
     lines = []
-    for match, end in zip(matches, ends, strict=True):
+    for number, match in enumerate(matches, start=1):
+        end = matches[number].start() if number < len(matches) else len(content)
         block = content[match.end() : end].split("\n\n")[0]
         text = " ".join(MARKUP.sub("", block).split())
         if text:
