@@ -111,10 +111,10 @@ class MVBench(VideoBenchmark):
     def _find(self, row: Mapping[str, Any]) -> tuple[str, Path]:
         """The published folder in which a row's clip lies, and its path."""
         usual, *others = FOLDERS_OF_TASKS[row["task_type"]]
-        for folder in (*others, f"data0613/{usual}"):
+        for folder in (usual, *others, f"data0613/{usual}"):
             with suppress(UserError):
                 return folder, self.clip_path(f"{folder}/{row['video']}")
-        return usual, self.clip_path(f"{usual}/{row['video']}")
+        return usual, self.clip_path(f"{usual}/{row['video']}")  # raises what is wrong
 
     def add_question(self, sample: Sample, row: Mapping[str, Any], where: str) -> Sample:
         question, candidates, answer = fields(row, ("question", "candidates", "answer"), where)

@@ -34,9 +34,7 @@ def read_srt(path: Path) -> tuple[Line, ...]:
     Raises:
         OSError: It cannot be read.
     """
-    if not path.is_file():
-        return ()
-    content = path.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")
+    content = _read(path)
     matches = list(TIMES.finditer(content))
     lines = []
     for number, match in enumerate(matches, start=1):
@@ -47,6 +45,18 @@ def read_srt(path: Path) -> tuple[Line, ...]:
             numbers = match.groups()
             lines.append(Line(_seconds(*numbers[:4]), _seconds(*numbers[4:]), text))
     return tuple(lines)
+
+
+def has_subtitles(path: Path) -> bool:
+    """Whether a file has a subtitle, without reading all of them."""
+    return TIMES.search(_read(path)) is not None
+
+
+def _read(path: Path) -> str:
+    """The content of a file; empty if it is absent."""
+    if not path.is_file():
+        return ""
+    return path.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")
 
 
 def _seconds(hours: str, minutes: str, seconds: str, fraction: str) -> float:

@@ -13,7 +13,7 @@ from ivcp.datasets.annotation_tables import read_table
 from ivcp.datasets.annotation_values import fields
 from ivcp.datasets.answer_options import LETTERED, read_options
 from ivcp.datasets.data_root import image_file
-from ivcp.datasets.subtitles import Line, clip_seconds, read_srt, uniform_lines
+from ivcp.datasets.subtitles import clip_seconds, has_subtitles, read_srt, uniform_lines
 from ivcp.datasets.video_benchmark import Row, VideoBenchmark
 
 FRAMES = "\nThese are the frames of a video. "
@@ -94,7 +94,7 @@ class VideoMME(VideoBenchmark):
         if not self.subtitles:
             return super().notes
         names = {str(row.get("videoID")) for _, row in self._rows if isinstance(row, Mapping)}
-        absent = sum(not self._has_lines(name) for name in names)
+        absent = sum(not self._has_subtitles(name) for name in names)
         if not absent:
             return super().notes
         return (
@@ -105,19 +105,18 @@ class VideoMME(VideoBenchmark):
 
     def _subtitles(self, row: Mapping[str, Any]) -> str:
         """The subtitles that the prompt has; empty if there are none."""
-        lines = self._lines(str(row["videoID"]))
+        lines = read_srt(self._file(self.clip_name(row)))
         if not lines:
             return ""
         seconds = clip_seconds(self.clip_path(self.clip_name(row))) or lines[-1].stop
         return "\n".join(uniform_lines(lines, seconds, self.subtitle_frames))
 
-    def _has_lines(self, name: str) -> bool:
+    def _has_subtitles(self, name: str) -> bool:
         try:
-            return bool(self._lines(name))
+            return has_subtitles(self._file(name))
         except (UserError, OSError):  # the questions about this clip fail
             return False
 
-    def _lines(self, name: str) -> tuple[Line, ...]:
-        """All subtitles of a clip; empty if there are none."""
-        folder = self.home / "subtitle"
-        return read_srt(image_file(f"{name}.srt", [folder], self.images_anywhere))
+    def _file(self, name: str) -> Path:
+        """The file of a clip's subtitles, which may be absent."""
+        return image_file(f"{name}.srt", [self.home / "subtitle"], self.images_anywhere)
