@@ -114,14 +114,14 @@ def test_every_set_has_its_expectation() -> None:
 def test_every_question_of_the_published_layout(name, published) -> None:
     data = load(name, published)
     read = samples(data)
-    assert [(one.id, one.answer) for one in read] == ANSWERS[name]
-    assert [data.sample_id(index) for index in range(len(data))] == [one.id for one in read]
+    assert [(sample.id, sample.answer) for sample in read] == ANSWERS[name]
+    assert [data.sample_id(index) for index in range(len(data))] == [sample.id for sample in read]
     assert read[0].prompt == PROMPTS[name]
-    for one in read:
-        assert (one.task, one.images, one.benchmark) == (data.task, (), data.benchmark)
-        (video,) = one.videos
+    for sample in read:
+        assert (sample.task, sample.images, sample.benchmark) == (data.task, (), data.benchmark)
+        (video,) = sample.videos
         assert video.path.exists()
-        assert video.path.stem == Path(one.labels["image_id"]).stem
+        assert video.path.stem == Path(sample.labels["image_id"]).stem
         clip = video.read(lambda total, rate: [0, total - 1])
         assert clip.frames.shape == (2, 3, 56, 56)
     assert data.notes[0].endswith("are published.")
@@ -153,13 +153,16 @@ def test_the_suite_has_every_set(published) -> None:
     group = load("video", published)
     names = list(composed("dataset=video").dataset.tasks)
     assert set(names) == set(SETS)
-    assert {one.labels["task"] for one in samples(group)} == set(names)
+    assert {sample.labels["task"] for sample in samples(group)} == set(names)
 
 
 @pytest.mark.parametrize("branch", ["main", "video"])
 def test_both_branches_of_mvbench(branch, tmp_path) -> None:
     write_mvbench(tmp_path, branch)
-    videos = {one.labels["task_type"]: one.videos[0] for one in samples(load("mvbench", tmp_path))}
+    videos = {
+        sample.labels["task_type"]: sample.videos[0]
+        for sample in samples(load("mvbench", tmp_path))
+    }
     parts = {task: (video.start, video.stop, video.rate) for task, video in videos.items()}
     plain = dict.fromkeys(MVBENCH, (0.0, None, None))
     main = {"action_sequence": (0.5, 1.5, None), "episodic_reasoning": (0.5, 1.5, 3.0)}
@@ -203,7 +206,7 @@ def test_subtitles_of_uniform_moments(count, listed, published) -> None:
 
 
 def change(rows: list[dict[str, Any]], **changes: Any) -> list[dict[str, Any]]:
-    """The rows with another first one."""
+    """The rows with another first sample."""
     return [rows[0] | changes, *rows[1:]]
 
 

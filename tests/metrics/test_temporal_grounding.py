@@ -78,12 +78,12 @@ def test_a_long_number_takes_no_long_time() -> None:
 
 def test_iou_agrees_with_a_count_of_seconds() -> None:
     spans = [(a, b) for a in range(6) for b in range(a, 6)]
-    for one in spans:
+    for span in spans:
         for other in spans:
-            seconds = [set(range(*span)) for span in (one, other)]
+            seconds = [set(range(*times)) for times in (span, other)]
             union = len(seconds[0] | seconds[1])
             expected = len(seconds[0] & seconds[1]) / union if union else 0.0
-            assert span_iou(one, other) == pytest.approx(expected)
+            assert span_iou(span, other) == pytest.approx(expected)
 
 
 def sample(answer: Any) -> Sample:
@@ -95,10 +95,10 @@ def test_recall_at_thresholds_and_the_mean() -> None:
     truth = sample((0.0, 10.0))
     replies = ("0 - 10", "0 - 7", "0 - 5", "2 - 5", "0 - 2", "I cannot tell")
     parsed = [metric.read(reply, truth, lambda _: None) for reply in replies]
-    scores = [metric.score(one, truth) for one in parsed]
+    scores = [metric.score(span, truth) for span in parsed]
     assert scores == pytest.approx([1, 0.7, 0.5, 0.3, 0.2, 0])
     answers = [
-        ScoredAnswer(one, truth.answer, score) for one, score in zip(parsed, scores, strict=True)
+        ScoredAnswer(span, truth.answer, score) for span, score in zip(parsed, scores, strict=True)
     ]
     assert metric.values(answers) == pytest.approx(
         {

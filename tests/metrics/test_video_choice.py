@@ -56,9 +56,9 @@ def sample(benchmark: str, options: tuple[str, ...] = OPTIONS, kind: str = "") -
     ],
 )
 def test_letters(benchmark, reply, strict, upstream) -> None:
-    asked = sample(benchmark)
+    question = sample(benchmark)
     for compat, letter in (("strict", strict), ("vlmevalkit", upstream), ("release", upstream)):
-        assert VideoChoiceMetrics(compat).read(reply, asked, lambda _: None) == letter, compat
+        assert VideoChoiceMetrics(compat).read(reply, question, lambda _: None) == letter, compat
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_letters(benchmark, reply, strict, upstream) -> None:
     ],
 )
 def test_captions_are_named_in_their_own_way(options, reply, strict, upstream) -> None:
-    asked = sample("TempCompass_MCQ", options, "caption_matching")
+    question = sample("TempCompass_MCQ", options, "caption_matching")
     for compat, letter in (("strict", strict), ("vlmevalkit", upstream)):
-        assert VideoChoiceMetrics(compat).read(reply, asked, lambda _: None) == letter, compat
+        assert VideoChoiceMetrics(compat).read(reply, question, lambda _: None) == letter, compat
 
 
 def test_unparsed_answers_are_wrong_and_tasks_count_alike_in_the_macro_mean() -> None:
@@ -115,9 +115,9 @@ def test_unparsed_answers_are_wrong_and_tasks_count_alike_in_the_macro_mean() ->
     ],
 )
 def test_yes_and_no(reply, strict, upstream) -> None:
-    asked = Sample(id="0", task="yes_no", images=(), question="?", answer="Yes")
+    question = Sample(id="0", task="yes_no", images=(), question="?", answer="Yes")
     for compat, word in (("strict", strict), ("vlmevalkit", upstream)):
-        assert VideoYesNoMetrics(compat).read(reply, asked, lambda _: None) == word, compat
+        assert VideoYesNoMetrics(compat).read(reply, question, lambda _: None) == word, compat
 
 
 def test_yes_and_no_by_dimension() -> None:
