@@ -115,6 +115,7 @@ def prepare(
             f"{settings.limit} instead."
         )
     check_metric(parts.dataset, parts.metric)
+    check_videos(parts.dataset, parts.model, parts.backend)
     if settings.pictures and not callable(parts.draw):
         raise UserError(
             f"draw must be a function, such as draw_overlay, or pictures=0; got {parts.draw!r}."
@@ -146,4 +147,25 @@ def check_metric(dataset: SampleSource, metric: AnswerMetric) -> None:
         raise UserError(
             f"{type(metric).__name__} scores answers of the task {' or '.join(metric.scored_tasks)}"
             f"; those of the dataset are of the task {task}: choose another dataset= or metric."
+        )
+
+
+def check_videos(dataset: SampleSource, family: ModelFamily, backend: Backend | None) -> None:
+    """Refuse a dataset of videos for a model or server that is shown images only.
+
+    Raises:
+        UserError: It is one.
+    """
+    tasks = [task["dataset"] for task in getattr(dataset, "tasks", {}).values()]
+    if not any(getattr(each, "has_videos", False) for each in tasks or [dataset]):
+        return
+    if backend is not None:
+        raise UserError(
+            "The samples of this dataset hold videos, and a server is handed images only: use "
+            "backend=transformers."
+        )
+    if not (family.takes_videos or family.frames_as_images):
+        raise UserError(
+            f"{type(family).__name__} takes images only, but the samples of this dataset hold "
+            "videos: choose a model that takes videos, such as model=qwen25vl."
         )
