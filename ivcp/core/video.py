@@ -180,7 +180,7 @@ class FrameFolder:
         self.files = sorted(
             file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES
         )
-        if not self.files or rate is None or rate <= 0:
+        if not self.files or rate is None or not 0 < rate < math.inf:
             raise OSError(
                 f"Expected a folder of images and their frames a second; got {len(self.files)} "
                 f"images in {folder} at a rate of {rate}."

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ivcp.core.pixels import MAX_PIXELS
+
 TOLERANCE = 0.5
 """Seconds at the end of a clip that may hold no picture, as where a last packet is a filler."""
 MISSING = 1.0
@@ -100,6 +102,11 @@ class VideoFile:
                     raise OSError(f"Expected a video; {name} has no video stream.")
                 if streams[0].codec_context is None:
                     raise OSError(f"{name} has a video of a kind that PyAV cannot decode.")
+                if streams[0].width * streams[0].height > MAX_PIXELS:
+                    raise OSError(
+                        f"Expected frames of at most {MAX_PIXELS:,} pixels; {name} has frames of "
+                        f"{streams[0].width} x {streams[0].height}."
+                    )
                 yield container, streams[0]
         except self._av.FFmpegError as error:
             raise OSError(f"Expected a video; {name} cannot be {action}: {error}") from error

@@ -115,7 +115,7 @@ def prepare(
             f"{settings.limit} instead."
         )
     check_metric(parts.dataset, parts.metric)
-    check_videos(parts.dataset, parts.model, parts.backend)
+    check_videos(parts)
     if settings.pictures and not callable(parts.draw):
         raise UserError(
             f"draw must be a function, such as draw_overlay, or pictures=0; got {parts.draw!r}."
@@ -150,16 +150,17 @@ def check_metric(dataset: SampleSource, metric: AnswerMetric) -> None:
         )
 
 
-def check_videos(dataset: SampleSource, family: ModelFamily, backend: Backend | None) -> None:
-    """Refuse a dataset of videos for a model or server that is shown images only.
+def check_videos(parts: Parts) -> None:
+    """Refuse a dataset of videos for a model, server or method that takes images only.
 
     Raises:
         UserError: It is one.
     """
-    tasks = [task["dataset"] for task in getattr(dataset, "tasks", {}).values()]
-    if not any(getattr(each, "has_videos", False) for each in tasks or [dataset]):
+    family, tasks = parts.model, getattr(parts.dataset, "tasks", {})
+    datasets = [task["dataset"] for task in tasks.values()] or [parts.dataset]
+    if not any(getattr(dataset, "has_videos", False) for dataset in datasets):
         return
-    if backend is not None:
+    if parts.backend is not None:
         raise UserError(
             "The samples of this dataset hold videos, and a server is handed images only: use "
             "backend=transformers."
@@ -168,4 +169,9 @@ def check_videos(dataset: SampleSource, family: ModelFamily, backend: Backend | 
         raise UserError(
             f"{type(family).__name__} takes images only, but the samples of this dataset hold "
             "videos: choose a model that takes videos, such as model=qwen25vl."
+        )
+    if parts.pruner.before_processor:
+        raise UserError(
+            f"{parts.pruner.name} resizes images, but the samples of this dataset hold videos: use "
+            "another pruner."
         )

@@ -17,10 +17,13 @@ from ivcp.core.types import Sample
 from ivcp.core.video import Video
 from ivcp.evaluation.evaluate import evaluate
 from ivcp.evaluation.job import check_videos
+from ivcp.evaluation.served import ServedEvaluation
 from ivcp.metrics.anls import Anls
 from ivcp.models.internvl import InternVL
 from ivcp.models.llava15 import Llava15
 from ivcp.models.qwen25vl import Qwen25VL
+from ivcp.pruners.downsample import Downsample
+from ivcp.pruners.none import NoPruning
 from ivcp.results.prediction import Prediction, read_predictions
 
 
@@ -141,12 +144,30 @@ def test_models_of_images_are_refused_before_weights_load(videos) -> None:
         UserError, match=r"^Llava15 takes images only, .* such as model=qwen25vl\.$"
     ):
         evaluate(**{**videos, "model": Llava15(path="absent"), "dataset": Clips(())})
-    group: Any = SimpleNamespace(tasks={"a": {"dataset": []}, "b": {"dataset": Clips(())}})
-    with pytest.raises(UserError, match="Llava15 takes images only"):
-        check_videos(group, Llava15(), None)
-    server: Any = object()
-    with pytest.raises(UserError, match="handed images only: use backend=transformers"):
-        check_videos(group, Qwen25VL(), server)
-    check_videos(group, InternVL(), None)
-    check_videos(group, Qwen25VL(), None)
-    check_videos(SimpleNamespace(tasks={"a": {"dataset": []}}), Llava15(), server)
+    group = SimpleNamespace(tasks={"a": {"dataset": []}, "b": {"dataset": Clips(())}})
+    served = {"model": Qwen25VL(), "backend": object()}
+    for changes, message in (
+        ({"model": Llava15()}, "Llava15 takes images only"),
+        (served, "a server is handed images only: use backend=transformers"),
+        ({"pruner": Downsample()}, "Downsample resizes images, but"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_videos(made(dataset=group, **changes))
+    for family in (InternVL(), Qwen25VL()):
+        check_videos(made(dataset=group, model=family))
+    images = SimpleNamespace(tasks={"a": {"dataset": []}})
+    check_videos(made(dataset=images, model=Llava15(), backend=object()))
+
+
+def made(**changes: Any) -> Any:
+    """Parts of a run that nothing but `check_videos` reads."""
+    usual = {"model": Qwen25VL(), "pruner": NoPruning(), "backend": None}
+    return SimpleNamespace(**{**usual, **changes})
+
+
+def test_a_video_is_not_handed_to_a_server() -> None:
+    evaluation: Any = SimpleNamespace(server=object())
+    sample = Clips((Video(path=Path("a.mp4")),))[0]
+    batch: Any = SimpleNamespace(samples=(sample,))
+    with pytest.raises(UserError, match=r"^A sample holds a video, and a server is handed images"):
+        ServedEvaluation._answer(evaluation, batch)

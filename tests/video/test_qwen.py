@@ -242,6 +242,21 @@ def test_a_batch_keeps_what_single_prompts_keep(tmp_path, name) -> None:
     assert [len(image.grids) for image in together.layouts[1].images] == [3, 2]
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_beams_keep_the_same_tokens(tmp_path, name) -> None:
+    family, processor = setup(name, tmp_path, min_frame_tokens=1, frames=6)
+    model = model_of(name)
+    inputs = family.encode(processor, [sample(clip(6)), sample(clip(3), name="longer")]).inputs
+    inputs["input_ids"] = small_ids(inputs["input_ids"], processor, model)
+    kept = []
+    for beams in (1, 2):
+        with pruned(model, IVCPrune(keep_ratio=0.4, layer=3), family=family) as session:
+            model.generate(**inputs, max_new_tokens=3, do_sample=False, num_beams=beams)
+        assert len(session.kept) == 2 * beams
+        kept.append(session.kept[::beams])
+    assert all(map(torch.equal, *kept))
+
+
 def small_ids(ids: torch.Tensor, processor: Any, model: Any) -> torch.Tensor:
     """Ids of the small model's vocabulary for those of a tokenizer of bytes."""
     known = {

@@ -168,6 +168,12 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, name) -> None:
         read(make(tmp_path), list(range(0, 60, 3)))
 
 
+def test_frames_of_too_many_pixels_are_not_decoded(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("ivcp.core.video_file.MAX_PIXELS", WIDTH * HEIGHT - 1)
+    with pytest.raises(OSError, match=r"at most 20,479 pixels; a\.mp4 has frames of 320 x 64"):
+        read(write_clip(tmp_path / "a.mp4"), [0])
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [({"start": 6.5}, "from second 6.5 to 6 of"), ({"start": 3, "stop": 2}, "second 3 to 2 of")],
