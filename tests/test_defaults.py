@@ -13,10 +13,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 CONF = Path(__file__).parents[1] / "conf"
-FREE = {
-    "pruner": {"keep_ratio"},
-    "model": {"path", "dtype", "min_pixels", "max_pixels", "min_frame_tokens"},
-}
+FREE = {"pruner": {"keep_ratio"}, "model": {"path", "dtype", "min_pixels", "max_pixels"}}
 FILES = [path for group in FREE for path in sorted((CONF / group).glob("*.yaml"))]
 
 
