@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from PIL import Image
+
 from ivcp.core.layout import ImageLayout
+from ivcp.core.video import Clip
 
 MOMENTS = 8
 """Most moments of a strip."""
@@ -25,6 +28,17 @@ def drawn_moments(layout: ImageLayout) -> list[int]:
 def strip_of(layout: ImageLayout, moments: list[int]) -> ImageLayout:
     """The layout of some moments of a video."""
     return ImageLayout(tuple(layout.grids[moment] for moment in moments), layout.number)
+
+
+def strip_parts(
+    layout: ImageLayout, clip: Clip
+) -> tuple[list[Image.Image], ImageLayout, list[str]]:
+    """What is drawn of a video: the first frame of each drawn moment, their layout, their times."""
+    moments = drawn_moments(layout)
+    step = -(-len(clip.frames) // len(layout.grids))  # frames of a moment; the last may have fewer
+    labels = [f"{moment + 1} at {clip.times[moment * step]:.1f} s" for moment in moments]
+    images = [clip.image(moment * step) for moment in moments]
+    return images, strip_of(layout, moments), labels
 
 
 def joined_frames(images: Sequence[ImageLayout], frames: Sequence[int]) -> list[ImageLayout]:

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ivcp.core.layout import ImageLayout
-from ivcp.core.strip import drawn_moments, strip_of
+from ivcp.core.strip import strip_parts
 from ivcp.core.types import Sample
 from ivcp.core.video import Clip, Video
 from ivcp.evaluation.data import ReadableItems
@@ -103,24 +103,21 @@ def overlays(
 
 def _strip(layout: ImageLayout, clip: Clip, prediction: Prediction, title: str) -> dict[str, Any]:
     """Arguments of `Draw` for a video: a few moments, each with its first frame and its time."""
-    moments, reasons = drawn_moments(layout), _reasons(layout, prediction)
-    frames = [moment * -(-len(clip.frames) // len(layout.grids)) for moment in moments]
-    if len(moments) < len(layout.grids):
+    images, drawn, labels = strip_parts(layout, clip)
+    reasons = _reasons(layout, prediction)
+    if len(images) < len(layout.grids):
         title += (
-            f" ({len(moments)} of {len(layout.grids)} moments; of all, {len(reasons)} of "
+            f" ({len(images)} of {len(layout.grids)} moments; of all, {len(reasons)} of "
             f"{layout.length} tokens are kept)"
         )
-    drawn = strip_of(layout, moments)
-    tokens = set(drawn.tokens.tolist())
-    reasons = {token: reason for token, reason in reasons.items() if token in tokens}
-    pairs = zip(moments, frames, strict=True)
+    reasons = _reasons(drawn, prediction)
     return {
-        "image": [clip.image(frame) for frame in frames],
+        "image": images,
         "layout": drawn,
         "kept": list(reasons),
         "reasons": list(reasons.values()),
         "title": title,
-        "labels": [f"{moment + 1} at {clip.times[frame]:.1f} s" for moment, frame in pairs],
+        "labels": labels,
     }
 
 
