@@ -46,12 +46,15 @@ class VideoFile:
         self.path, self._av = path, _import_av()
         durations: dict[int, int] = {}  # of each frame, by its time stamp
         keys: list[tuple[int, int]] = []  # time stamp of each keyframe, and when it is decoded
+        slots: list[int] = []  # when each frame is decoded
         count, cut, self._timed = 0, False, True
         with self._stream("read") as (container, stream):
             for packet in container.demux(stream):
                 cut = packet.is_corrupt if packet.size else cut
                 if packet.size and not packet.is_discard:
                     count += 1
+                    if packet.dts is not None:
+                        slots.append(packet.dts)
                     if packet.pts is None:
                         self._timed = False
                         continue
@@ -61,18 +64,20 @@ class VideoFile:
             base, stated = float(stream.time_base), _stated_seconds(container, stream)
             if container.format.name == "avi" and stream.codec_context.has_b_frames:
                 self._timed = False
-            rate = float(stream.average_rate or stream.guessed_rate or 25)
+            frame = 1 / float(stream.average_rate or stream.guessed_rate or 25) / base
         if not count:
             raise OSError(f"Expected a video with frames; {path.name} has none.")
-        if not self._timed:
-            durations, keys, base = dict.fromkeys(range(count), 1), [], 1 / rate
+        shown: Sequence[float] = sorted(durations)
+        if not self._timed:  # frames are shown in the order and rhythm in which they are decoded
+            shown = sorted(slots) if len(slots) == count else [n * frame for n in range(count)]
+            durations, keys = dict.fromkeys(range(count), 0), []
         self.stamps, self.keys = sorted(durations), sorted(keys)
-        start, last = self.stamps[0], self.stamps[-1]
-        # a last frame without a duration lasts as long as the others
-        length = durations[last] or (last - start) / max(len(durations) - 1, 1)
-        self.times: Sequence[float] = [(stamp - start) * base for stamp in self.stamps]
+        start, last = shown[0], shown[-1]
+        mean = (last - start) / (len(shown) - 1) if len(shown) > 1 else frame
+        length = durations[self.stamps[-1]] or mean
+        self.times: Sequence[float] = [(stamp - start) * base for stamp in shown]
         self.end = max((last + length - start) * base, self.times[-1] + 1e-3)
-        self._tolerance = TOLERANCE / base
+        self._tolerance = TOLERANCE / base / (1 if self._timed else frame)
         end = max(self.end, (last + length) * base)  # some files count from before their start
         if cut or end < stated - MISSING:
             raise OSError(

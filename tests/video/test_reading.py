@@ -42,6 +42,23 @@ def test_any_frame_of_any_container_is_found(tmp_path, name, codec, options) -> 
     assert clip.size == (WIDTH, HEIGHT)
 
 
+def test_an_avi_that_skips_frames_keeps_their_times(tmp_path) -> None:
+    def time(number: int) -> float:
+        return number / RATE + 2 * (number >= 30)
+
+    # x264 reorders frames, so that the file's own times of them are wrong
+    wanted = [0, 1, 5, 25, 35, 44, 58, 59]
+    clip = read(write_clip(tmp_path / "a.avi", gop=12, time=time), wanted)
+    assert numbers(clip.frames) == wanted
+    assert clip.times == pytest.approx(list(map(time, wanted)), abs=0.01)
+    assert clip.duration == pytest.approx(8.0, abs=0.2)
+
+
+def test_a_frame_may_be_wanted_twice(tmp_path) -> None:
+    wanted = [0, 0, 3, 3, 3, 59, 59]
+    assert numbers(read(write_clip(tmp_path / "a.mp4", gop=4), wanted).frames) == wanted
+
+
 def test_a_bare_stream_is_counted(tmp_path) -> None:
     path = write_clip(tmp_path / "a.h264", gop=12)
     with av.open(str(path)) as container:
