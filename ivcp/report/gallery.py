@@ -151,7 +151,9 @@ def _answered(prediction: Prediction) -> str:
 
 
 def _answer_text(answer: Answer | None) -> str:
-    """A ground truth for readers; boxes in whole pixels."""
+    """A ground truth for readers; boxes in whole pixels, spans in tenths of a second."""
+    if isinstance(answer, tuple) and len(answer) == 2 and not isinstance(answer[0], str):
+        return " - ".join(f"{second:.1f} s" for second in answer)
     if isinstance(answer, tuple):
         return ", ".join(f"{x:.0f}" if isinstance(x, int | float) else str(x) for x in answer)
     return "-" if answer is None else str(answer)

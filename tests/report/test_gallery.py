@@ -55,6 +55,12 @@ def image_of(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
+def test_a_span_of_time_is_shown_in_seconds(make_pair: Any) -> None:
+    changes = {"task": "temporal_grounding", "answer": [24.3, 30.45], "parsed": [1.0, 2.0]}
+    (gallery,), _ = make_pair([line(0, 1.0, **changes)], [line(0, 0.0, **changes)])
+    assert gallery.cases[0].answer == "24.3 s - 30.4 s"
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG file that promises so many pixels and holds none."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
