@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from test_invariants import PRUNERS, build
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
@@ -19,8 +21,10 @@ ROWS, COLUMNS, FRAMES = 3, 4, (2, 3)  # two videos
 FAMILIES = [name for name, small in SMALL.items() if small.video]
 
 
-def video_prompt(family: str, *, image: bool = False) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Two videos with text between them; prompt indices of each video's tokens."""
+def video_prompt(
+    family: str, *, image: bool = False, lengths: Sequence[int] = FRAMES
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Videos with text between them; prompt indices of each video's tokens."""
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(3))
     small, tokens = SMALL[family], []
     ids, inputs = [11, 12, 13], {}
@@ -28,7 +32,7 @@ def video_prompt(family: str, *, image: bool = False) -> tuple[dict[str, Tensor]
         part = small.image((4, 5), draw)
         ids, inputs = [*ids, *part.ids, 19], dict(part.inputs)
     videos = []
-    for frames in FRAMES:
+    for frames in lengths:
         assert small.video is not None
         part = small.video(frames, ROWS, COLUMNS, draw)
         tokens.append(part.tokens + len(ids))
@@ -58,6 +62,38 @@ def test_budget_and_keeping_everything(family: str, name: str, greedy: Any) -> N
     assert torch.isin(kept, torch.arange(4, 24)).sum() == 8
     for tokens in videos:
         assert torch.isin(kept, tokens).sum() == round(0.4 * len(tokens))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", PRUNERS)
+def test_batch_equals_single_and_backends_agree(family: str, name: str, greedy: Any) -> None:
+    rows = [video_prompt(family), video_prompt(family, lengths=[4])]
+    parts = [inputs for inputs, _ in rows]
+    pad = partial(pad_sequence, batch_first=True, padding_side="left")
+    of_tokens = {"input_ids", "attention_mask", "mm_token_type_ids"} & parts[0].keys()
+    together = {
+        key: pad([part[key][0] for part in parts])
+        if key in of_tokens
+        else torch.cat([part[key] for part in parts])
+        for key in parts[0]
+    }
+    kept = []
+    for backend in ("sdpa", "eager"):
+        model = model_of(family, backend)
+        with pruned(model, build(name, 0.3)) as session:
+            both = greedy(model, together)
+            kept.append(session.kept)
+            counts = session.layer_tokens[-1], session.cache_lengths[-1]
+            for number, (inputs, _) in enumerate(rows):
+                alone = greedy(model, inputs)
+                length = inputs["input_ids"].shape[1]
+                assert torch.equal(both.sequences[number, -length - 3 :], alone.sequences[0])
+                assert torch.equal(session.kept[0], kept[-1][number])
+                visual = sum(map(len, rows[number][1]))
+                left = length - visual + len(session.kept[0])
+                assert [row[number] for row in counts] == [left, left]
+                assert torch.equal(session.kept[0], session.kept[0].unique())
+    assert all(map(torch.equal, *kept))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
