@@ -49,6 +49,7 @@ class Expectation:
         grids: Kind, rows and columns of what the small model's four images become.
         layout_in_pixels: Whether the arrangement of tiles, or padding inside of views, shows in
             pixels alone, so that an image that was encoded outside is refused.
+        runs_offloaded: Whether the library's own forward pass works on offloaded weights.
         generates_offloaded: Whether the library's own `generate` works on offloaded weights; of
             some models it encodes images without them.
         fill: Blue of padding, in 0 .. 1.
@@ -71,6 +72,7 @@ class Expectation:
     variants: tuple[dict[str, Any], ...] = ()
     grids: list[list[tuple[str, int, int]]] = [[("image", 6, 6)]] * 4
     layout_in_pixels: bool = False
+    runs_offloaded: bool = True
     generates_offloaded: bool = True
     fill: float = 0.0
     padding_cut: bool = False

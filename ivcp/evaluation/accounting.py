@@ -100,6 +100,7 @@ def results_of(
             tasks={name: metric_info(task) for name, task in getattr(metric, "tasks", {}).items()},
             notes=(
                 *getattr(parts.dataset, "notes", ()),
+                *parts.remarks,
                 *notes,
                 *failure_notes(predictions),
                 *metric.notes(to_frame(scored)),
@@ -189,6 +190,7 @@ def efficiency_of(
     flops = sum(prediction.prefill_flops for prediction in predictions)
     slowest = max((process["seconds"] for process in processes), default=0.0)
     generating = max((process["generating_seconds"] for process in processes), default=0.0)
+    peaks = [process["peak_memory_bytes"] for process in processes]
     return Efficiency(
         kv_cache_bytes=mean(prediction.kv_cache_bytes for prediction in predictions),
         kv_cache_ratio=ratio(
@@ -209,9 +211,7 @@ def efficiency_of(
         samples_per_second=ratio(sum(p["samples"] for p in processes), slowest),
         seconds_by_process=tuple(process["seconds"] for process in processes),
         halved_batches=sum(process["halvings"] for process in processes),
-        peak_memory_bytes=max(
-            (process["peak_memory_bytes"] for process in processes), default=None
-        ),
+        peak_memory_bytes=max(filter(None, peaks), default=None),
     )
 
 

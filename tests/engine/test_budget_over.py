@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from test_invariants import PRUNERS, build
-from test_video import COLUMNS, FAMILIES, ROWS, video_prompt
+from test_video import FAMILIES, FRAMES, video_prompt
 from torch import Tensor
 
 from ivcp import pruned
@@ -23,22 +23,35 @@ from ivcp.testing import SMALL, batch_of, model_of, single
 METHODS = [name for name in PRUNERS if name != "none"]
 every_method = pytest.mark.parametrize("name", METHODS)
 every_family = pytest.mark.parametrize("family", FAMILIES)
-FRAME = ROWS * COLUMNS
 
 
 @every_family
 @every_method
 def test_each_frame_keeps_its_budget(family: str, name: str, greedy: Any) -> None:
     model = model_of(family)
-    inputs, videos = video_prompt(family, image=True)
+    inputs, parts = video_prompt(family, image=True)
     with pruned(model, build(name, 0.4), budget_over="frame") as session:
         greedy(model, inputs, 2)
     (kept,) = session.kept
-    assert torch.isin(kept, torch.arange(4, 24)).sum() == 8
-    frames = [frame for tokens in videos for frame in tokens.split(FRAME)]
-    assert [int(torch.isin(kept, frame).sum()) for frame in frames] == [5] * 5
+    image, *frames = holders(parts, session)
+    assert len(frames) == sum(FRAMES)
+    for tokens in (image, *frames):
+        assert torch.isin(kept, tokens).sum() == round(0.4 * len(tokens))
     assert len(session.reasons[0]) == len(kept)
-    assert session.layer_tokens[-1][0] == inputs["input_ids"].shape[1] - 80 + len(kept)
+    text = inputs["input_ids"].shape[1] - sum(map(len, parts))
+    assert session.layer_tokens[-1][0] == text + len(kept)
+
+
+def holders(parts: list[Tensor], session: Any) -> list[Tensor]:
+    """Prompt indices of what has a budget of its own: an image, then the frames of videos."""
+    assert [image.tokens.tolist() for image in session.layouts[0].images] == [
+        part.tolist() for part in parts
+    ]
+    return [
+        image.tokens[start : start + count]
+        for image in session.layouts[0].images
+        for start, count in image.frames
+    ]
 
 
 @every_family
@@ -49,7 +62,7 @@ def test_all_videos_of_a_sample_share_a_budget(family: str, name: str, greedy: A
     with pruned(model, build(name, 0.35), budget_over="sample") as session:
         greedy(model, inputs, 2)
     kept = [int(torch.isin(session.kept[0], tokens).sum()) for tokens in videos]
-    assert sum(kept) == len(session.kept[0]) == 21
+    assert sum(kept) == len(session.kept[0]) == round(0.35 * sum(map(len, videos)))
     assert min(kept) > 0
 
 
@@ -104,11 +117,11 @@ def test_an_image_that_would_vanish_keeps_its_middle_token(greedy: Any) -> None:
 @pytest.mark.parametrize("name", ["fastv", "visionzip", "pyramiddrop"])
 def test_a_number_of_tokens_is_that_of_a_frame(name: str, greedy: Any) -> None:
     model = model_of("qwen3vl")
-    inputs, videos = video_prompt("qwen3vl", image=True)
+    inputs, parts = video_prompt("qwen3vl", image=True)
     with pruned(model, Budgeted(method=build(name, 0.5), tokens=7, budget_over="frame")) as session:
         greedy(model, inputs, 1)
-    parts = [torch.arange(4, 24), *(frame for tokens in videos for frame in tokens.split(FRAME))]
-    assert [int(torch.isin(session.kept[0], part).sum()) for part in parts] == [7] * 6
+    of_each = [torch.isin(session.kept[0], part).sum() for part in holders(parts, session)]
+    assert of_each == [7] * 6
 
 
 def test_methods_with_numbers_of_their_own_keep_them_in_each_frame() -> None:

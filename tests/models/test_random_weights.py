@@ -24,6 +24,8 @@ BILLIONS = {  # of parameters, as the hub states them for the weights
     "qwen3vl": 8.77, "llava15": 7.06, "llava15_13b": 13.35, "llavanext": 7.06,
     "llavanext_13b": 13.35, "llavanext_mistral": 7.57, "internvl25": 8.08, "internvl3_2b": 2.09,
     "internvl3": 7.94, "deepseekvl": 1.98, "deepseekvl2": 16.15, "deepseekvl2_27b": 27.48,
+    "idefics3": 8.46, "smolvlm": 2.25, "smolvlm_256m": 0.256, "smolvlm_500m": 0.507,
+    "smolvlm2": 2.25, "smolvlm2_256m": 0.256, "smolvlm2_500m": 0.507,
 }  # fmt: skip
 MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"tiny"})
 

@@ -51,7 +51,7 @@ WORDS = (
     "ratio=0.5", "limit=24", "batch_size=24", "model.max_pixels=20000",
     "generation.max_new_tokens=24",
 )  # fmt: skip
-METHODS = ("none", "divprune", "ivc", "random")
+METHODS = ("none", "divprune", "ivc", "random", "ivcp_two_pass")
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +61,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     sweeps = {
         "none": ("pruner=none",),
         "plain": ("pruner=divprune,ivc,random", "pruner.layer=0"),
+        "passes": ("pruner=ivcp_two_pass",),
         "vllm": (f"pruner={','.join(METHODS)}", *SMALL),  # in which "auto" is layer 0
     }
     for name, more in sweeps.items():
         path = f"hydra.sweep.dir={folder / name}"
         done = run("-m", *WORDS, *more, path, "hydra.sweep.subdir=${hydra.job.num}")
         assert done.returncode == 0, done.stderr[-3000:]
-    plain = [folder / "none" / "0", *(folder / "plain" / str(number) for number in range(3))]
-    return {"plain": plain, "vllm": [folder / "vllm" / str(number) for number in range(4)]}
+    plain = [folder / "plain" / str(number) for number in range(3)]
+    plain = [folder / "none" / "0", *plain, folder / "passes" / "0"]
+    return {"plain": plain, "vllm": [folder / "vllm" / str(number) for number in range(5)]}
 
 
-@pytest.mark.parametrize("number", range(4), ids=METHODS)
+@pytest.mark.parametrize("number", range(5), ids=METHODS)
 def test_records_and_scores(runs: dict[str, list[Path]], number: int) -> None:
     plain, served = runs["plain"][number], runs["vllm"][number]
     assert records(served) == records(plain)
