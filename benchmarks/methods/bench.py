@@ -77,7 +77,7 @@ def measure(model: Any, inputs: dict[str, Tensor], pruner: Pruner, repeats: int)
     runs = RotatedRuns(model, family, [pruner], inputs, question=QUESTION)
     pairs = [
         (plain.prefill_ms, short.pruning_overhead_ms)
-        for plain, short in runs.repeats(repeats)
+        for plain, short in (runs.repeats(repeats) if repeats else ())
         if plain is not None and short is not None
     ]
     if runs.failures:
@@ -114,11 +114,15 @@ def report(results: dict[str, Any]) -> str:
     ]
     for row in sorted(results["rows"], key=lambda row: (row["visual_tokens"], row["method"])):
         time, share = row["overhead_ms"], row["overhead_share"]
-        lines.append(
-            f"| {row['visual_tokens']} | {row['method']} | {', '.join(map(str, row['layers']))} | "
-            f"{time['median']:.2f} [{time['q1']:.2f}, {time['q3']:.2f}] | "
-            f"{100 * share['median']:.2f} | {row['selection_megabytes']:.1f} |"
-        )
+        times = ("-", "-")  # without repeats, memory alone is measured
+        if time["median"] is not None:
+            times = (
+                f"{time['median']:.2f} [{time['q1']:.2f}, {time['q3']:.2f}]",
+                f"{100 * share['median']:.2f}",
+            )
+        layers = ", ".join(map(str, row["layers"]))
+        cells = (row["visual_tokens"], row["method"], layers, *times)
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['selection_megabytes']:.1f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -129,7 +133,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", help="of an image or frame")
     parser.add_argument("--frames", type=int, help="of a video; without it, an image is measured")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="0 measures memory alone")
     parser.add_argument("--ratio", type=float, default=0.5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="folder of the results; default: by size")
@@ -169,7 +173,7 @@ def main() -> None:
             results["rows"].append({"visual_tokens": visual, "method": name, **row})
             out.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(results, indent=1))
-            print(visual, name, row["overhead_ms"]["median"], flush=True)
+            print(visual, name, row["overhead_ms"], row["selection_megabytes"], flush=True)
     (out / "results.md").write_text(report(results))
     print(report(results))
 

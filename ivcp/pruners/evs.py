@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -56,7 +57,8 @@ class EVS(TowerPruner):
         if target <= first:
             keep = (2 * torch.arange(target, device=states.device) + 1) * first // (2 * target)
         else:
-            change = 1 - cosine_similarity(states[1:], states[:-1], dim=-1)  # (F - 1, N)
-            change = torch.cat([change.new_full((first,), FIRST), change.flatten()])  # (V,)
-            keep = top(change, target).sort().values
+            change = [states.new_full((first,), FIRST)]
+            for earlier, later in pairwise(states):  # one pair at a time needs little memory
+                change.append(1 - cosine_similarity(later, earlier, dim=-1))
+            keep = top(torch.cat(change), target).sort().values
         return Selection(keep, {"first_frame": keep < first})
