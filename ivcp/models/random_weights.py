@@ -81,7 +81,7 @@ class RandomTokenizer:
     def apply_chat_template(self, turns: Sequence[Mapping[str, Any]], **_: Any) -> str:
         """Qwen's form of a prompt."""
         parts = [part for turn in turns for part in turn["content"]]
-        return " ".join(part.get("text", f"{START}<|image_pad|>{END}") for part in parts)
+        return " ".join(part.get("text", f"{START}<|{part['type']}_pad|>{END}") for part in parts)
 
     def batch_decode(self, tokens: Tensor, **_: Any) -> list[str]:
         """Ids as text."""
