@@ -33,6 +33,7 @@ from ivcp.models.processor import Processor
 from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
 from ivcp.models.qwen3vl import Qwen3VL
 from ivcp.models.qwen25vl import Qwen25VL
+from ivcp.models.qwen35 import Qwen35
 from ivcp.models.smolvlm import SmolVLM
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.testing import END, IMAGE, START, VIDEO, random_model
@@ -124,6 +125,24 @@ GEOMETRIES = {
             "vision_config": {
                 "depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
                 "patch_size": 16, "out_hidden_size": 256, "deepstack_visual_indexes": [0],
+            },
+            **QWEN,
+        },
+        {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16},
+    ),
+    "qwen35": Geometry(
+        "Qwen3.5-9B", Qwen35(),
+        {
+            "text_config": {
+                **TEXT, "head_dim": 256, "layer_types": ["full_attention", "linear_attention"],
+                **rotary(
+                    1e7, mrope_section=[11, 11, 10], mrope_interleaved=True,
+                    partial_rotary_factor=0.25,
+                ),
+            },
+            "vision_config": {
+                "depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+                "patch_size": 16, "out_hidden_size": 256,
             },
             **QWEN,
         },

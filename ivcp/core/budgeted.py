@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from ivcp.core.budget import Count, in_words
 from ivcp.core.errors import UnreachableBudgetError, UserError
+from ivcp.core.layer_kinds import Kinds
 from ivcp.core.pruner import Pruner, Size, Stage, TokenCount
 from ivcp.core.selection import Selection
 from ivcp.core.view import Signal, View
@@ -94,10 +95,14 @@ class Budgeted(Pruner):
         return self.solved and self.tokens is None and self.count == "final"
 
     def fitted(
-        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+        self,
+        model_type: str,
+        layers: int,
+        provides: frozenset[Signal] = frozenset(),
+        kinds: Kinds = (),
     ) -> Budgeted:
         """The method with its layers; refuses a ratio that no image of this depth could reach."""
-        fitted = replace(self, method=self.method.fitted(model_type, layers, provides))
+        fitted = replace(self, method=self.method.fitted(model_type, layers, provides, kinds))
         if self.solved and not self.before_processor:
             fitted.method.plan(LARGE)
             if self.tokens is None and self.count == "layer_average":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
@@ -75,6 +75,7 @@ class QwenFamily(HubFamily):
     video_token: ClassVar[str] = "<|video_pad|>"
     takes_videos: ClassVar[bool] = True
     begins_with_bos: ClassVar[bool] = False
+    chat_options: ClassVar[Mapping[str, Any]] = {}  # variables of the chat template
 
     def __post_init__(self) -> None:
         """Check types and limits.
@@ -138,7 +139,10 @@ class QwenFamily(HubFamily):
             {"type": "text", "text": self.question_text(sample)},
         ]
         prompt: str = tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": content}],
+            tokenize=False,
+            add_generation_prompt=True,
+            **self.chat_options,
         )
         return prompt
 
