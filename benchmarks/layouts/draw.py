@@ -24,6 +24,7 @@ from ivcp.datasets.scenes import make_scene
 from ivcp.models.backports.deepseek_vl2_processing import PUBLISHED_TILES
 from ivcp.models.deepseekvl import DeepSeekVL
 from ivcp.models.deepseekvl2 import DeepSeekVL2
+from ivcp.models.gemma3 import Gemma3
 from ivcp.models.hub import FULL_AREA, HubFamily
 from ivcp.models.idefics3 import FAKE, Idefics3
 from ivcp.models.internvl import InternVL
@@ -166,6 +167,25 @@ GEOMETRIES = {
             "downsample_ratio": 0.5,
         },
         {"size": {"height": 448, "width": 448}, "crop_to_patches": True, "max_patches": 6},
+    ),
+    "gemma3": Geometry(
+        "Gemma-3-4B", Gemma3(),
+        {
+            "text_config": {
+                **TEXT, "head_dim": 256, "sliding_window": 1024,
+                "layer_types": ["sliding_attention", "full_attention"],
+                "rope_parameters": {
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                    "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+                },
+            },
+            "vision_config": {
+                **VISION, "model_type": "siglip_vision_model", "image_size": 896,
+                "patch_size": 14, "vision_use_head": False,
+            },
+            "boi_token_index": START, "eoi_token_index": END, "mm_tokens_per_image": 256,
+        },
+        {"size": {"height": 896, "width": 896}},
     ),
     "deepseekvl": Geometry(
         "DeepSeek-VL-1.3B", DeepSeekVL(),

@@ -69,6 +69,27 @@ MISTRAL_7B = text(
     4096, 14336, 32, 32, 8, **rotary(1e6), model_type="mistral", vocab_size=32064,
     sliding_window=None, max_position_embeddings=32768,
 )  # fmt: skip
+GEMMA3 = {
+    "vocab_size": 262208, "sliding_window": 1024, "max_position_embeddings": 131072,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+    },
+}  # fmt: skip
+GEMMA3_REST: Settings = {
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 896,
+        "patch_size": 14,
+        "vision_use_head": False,
+    },
+    "mm_tokens_per_image": 256,
+    "tie_word_embeddings": True,
+}
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 DEEPSEEK2: Settings = {
     "candidate_resolutions": [
@@ -163,6 +184,18 @@ PUBLISHED: Mapping[str, Settings] = {
     "Qwen/Qwen3.5-27B": {
         "text_config": text(5120, 17408, 64, 24, 4, linear_num_value_heads=48, **QWEN35),
         "vision_config": {**QWEN3_TOWER_27, "out_hidden_size": 5120},
+    },
+    "google/gemma-3-4b-it": {
+        "text_config": text(2560, 10240, 34, 8, 4, head_dim=256, **GEMMA3), **GEMMA3_REST,
+    },
+    "google/gemma-3-12b-it": {
+        "text_config": text(3840, 15360, 48, 16, 8, head_dim=256, **GEMMA3), **GEMMA3_REST,
+    },
+    "google/gemma-3-27b-it": {
+        "text_config": text(
+            5376, 21504, 62, 32, 16, head_dim=128, query_pre_attn_scalar=168, **GEMMA3
+        ),
+        **GEMMA3_REST,
     },
     "llava-hf/llava-1.5-7b-hf": {"text_config": VICUNA_7B, "vision_config": CLIP_TOWER},
     "llava-hf/llava-1.5-13b-hf": {"text_config": VICUNA_13B, "vision_config": CLIP_TOWER},

@@ -168,7 +168,8 @@ def make_random(kind: Any, config: Any, dtype: torch.dtype, device: str) -> Any:
         with torch.device(device):
             model = kind._from_config(config, dtype=dtype).eval()
             for name, weight in model.named_parameters():
-                if name.endswith("cls_token"):  # zeros, which would attend to all patches alike
+                # zeros, by which all patches would be attended to alike, or all images be nothing
+                if name.endswith(("cls_token", "mm_input_projection_weight")):
                     nn.init.normal_(weight)
                 if name.endswith("A_log"):  # linear attention that remembers, as trained heads do
                     nn.init.uniform_(weight, -6, 0)
