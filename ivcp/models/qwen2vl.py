@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
@@ -80,6 +80,7 @@ class QwenFamily(HubFamily):
     takes_videos: ClassVar[bool] = True
     times_as_positions: ClassVar[bool] = False
     begins_with_bos: ClassVar[bool] = False
+    chat_options: ClassVar[Mapping[str, Any]] = {}  # variables of the chat template
 
     def __post_init__(self) -> None:
         """Check types and limits.
@@ -143,7 +144,10 @@ class QwenFamily(HubFamily):
             {"type": "text", "text": self.question_text(sample)},
         ]
         prompt: str = tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": content}],
+            tokenize=False,
+            add_generation_prompt=True,
+            **self.chat_options,
         )
         return prompt
 
