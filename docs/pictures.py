@@ -21,7 +21,10 @@ from ivcp.engine.attach import open_session
 from ivcp.visualize.overlay import draw_overlay
 
 ROOT = Path(__file__).parents[1]
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "pruner").glob("*.yaml"))
+OF_VIDEOS = {"evs", "vidcom2"}  # whose pages name the commands of their pictures
+METHODS = sorted(
+    path.stem for path in (ROOT / "conf" / "pruner").glob("*.yaml") if path.stem not in OF_VIDEOS
+)
 SCENE, KEEP = 21, 0.3
 PANEL = (12, 39, 492, 519)  # where the scene is in an overlay with a title of one line
 TILE, GAP, LABEL, COLUMNS = 192, 8, 20, 5  # of the gallery, in pixels
