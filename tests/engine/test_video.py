@@ -78,7 +78,7 @@ def test_batch_equals_single_and_backends_agree(family: str, name: str, greedy: 
     kept = []
     for backend in ("sdpa", "eager"):
         model = model_of(family, backend)
-        with pruned(model, build(name, 0.3)) as session:
+        with pruned(model, build(name, 0.3, family)) as session:
             both = greedy(model, together)
             kept.append(session.kept)
             counts = session.layer_tokens[-1], session.cache_lengths[-1]
