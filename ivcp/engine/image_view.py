@@ -226,7 +226,7 @@ class ImageView:
     def _encoder_call(self) -> EncoderCall:
         kind = "video" if self.visual.layout.grids[0].kind == "frame" else "image"
         image = self.state.encoder_calls.get("image")
-        if image is not None and image.tower is not None and image.tower.frames_as_images:
+        if image is not None and image.tower is not None and image.tower.encodes_frames_as_images:
             kind = "image"
         if kind not in self.state.encoder_calls:
             raise UserError(

@@ -19,7 +19,7 @@ class Idefics3Tower(TiledTower):
     """
 
     per_tile: ClassVar[bool] = True
-    frames_as_images: ClassVar[bool] = True
+    encodes_frames_as_images: ClassVar[bool] = True
 
     def __init__(self, entry: nn.Module) -> None:
         vision: Any = entry.vision_model
