@@ -23,9 +23,11 @@ from ivcp.datasets.scenes import make_scene
 from ivcp.models.backports.deepseek_vl2_processing import PUBLISHED_TILES
 from ivcp.models.deepseekvl import DeepSeekVL
 from ivcp.models.deepseekvl2 import DeepSeekVL2
+from ivcp.models.glm4v import Glm4V
 from ivcp.models.hub import FULL_AREA, HubFamily
 from ivcp.models.internvl import InternVL
 from ivcp.models.llava15 import Llava15
+from ivcp.models.llava_onevision import LlavaOnevision
 from ivcp.models.llavanext import LlavaNext
 from ivcp.models.processor import Processor
 from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
@@ -33,6 +35,7 @@ from ivcp.models.qwen3vl import Qwen3VL
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.testing import END, IMAGE, START, VIDEO, random_model
+from ivcp.testing.small import VIDEO_END, VIDEO_START
 from ivcp.visualize.overlay import draw_overlay
 
 HERE = Path(__file__).parent
@@ -45,6 +48,7 @@ TEXT = {
     "max_position_embeddings": 8192, "bos_token_id": None, "eos_token_id": None,
     "pad_token_id": 0,
 }  # fmt: skip
+GLM_TEXT = {key: value for key, value in TEXT.items() if key != "head_dim"}  # 256 / 2
 VISION = {
     "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
 }  # fmt: skip
@@ -126,6 +130,21 @@ GEOMETRIES = {
         },
         {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16},
     ),
+    "glm4v": Geometry(
+        "GLM-4.1V-9B", Glm4V(),
+        {
+            "text_config": {
+                **GLM_TEXT, **rotary(1e4, partial_rotary_factor=0.5, mrope_section=[8, 12, 12]),
+            },
+            "vision_config": {
+                "depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+                "patch_size": 14, "out_hidden_size": 256,
+            },
+            "image_start_token_id": START, "image_end_token_id": END, "video_token_id": VIDEO,
+            "video_start_token_id": VIDEO_START, "video_end_token_id": VIDEO_END,
+        },
+        {"size": {"shortest_edge": 12544, "longest_edge": 11760000}, "patch_size": 14},
+    ),
     "llava15_pad": llava("pad"),
     "llava15_crop": llava("crop"),
     "llavanext": Geometry(
@@ -135,6 +154,17 @@ GEOMETRIES = {
             "vision_config": CLIP, "image_grid_pinpoints": PINPOINTS,
         },
         {**AT_336, "image_grid_pinpoints": PINPOINTS},
+    ),
+    "llava_onevision": Geometry(
+        "LLaVA-OneVision-7B", LlavaOnevision(),
+        {
+            "text_config": {"model_type": "qwen2", **TEXT, **rotary(1e6)},
+            "vision_config": {
+                **VISION, "model_type": "siglip_vision_model", "image_size": 384,
+                "patch_size": 14, "vision_use_head": False,
+            },
+        },
+        {"size": {"height": 384, "width": 384}},
     ),
     "internvl": Geometry(
         "InternVL3-8B", InternVL(),

@@ -71,6 +71,19 @@ def rotated(layer: nn.Module, states: Tensor, rotary: tuple[Tensor, Tensor]) -> 
     return torch.cat([(turned * cos + swapped * sin).to(states.dtype), rest], -1)
 
 
+def rotated_pairs(states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """As `rotated`, for models that rotate each even dimension with the odd one behind it.
+
+    Args:
+        states: (B, heads, R, D) queries or keys.
+        rotary: cos and sin, (B, R, D') each.
+    """
+    cos, sin = (angles[..., None, :, :] for angles in rotary)
+    turned, rest = torch.split(states, [cos.shape[-1], states.shape[-1] - cos.shape[-1]], -1)
+    swapped = torch.stack([-turned[..., 1::2], turned[..., 0::2]], -1).flatten(-2)
+    return torch.cat([(turned * cos + swapped * sin).to(states.dtype), rest], -1)
+
+
 def _one_axis(angles: Tensor, sections: list[int]) -> Tensor:
     """(..., D) of (A, ..., D) angles: axis `i % A` in the channels of section `i`."""
     parts = torch.split(angles, sections, -1)

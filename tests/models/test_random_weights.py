@@ -23,7 +23,11 @@ BILLIONS = {  # of parameters, as the hub states them for the weights
     "qwen2vl_2b": 2.21, "qwen2vl": 8.29, "qwen25vl_3b": 3.75, "qwen25vl": 8.29, "qwen3vl_4b": 4.44,
     "qwen3vl": 8.77, "llava15": 7.06, "llava15_13b": 13.35, "llavanext": 7.06,
     "llavanext_13b": 13.35, "llavanext_mistral": 7.57, "internvl25": 8.08, "internvl3_2b": 2.09,
-    "internvl3": 7.94, "deepseekvl": 1.98, "deepseekvl2": 16.15, "deepseekvl2_27b": 27.48,
+    "internvl3": 7.94, "internvl35_1b": 1.06, "internvl35_2b": 2.35, "internvl35_4b": 4.73,
+    "internvl35": 8.53, "internvl35_14b": 15.12, "internvl35_38b": 38.4, "internvl35_30b": 30.85,
+    "llava_onevision_05b": 0.894, "llava_onevision": 8.03, "llava_onevision_72b": 73.2,
+    "glm41v": 10.29, "glm46v": 10.29, "deepseekvl": 1.98, "deepseekvl2": 16.15,
+    "deepseekvl2_27b": 27.48,
 }  # fmt: skip
 MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"tiny"})
 
