@@ -63,8 +63,8 @@ class ImagePrompt(NamedTuple):
 def token_types(ids: Tensor) -> Tensor:
     """(B, S) `mm_token_type_ids`: 1 for tokens of images, 2 for tokens of videos, 0 for text."""
     in_video = (ids == VIDEO_START).cumsum(-1) > (ids == VIDEO_END).cumsum(-1)
-    image = ids == IMAGE
-    return (image + (image & in_video) + 2 * (ids == VIDEO)).int()
+    image, video = ids == IMAGE, ids == VIDEO
+    return image.int() * (1 + in_video.int()) + 2 * video.int()
 
 
 Draw = Callable[..., Tensor]
