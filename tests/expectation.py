@@ -49,6 +49,7 @@ class Expectation:
         grids: Kind, rows and columns of what the small model's four images become.
         layout_in_pixels: Whether the arrangement of tiles, or padding inside of views, shows in
             pixels alone, so that an image that was encoded outside is refused.
+        runs_offloaded: Whether the library's own forward pass works on offloaded weights.
         generates_offloaded: Whether the library's own `generate` works on offloaded weights; of
             some models it encodes images without them.
         equal_frames: Whether all videos of a batch must have as many frames.
@@ -73,6 +74,7 @@ class Expectation:
     variants: tuple[dict[str, Any], ...] = ()
     grids: list[list[tuple[str, int, int]]] = [[("image", 6, 6)]] * 4
     layout_in_pixels: bool = False
+    runs_offloaded: bool = True
     generates_offloaded: bool = True
     equal_frames: bool = False
     videos_alone: bool = False

@@ -46,6 +46,8 @@ class Expected(Qwen):
     full_size = {
         "patch_size": 14, "size": {"shortest_edge": 112 * 112, "longest_edge": 28 * 28 * 15000},
     }  # fmt: skip
+    runs_offloaded = False
+    generates_offloaded = False
     videos_alone = True
     questions = (
         "Help me to locate Left CAT in the image and give me its bounding boxes.",

@@ -44,6 +44,7 @@ class Expected(Llava):
         "image_grid_pinpoints": PINPOINTS,
     }
     variants = ({"box_frame": "padded"},)
+    generates_offloaded = False
     grids = [
         [("thumbnail", 6, 6), ("tile", 5, 12)],
         [("image", 6, 6)],
