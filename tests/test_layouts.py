@@ -21,6 +21,7 @@ def test_every_drawing_is_there_and_described() -> None:
     [
         ("llavanext", [(24, 24), (30, 48)], [0, 49]),
         ("internvl", [(16, 16)] * 7, [0] * 7),
+        ("smolvlm", [(8, 8)] * 13, [0] * 13),
     ],
 )
 def test_every_grid_has_the_published_size_and_ivc_tokens(name, sizes, steps) -> None:

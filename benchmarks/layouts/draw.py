@@ -7,6 +7,7 @@ and rotary frequencies: `python -m benchmarks.layouts.draw`.
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from ivcp.models.deepseekvl import DeepSeekVL
 from ivcp.models.deepseekvl2 import DeepSeekVL2
 from ivcp.models.glm4v import Glm4V
 from ivcp.models.hub import FULL_AREA, HubFamily
+from ivcp.models.idefics3 import FAKE, Idefics3
 from ivcp.models.internvl import InternVL
 from ivcp.models.llava15 import Llava15
 from ivcp.models.llava_onevision import LlavaOnevision
@@ -33,6 +35,7 @@ from ivcp.models.processor import Processor
 from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
 from ivcp.models.qwen3vl import Qwen3VL
 from ivcp.models.qwen25vl import Qwen25VL
+from ivcp.models.smolvlm import SmolVLM
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.testing import END, IMAGE, START, VIDEO, random_model
 from ivcp.testing.small import VIDEO_END, VIDEO_START
@@ -198,6 +201,14 @@ GEOMETRIES = {
             "candidate_resolutions": [(384 * x, 384 * y) for x, y in PUBLISHED_TILES],
         },
     ),
+    "smolvlm": Geometry(
+        "SmolVLM2-500M", SmolVLM(),
+        {
+            "text_config": {"model_type": "llama", **TEXT, **rotary(1e5)},
+            "vision_config": {**VISION, "image_size": 512, "patch_size": 16}, "scale_factor": 4,
+        },
+        {"size": {"longest_edge": 2048}, "max_image_size": {"longest_edge": 512}},
+    ),
 }  # fmt: skip
 
 
@@ -205,6 +216,14 @@ def scene() -> Image.Image:
     """640 x 400 pixels of a rendered scene, enlarged."""
     rendered = make_scene(0, "test", 21).render()
     return rendered.resize((640, 640), Image.Resampling.BICUBIC).crop((0, 120, 640, 520))
+
+
+def image_ids(family: HubFamily, text: str) -> list[int]:
+    """Token ids of an image's text in the prompt."""
+    if not isinstance(family, Idefics3):
+        return [START, *[IMAGE] * text.count(family.image_token), END]
+    known = {FAKE: START, family.image_token: IMAGE}  # its layout shows in other markers, too
+    return [known.setdefault(word, 3 + len(known)) for word in re.findall(r"<[^>]+>|\n", text)]
 
 
 def keep(geometry: Geometry, image: Image.Image) -> tuple[ImageLayout, Tensor, list[str]]:
@@ -222,8 +241,8 @@ def keep(geometry: Geometry, image: Image.Image) -> tuple[ImageLayout, Tensor, l
     processed = family.process_images(Processor(None, images, model.config), [sample])
     generator = torch.Generator().manual_seed(0)
     text = torch.randint(3, 80, (TEXT_BEFORE + TEXT_AFTER,), generator=generator).tolist()
-    placeholders = [START, *[IMAGE] * processed.texts[0].count(family.image_token), END]
-    ids = torch.tensor([text[:TEXT_BEFORE] + placeholders + text[TEXT_BEFORE:]])
+    shown = image_ids(family, processed.texts[0])
+    ids = torch.tensor([text[:TEXT_BEFORE] + shown + text[TEXT_BEFORE:]])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **processed.inputs}
     if isinstance(family, QwenFamily):
         inputs["mm_token_type_ids"] = (ids == IMAGE).int()

@@ -13,7 +13,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.layout import PromptLayout
 from ivcp.core.text_encoder import TextEncoder
 from ivcp.core.tower import VisionTower
-from ivcp.core.types import Box, Sample
+from ivcp.core.types import Box, Sample, Task
 from ivcp.core.view import Signal
 
 Rows: TypeAlias = Sequence[Tensor]
@@ -270,6 +270,10 @@ class ModelFamily(ModelAdapter):
             sizes: Width and height of each image.
         """
         return sum(width * height for width, height in sizes) / TOKEN_PIXELS
+
+    def remarks(self, task: Task) -> tuple[str, ...]:
+        """Sentences that a reader of results of this task must know of the model."""
+        return ()
 
     def identity(self) -> str:
         """A string that changes with the weights, found without reading all of them."""

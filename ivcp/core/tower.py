@@ -21,6 +21,7 @@ class VisionTower(ABC):
     Attributes:
         per_tile: Whether `patches` and `cls_rows` have an entry for each tile instead of each
             image, because a call does not contain which tiles make up an image (InternVL).
+        frames_as_images: Whether frames of videos go through the image encoder, among the images.
         has_cls: Whether each image, tile or frame begins with a [CLS] row.
         blocks: The tower's transformer blocks, in order.
         feature_site: The module whose input or output holds the (R, Ct) or (T, N, Ct) states that
@@ -28,6 +29,7 @@ class VisionTower(ABC):
     """
 
     per_tile: ClassVar[bool] = False
+    frames_as_images: ClassVar[bool] = False
 
     has_cls: bool = False
     blocks: Sequence[nn.Module]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,8 +56,13 @@ class Scene:
     objects: tuple[SceneObject, ...]
     pixel_seed: tuple[int, ...]
 
-    def render(self) -> Image.Image:
-        """The scene as an RGB image of `SIDE` x `SIDE` pixels; the same on every call."""
+    def render(self, moment: Sequence[SceneObject | None] | None = None) -> Image.Image:
+        """The scene as an RGB image of `SIDE` x `SIDE` pixels; the same on every call.
+
+        Args:
+            moment: The objects as they are at one moment of a video, perhaps elsewhere; None for
+                one that is not there. Background, colours and noise are those of the scene.
+        """
         rng = np.random.default_rng(self.pixel_seed)
         ramp = np.linspace(-0.5, 0.5, SIDE, dtype=np.float32)
         slopes = rng.uniform(-50, 50, size=(2, 3)).astype(np.float32)
@@ -64,8 +70,10 @@ class Scene:
         background = base + ramp[:, None, None] * slopes[0] + ramp[None, :, None] * slopes[1]
         canvas = Image.fromarray(background.clip(0, 255).astype(np.uint8))
         draw = ImageDraw.Draw(canvas)
-        for item in self.objects:
+        for item in self.objects if moment is None else moment:
             jitter = rng.integers(-14, 15, size=3)
+            if item is None:
+                continue
             red, green, blue = np.clip(np.array(COLORS[item.color]) + jitter, 0, 255).tolist()
             _draw(draw, item, (red, green, blue))
         grain = rng.normal(0, rng.uniform(3, 9), size=(SIDE, SIDE, 3)).astype(np.float32)
@@ -104,15 +112,20 @@ def _free_box(
         half = int(rng.integers(low, high + 1))
         x, y = (int(value) for value in rng.integers(half + 1, SIDE - half - 1, size=2))
         box = (x - half, y - half, x + half, y + half)
-        if all(
-            box[0] > other.box[2] + GAP
-            or box[2] < other.box[0] - GAP
-            or box[1] > other.box[3] + GAP
-            or box[3] < other.box[1] - GAP
-            for other in objects
-        ):
+        if is_free(box, objects):
             return box
     return None
+
+
+def is_free(box: tuple[int, int, int, int], objects: Sequence[SceneObject]) -> bool:
+    """Whether an object in this box would touch no other."""
+    return all(
+        box[0] > other.box[2] + GAP
+        or box[2] < other.box[0] - GAP
+        or box[1] > other.box[3] + GAP
+        or box[3] < other.box[1] - GAP
+        for other in objects
+    )
 
 
 def _draw(draw: ImageDraw.ImageDraw, item: SceneObject, fill: tuple[int, int, int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -53,13 +53,15 @@ class Shapes:
     size: int = 200
     seed: int = 0
 
+    answer_kinds: ClassVar[tuple[Task, ...]] = TASKS
+
     def __post_init__(self) -> None:
         """Check choices and types.
 
         Raises:
             UserError: A field has another type, or none of its values.
         """
-        for name, choices in (("task", TASKS), ("split", SPLITS)):
+        for name, choices in (("task", self.answer_kinds), ("split", SPLITS)):
             if getattr(self, name) not in choices:
                 raise UserError(
                     f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}."
@@ -82,6 +84,10 @@ class Shapes:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.size:
             raise IndexError(f"Expected an index from 0 to {self.size - 1}; got {index}.")
+        return self.made(index)
+
+    def made(self, index: int) -> Sample:
+        """The sample of a valid index."""
         scene = make_scene(self.seed, self.split, index)
         rng = np.random.default_rng((*scene.pixel_seed, 2))
         question = draw_question(scene, self.task, rng)
@@ -145,13 +151,13 @@ def _descriptions(objects: tuple[SceneObject, ...], item: SceneObject) -> list[t
             pairs.append(("position", f"the topmost {item.shape}"))
         if all(y > cy + MARGIN for _, cy in centers):
             pairs.append(("position", f"the bottommost {item.shape}"))
-        corner = _quadrant(item.center)
-        if corner and not any(_quadrant(c, margin=-MARGIN, only=corner) for c in centers):
+        corner = quadrant(item.center)
+        if corner and not any(quadrant(c, margin=-MARGIN, only=corner) for c in centers):
             pairs.append(("position", f"the {item.shape} in the {corner}"))
     return pairs
 
 
-def _quadrant(center: tuple[float, float], margin: int = MARGIN, only: str = "") -> str:
+def quadrant(center: tuple[float, float], margin: int = MARGIN, only: str = "") -> str:
     """The quadrant ("top left", ...) that holds `center` by at least `margin` pixels, or ""."""
     x, y = center[0] - SIDE / 2, center[1] - SIDE / 2
     for vertical, dy in (("top", -1), ("bottom", 1)):

@@ -220,6 +220,9 @@ class ImageView:
     @cached_property
     def _encoder_call(self) -> EncoderCall:
         kind = "video" if self.visual.layout.grids[0].kind == "frame" else "image"
+        image = self.state.encoder_calls.get("image")
+        if image is not None and image.tower is not None and image.tower.frames_as_images:
+            kind = "image"
         if kind not in self.state.encoder_calls:
             raise UserError(
                 f"{self.state.pruner} looks at the vision tower, but the images were encoded "

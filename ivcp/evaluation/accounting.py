@@ -100,6 +100,7 @@ def results_of(
             tasks={name: metric_info(task) for name, task in getattr(metric, "tasks", {}).items()},
             notes=(
                 *getattr(parts.dataset, "notes", ()),
+                *parts.remarks,
                 *notes,
                 *failure_notes(predictions),
                 *metric.notes(to_frame(scored)),

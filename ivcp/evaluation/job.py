@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from ivcp.evaluation.settings import Settings
 from ivcp.evaluation.trainer import EndsWithFirst, make_trainer, on_gpus
 from ivcp.results.load import read_baseline
 from ivcp.results.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 MOST_ON_GPU, MOST_ON_CPU, MOST_SERVED = 64, 8, 64
 """Samples of a batch that batch_size=auto tries first, or hands to a server."""
@@ -54,6 +57,14 @@ class Parts:
     draw: Draw
     names: Mapping[str, str]
     config: dict[str, Any]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences about the model that a reader of results of this dataset must know."""
+        group: Mapping[str, Any] = getattr(self.dataset, "tasks", {})
+        sources = [task["dataset"] for task in group.values()] or [self.dataset]
+        tasks = dict.fromkeys(getattr(source, "task", None) for source in sources)
+        return tuple(remark for task in tasks if task for remark in self.model.remarks(task))
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,8 @@ def prepare(
     items = ReadableItems(parts.dataset, settings.limit)
     if settings.baseline not in (None, "auto"):
         read_baseline(settings.baseline)
+    for remark in () if quiet else parts.remarks:
+        log.warning(remark)
     progress = [] if quiet else [ProgressLine()]
     callbacks = [PredictionWriter(folder.path), EndsWithFirst(), *progress, stop]
     servers = 0 if parts.backend is None else parts.backend.copies

@@ -173,12 +173,12 @@ class Glm4V(Qwen3VL):
         return super().layouts(model, renamed, positions, inputs)
 
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
-        return rotated_pairs(projected(layer, hidden, "q"), rotary)
+        return rotated_pairs(layer, projected(layer, hidden, "q"), rotary)
 
     def stored_states(
         self, layer: nn.Module, hidden: Tensor, rotary: Any, *, values: bool = True
     ) -> tuple[Tensor, Tensor]:
-        keys = rotated_pairs(projected(layer, hidden, "k"), rotary)
+        keys = rotated_pairs(layer, projected(layer, hidden, "k"), rotary)
         return keys, projected(layer, hidden, "v") if values else keys
 
 

@@ -107,6 +107,30 @@ DEEPSEEK2_TEXT = {
     "first_k_dense_replace": 1, "kv_lora_rank": 512, "max_position_embeddings": 4096, "n_group": 1,
     "n_shared_experts": 2, "num_experts_per_tok": 6, "q_lora_rank": None, "topk_group": 1,
 }  # fmt: skip
+SO400M = {
+    "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
+    "num_attention_heads": 16, "patch_size": 14,
+}  # fmt: skip
+SIGLIP_512 = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+    "num_attention_heads": 12, "patch_size": 16, "image_size": 512,
+}  # fmt: skip
+
+
+def smolvlm(size: str, vocabulary: int = 49280, **rest: Any) -> Settings:
+    """SmolVLM or SmolVLM2, whose language models are SmolLM2's."""
+    common = {"model_type": "llama", "vocab_size": vocabulary, "rms_norm_eps": 1e-5}
+    common |= {"max_position_embeddings": 8192, **rotary(rest.pop("theta", 1e5)), **rest}
+    small = {"vision_config": SIGLIP_512, "scale_factor": 4}
+    return {
+        "256M": {"text_config": text(576, 1536, 30, 9, 3, **common), **small},
+        "500M": {"text_config": text(960, 2560, 32, 15, 5, head_dim=64, **common), **small},
+        "2.2B": {
+            "text_config": text(2048, 8192, 24, 32, 32, **common),
+            "vision_config": {**SO400M, "image_size": 384}, "scale_factor": 3,
+        },
+    }[size]  # fmt: skip
+
 
 PUBLISHED: Mapping[str, Settings] = {
     "Qwen/Qwen2-VL-2B-Instruct": {
@@ -226,5 +250,20 @@ PUBLISHED: Mapping[str, Settings] = {
         ),
         "projector_config": {"n_embed": 2560},
     },
+    "HuggingFaceM4/Idefics3-8B-Llama3": {
+        "text_config": text(
+            4096, 14336, 32, 32, 8, **rotary(5e5), model_type="llama", vocab_size=128259,
+            rms_norm_eps=1e-5, max_position_embeddings=131072,
+        ),
+        "vision_config": {**SO400M, "image_size": 364}, "scale_factor": 2,
+    },
+    "HuggingFaceTB/SmolVLM-256M-Instruct": smolvlm("256M"),
+    "HuggingFaceTB/SmolVLM-500M-Instruct": smolvlm("500M"),
+    "HuggingFaceTB/SmolVLM-Instruct": smolvlm(
+        "2.2B", 49155, theta=273768.0, max_position_embeddings=16384
+    ),
+    "HuggingFaceTB/SmolVLM2-256M-Video-Instruct": smolvlm("256M"),
+    "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": smolvlm("500M"),
+    "HuggingFaceTB/SmolVLM2-2.2B-Instruct": smolvlm("2.2B", theta=130000.0),
 }  # fmt: skip
 """Settings of a model's configuration, by the hub id of its checkpoint."""

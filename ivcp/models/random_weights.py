@@ -242,7 +242,7 @@ def image_settings(config: Any, size: Mapping[str, int]) -> Settings:
         size: The default size of the image processor, which shows how it names sizes.
     """
     tower = config.vision_config
-    if "longest_edge" in size:  # Qwen-VL
+    if {"shortest_edge", "longest_edge"} <= set(size):  # Qwen-VL
         area = (tower.patch_size * tower.spatial_merge_size) ** 2  # of a visual token
         return {
             "patch_size": tower.patch_size, "merge_size": tower.spatial_merge_size,
@@ -251,6 +251,8 @@ def image_settings(config: Any, size: Mapping[str, int]) -> Settings:
         }  # fmt: skip
     edge = tower.image_size if isinstance(tower.image_size, int) else tower.image_size[0]
     settings: Settings = {"size": dict.fromkeys(size, edge)}
+    if "longest_edge" in size:  # Idefics3: tiles along the longer edge
+        return {"size": {"longest_edge": 4 * edge}, "max_image_size": {"longest_edge": edge}}
     if "shortest_edge" in size:  # CLIP
         settings["crop_size"] = {"height": edge, "width": edge}
     if pinpoints := getattr(config, "image_grid_pinpoints", None):

@@ -29,6 +29,7 @@ from ivcp import pruned
 from ivcp.core.errors import UserError
 from ivcp.engine.continuation import Continuation
 from ivcp.engine.hook import Hook
+from ivcp.models import find_family
 from ivcp.pruners.none import NoPruning
 from ivcp.testing import SMALL, batch_of, model_of, prompts, single
 
@@ -37,7 +38,7 @@ DIFFERENT = ["uniform, earlier KV whole", "fastv", "sparsevlm", "pyramiddrop"]
 
 
 def layers_of(model: Any) -> Any:
-    return model.model.language_model.layers
+    return find_family(model).decoder(model).layers
 
 
 @contextmanager

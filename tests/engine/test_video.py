@@ -27,23 +27,21 @@ def frames_of(family: str) -> tuple[int, int]:
 
 
 def video_prompt(family: str, *, image: bool = False) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Two videos with text between them; prompt indices of the tokens of image and videos."""
+    """Perhaps an image, then two videos, with text between; prompt indices of each one's tokens."""
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(3))
-    small, tokens = SMALL[family], []
-    ids, inputs = [11, 12, 13], {}
-    if image:
-        part = small.image(small.images[1], draw)
+    small, tokens, ids = SMALL[family], [], [11, 12, 13]
+    assert small.video is not None
+    parts = [small.image(small.images[0], draw)] if image else []
+    parts += [small.video(frames, ROWS, COLUMNS, draw) for frames in frames_of(family)]
+    for part in parts:
         tokens.append(part.tokens + len(ids))
-        ids, inputs = [*ids, *part.ids, 19], dict(part.inputs)
-    videos = []
-    for frames in frames_of(family):
-        assert small.video is not None
-        part = small.video(frames, ROWS, COLUMNS, draw)
-        tokens.append(part.tokens + len(ids))
-        videos.append(part.inputs)
         ids += [*part.ids, 30, 31, 32, 33]
     input_ids = torch.tensor([ids])
-    inputs |= {key: torch.cat([video[key] for video in videos]) for key in videos[0]}
+    names = {name for part in parts for name in part.inputs}
+    inputs = {
+        name: torch.cat([part.inputs[name] for part in parts if name in part.inputs])
+        for name in names
+    }
     inputs |= {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     if small.token_types:
         inputs["mm_token_type_ids"] = token_types(input_ids)
@@ -54,7 +52,7 @@ def video_prompt(family: str, *, image: bool = False) -> tuple[dict[str, Tensor]
 @pytest.mark.parametrize("name", PRUNERS)
 def test_budget_and_keeping_everything(family: str, name: str, greedy: Any) -> None:
     model = model_of(family)
-    inputs, visual = video_prompt(family, image=not EXPECTED[family].videos_alone)
+    inputs, parts = video_prompt(family, image=not EXPECTED[family].videos_alone)
     plain = greedy(model, inputs, 3)
     with pruned(model, build(name, 1.0)):
         assert torch.equal(torch.cat(plain.logits), torch.cat(greedy(model, inputs, 3).logits))
@@ -63,7 +61,7 @@ def test_budget_and_keeping_everything(family: str, name: str, greedy: Any) -> N
     if name == "none":
         return
     (kept,) = session.kept
-    for tokens in visual:
+    for tokens in parts:
         assert torch.isin(kept, tokens).sum() == round(0.4 * len(tokens))
 
 

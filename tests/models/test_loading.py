@@ -64,6 +64,7 @@ def test_a_folder_is_evaluated(
     (path,) = tmp_path.glob("outputs/*/*/metrics.json")
     report = json.loads(path.read_text())
     assert report["run"]["failed_samples"] == 0
+    assert set(report["run"]["notes"]) >= set(kind().remarks("grounding"))
     lines = [json.loads(line) for line in path.with_name("predictions.jsonl").open()]
     for line in lines:
         assert line["kept_tokens"] == round(0.4 * line["visual_tokens"])

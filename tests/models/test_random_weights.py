@@ -28,6 +28,8 @@ BILLIONS = {  # of parameters, as the hub states them for the weights
     "llava_onevision_05b": 0.894, "llava_onevision": 8.03, "llava_onevision_72b": 73.2,
     "glm41v": 10.29, "glm46v": 10.29, "deepseekvl": 1.98, "deepseekvl2": 16.15,
     "deepseekvl2_27b": 27.48,
+    "idefics3": 8.46, "smolvlm": 2.25, "smolvlm_256m": 0.256, "smolvlm_500m": 0.507,
+    "smolvlm2": 2.25, "smolvlm2_256m": 0.256, "smolvlm2_500m": 0.507,
 }  # fmt: skip
 MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"tiny"})
 
