@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
+    from ivcp.core.budget import Over
     from ivcp.core.family import ModelAdapter
     from ivcp.core.pruner import Pruner
     from ivcp.engine.session import Session
@@ -47,7 +48,13 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'ivcp' has no attribute {name!r}")
 
 
-def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = None) -> Session:
+def attach(
+    model: nn.Module,
+    pruner: Pruner,
+    *,
+    family: ModelAdapter | None = None,
+    budget_over: Over = "video",
+) -> Session:
     """Prune visual tokens in every forward pass of `model` until `session.close()`.
 
     Meant for notebooks, where a `with` block cannot span cells; elsewhere use `pruned`.
@@ -57,6 +64,8 @@ def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = No
             alone or inside another module (PEFT, DistributedDataParallel, a module of yours).
         pruner: A method, such as `ivcp.pruners.ivcp.IVCPrune(keep_ratio=0.5)`.
         family: How to look inside the model; by default found by `model.config.model_type`.
+        budget_over: What the pruner's budget holds for: each "video" (and image), each "frame" of
+            a video (and image), or all of a "sample".
 
     Returns:
         The session, with the results of the last prefill.
@@ -67,6 +76,7 @@ def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = No
     """
     from torch import nn
 
+    from ivcp.core.budgeted import with_budget_over
     from ivcp.core.errors import UserError
     from ivcp.core.pruner import Pruner
     from ivcp.engine.attach import attach as attach_hooks
@@ -80,6 +90,8 @@ def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = No
             f"{pruner.name} resizes images before they are processed, and here they are "
             "processed already: use ivcp.ask, ivcp.evaluate or run.py, or another pruner."
         )
+    if isinstance(pruner, Pruner):
+        pruner = with_budget_over(pruner, budget_over)
     check_compiled(model)  # before `find_model`: it looks inside, where nothing may be compiled
     if family is None:
         model = find_model(model)
@@ -89,7 +101,11 @@ def attach(model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = No
 
 @contextmanager
 def pruned(
-    model: nn.Module, pruner: Pruner, *, family: ModelAdapter | None = None
+    model: nn.Module,
+    pruner: Pruner,
+    *,
+    family: ModelAdapter | None = None,
+    budget_over: Over = "video",
 ) -> Iterator[Session]:
     """Prune visual tokens in every forward pass of `model` inside the block.
 
@@ -97,6 +113,7 @@ def pruned(
         model: As in `attach`.
         pruner: Likewise.
         family: Likewise.
+        budget_over: Likewise.
 
     Yields:
         The session, with the results of the last prefill.
@@ -104,5 +121,5 @@ def pruned(
     Raises:
         UserError: The model cannot serve the pruner, or is being pruned already.
     """
-    with closing(attach(model, pruner, family=family)) as session:
+    with closing(attach(model, pruner, family=family, budget_over=budget_over)) as session:
         yield session

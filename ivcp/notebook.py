@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from ivcp.core.errors import UserError
 from ivcp.core.pixels import decode, to_rgb
 from ivcp.core.types import Box, Sample, Task
+from ivcp.core.video import Clip, Video
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +33,14 @@ class Reply:
         box: The first box in it, in pixels of the last image; None if it holds none.
         images: The images of the prompt.
         session: What was kept, and what it cost.
+        read_clip: Reads the frames of the video that the model was shown; None without a video.
     """
 
     text: str
     box: Box | None
     images: tuple[Image.Image, ...]
     session: Session
+    read_clip: Callable[[], Clip] | None = None
 
     def __repr__(self) -> str:
         (summary,) = self.session.summary()
@@ -45,7 +49,7 @@ class Reply:
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows."""
-        if not self.images:
+        if not self.images and self.read_clip is None:
             return None
         file = BytesIO()
         self.draw().save(file, format="PNG")
@@ -54,17 +58,23 @@ class Reply:
     def draw(self, number: int = -1) -> Image.Image:
         """One of the images with the tokens that were kept of it, and the box on the last one.
 
+        Without images it is the video, as a strip of frames.
+
         Args:
             number: Which image; by default the last one.
 
         Raises:
             UserError: There is no such image.
+            OSError: The video cannot be read again.
         """
+        if not self.images and self.read_clip is not None:
+            return self.session.draw(self.read_clip())
         if not -len(self.images) <= number < len(self.images):
             raise UserError(f"There is no image {number}; the prompt had {len(self.images)}.")
         number %= len(self.images)
         box = self.box if number == len(self.images) - 1 else None
-        return self.session.draw(self.images[number], number=number, predicted=box)
+        before = len(self.session.layouts[0].images) - len(self.images)  # videos come first
+        return self.session.draw(self.images[number], number=before + number, predicted=box)
 
 
 def load(
@@ -104,6 +114,7 @@ def ask(
     image: Image.Image | str | Path | Sequence[Image.Image | str | Path],
     question: str,
     *,
+    video: Video | str | Path | None = None,
     pruner: Pruner | None = None,
     task: Task = "open_ended",
     **generation: Any,
@@ -113,16 +124,17 @@ def ask(
     Args:
         model: As `load` gave it; it may have been moved to another device since.
         processor: Likewise.
-        image: The image or its file, or several.
+        image: The image or its file, or several; an empty list for none.
         question: Passed on as it is; for another task than "open_ended", worded as the model's
             family words that task ("grounding" takes an expression and asks for its box).
+        video: A video or its file, which the prompt shows before the images.
         pruner: The method; None prunes nothing.
         task: The kind of answer.
         generation: Keyword arguments of `generate`; by default 128 tokens, greedily.
 
     Raises:
-        UserError: The processor is of another kind, an image, the question or the task is none, or
-            the model cannot serve the pruner.
+        UserError: The processor is of another kind, an image, the video, the question or the task
+            is none, or the model cannot serve the pruner.
     """
     import torch
 
@@ -139,6 +151,8 @@ def ask(
         raise UserError(f"task must be one of {', '.join(get_args(Task))}; got {task!r}.")
     several = image if isinstance(image, Sequence) and not isinstance(image, str) else [image]
     images = tuple(map(_image, several))
+    if isinstance(video, str | Path):
+        video = Video(path=Path(video))
     sample = Sample(
         id="ask",
         task=task,
@@ -146,8 +160,12 @@ def ask(
         question=question,
         answer="",
         verbatim=task == "open_ended",
+        videos=() if video is None else (video,),
     )
-    encoded = encode_for(pruner, family, processor, [sample])
+    try:
+        encoded = encode_for(pruner, family, processor, [sample])
+    except OSError as error:
+        raise UserError(f"The video cannot be read: {error}") from error
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in encoded.inputs.items()}
     generation = check_generation({"max_new_tokens": 128, "do_sample": False, **generation})
@@ -161,7 +179,8 @@ def ask(
     box = family.parse_box(text) if task == "grounding" else None
     if box is not None:
         box = encoded.box_frames[0].to_pixels(box)
-    return Reply(text, box, images, session)
+    read_clip = None if video is None else partial(family.read_clip, processor, video)
+    return Reply(text, box, images, session, read_clip)
 
 
 def _image(image: Image.Image | str | Path) -> Image.Image:

@@ -19,6 +19,7 @@ BOX = (1.0, 2.0, 30.0, 40.0)
 ANSWERS: dict[Task, tuple[Answer, str, str]] = {  # the answer, a right reply and a wrong one
     "grounding": (BOX, "there", "nowhere"), "yes_no": ("Yes", "Yes", "No"),
     "multiple_choice": ("B", "B", "A"), "open_ended": (("seven",) * 10, "seven", "eight"),
+    "temporal_grounding": ((2.0, 4.5), "2.0 - 4.5 seconds", "7 - 9"),
 }  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def test_every_dataset_brings_metrics_of_its_task(name) -> None:
         assert [judge.score(one, asked) for one in read] == [1, 0]
 
 
-@pytest.mark.parametrize("group", ["grounding", "general_vqa"])
+@pytest.mark.parametrize("group", ["grounding", "general_vqa", "video"])
 def test_a_task_group_has_the_datasets_that_it_names(group) -> None:
     tasks = composed(f"dataset={group}").dataset.tasks
     assert len(tasks) > 7

@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+from made_clips import write_clip
 from PIL import Image
 from untrained import save_untrained
 
@@ -17,8 +18,10 @@ from ivcp import FastV, IVCPrune
 from ivcp.core.budgeted import Budgeted
 from ivcp.core.errors import UserError
 from ivcp.core.types import Sample
+from ivcp.core.video import Video
 from ivcp.datasets.shapes import Shapes
 from ivcp.metrics.grounding import GroundingMetrics
+from ivcp.models.llava15 import Llava15
 from ivcp.models.qwen25vl import PACKAGED
 
 QUIET = {"workers": 0, "pictures": 0, "limit": 2, "generation": {"max_new_tokens": 4}}
@@ -55,6 +58,24 @@ def test_without_a_method_all_tokens_stay(loaded, sample) -> None:
     reply = ivcp.ask(*loaded, sample.images, "What is this?", max_new_tokens=2)
     assert reply.session.summary()[0]["keep_ratio"] == 1
     assert reply.box is None
+
+
+def test_a_question_about_a_video(loaded, sample, tmp_path) -> None:
+    file = write_clip(tmp_path / "a.mp4", frames=40)
+    method = IVCPrune(keep_ratio=0.5)
+    reply = ivcp.ask(*loaded, [], "What moves?", video=file, pruner=method, max_new_tokens=2)
+    (video,) = reply.session.layouts[0].images
+    assert len(video.grids) == 4  # 4 seconds, 2 frames each, in pairs
+    strip = reply.draw()
+    assert strip.width > 3 * 240
+    assert reply._repr_png_() is not None
+    both = ivcp.ask(*loaded, sample.images[0], "What?", video=Video(path=file), max_new_tokens=2)
+    assert len(both.session.layouts[0].images) == 2
+    assert both.draw().tobytes() != strip.tobytes()
+    with pytest.raises(UserError, match=r"^The video cannot be read: .*absent\.mp4"):
+        ivcp.ask(*loaded, [], "What?", video=tmp_path / "absent.mp4")
+    with pytest.raises(UserError, match="takes images only"):
+        ivcp.ask(loaded[0], replace(loaded[1], family=Llava15()), [], "What?", video=file)
 
 
 def test_an_evaluation_takes_objects_and_is_typed(loaded, tmp_path, monkeypatch) -> None:

@@ -67,6 +67,7 @@ def test_a_sweep_names_its_folders_and_finds_its_baseline(model, run, tmp_path) 
         (["tokens=0"], "tokens must be a whole number of at least 1; got 0"),
         (["tokens=x"], "tokens must be a whole number or null; got 'x'"),
         (["budget=layer_avrage"], "no budget=layer_avrage; did you mean layer_average?"),
+        (["budget_over=frames"], "budget_over must be video or frame or sample; got 'frames'"),
         (["budget.count=layers", "tokens=9"], "count must be final or layer_average or flops"),
         (["pruner.layer=3", "ratio=0.2", "budget=layer_average"], "lets 50.0 % of the visual tok"),
         (["pruner=pyramiddrop", "pruner.ratios=[0.5,0.4,0.3]", "tokens=9"], "numbers of tokens of"),
@@ -153,6 +154,19 @@ def test_a_budget_is_recorded_as_asked_and_as_it_came_out(model, run, tmp_path) 
     ]
     found = {record and round(record["obtained"], 3) for record in records}
     assert found == {None, 60, 90}
+
+
+def test_what_a_budget_holds_for_is_recorded_and_decides(model, run, tmp_path) -> None:
+    folder = "hydra.run.dir=outputs/one"
+    words = ("pruner=fastv", "tokens=60", model, *QUICK, folder)
+    code, out, err = run(*words, "budget_over=sample")
+    assert code == 0, err
+    assert "budget (60 tokens, per sample)" in out
+    results = json.loads((tmp_path / "outputs/one/metrics.json").read_text())
+    assert (results["run"]["budget"]["over"], results["tokens"]["kept"]) == ("sample", 60)
+    code, _, err = run(*words, "resume=true")
+    assert code == 2
+    assert "budget_over" in err
 
 
 def test_answers_of_another_budget_are_not_reused(model, run, tmp_path) -> None:

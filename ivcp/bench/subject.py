@@ -50,7 +50,7 @@ class Method:
         """
         pruner, variant = self.pruner, self.variant
         if isinstance(pruner, Budgeted):
-            words = in_words(pruner.keep_ratio, pruner.tokens, pruner.count)
+            words = in_words(pruner.keep_ratio, pruner.tokens, pruner.count, pruner.budget_over)
             variant = f"{variant} ({words})".strip()
         ratio = pruner.keep_ratio if pruner.fills_ratio() else unfilled_ratio
         return MethodInfo(

@@ -73,8 +73,8 @@ def evaluate(
         quiet: Whether progress and table stay away, as in a loop.
         settings: Any setting of `conf/config.yaml`: `limit=50`, `batch_size="auto"`,
             `data={"root": "..."}`, `logger="wandb"`, `backend="vllm"` or a `VLLMBackend`, ...;
-            `tokens=192, budget="layer_average"`
-            gives the method another budget than its `keep_ratio`.
+            `tokens=192, budget="layer_average"` gives the method another budget than its
+            `keep_ratio`, and `budget_over="frame"` gives each frame of a video its own.
 
     Returns:
         The finished run: `value` of the primary metric, typed `results`, `predictions()` and its
@@ -130,7 +130,7 @@ def evaluate(
     if "ratio" in OmegaConf.load(config_folder() / "budget" / row) and method.prunes():
         method = dataclasses.replace(method, keep_ratio=cfg.ratio)  # of published tables
     check_amount(settings, config["tokens"])
-    budget = {"tokens": config["tokens"], **config["budget"]}
+    budget = {name: config[name] for name in ("tokens", "budget_over")} | config["budget"]
     objects: dict[str, Any] = {"pruner": method, "dataset": dataset, "metric": metric}
     objects = {key: part for key, part in objects.items() if not isinstance(part, str | None)}
     if isinstance(server, Backend):

@@ -88,7 +88,7 @@ def evaluate_config(cfg: DictConfig) -> float:
         parts["config"] = OmegaConf.to_container(cfg, resolve=True)
         parts["config"]["pruner"] = fitted(parts["config"]["pruner"], parts["pruner"])
         check_amount((o.partition("=")[0] for o in job.overrides.task), cfg.tokens)
-        budget = {"tokens": cfg.tokens, **cfg.budget}
+        budget = {"tokens": cfg.tokens, "budget_over": cfg.budget_over, **cfg.budget}
         parts["pruner"] = budgeted(parts["pruner"], parts["model"].depth(), **budget)
         run = evaluate(**parts, names=names, folder=job.runtime.output_dir, sweep=sweep)
         return float("nan") if run is None else run.value

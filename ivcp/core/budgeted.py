@@ -9,15 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import get_args
 
-from ivcp.core.budget import Count, in_words
+from ivcp.core.budget import Count, Over, in_words
 from ivcp.core.errors import UnreachableBudgetError, UserError
+from ivcp.core.frame_view import by_frame
+from ivcp.core.joined_view import over_sample
 from ivcp.core.pruner import Pruner, Size, Stage, TokenCount
 from ivcp.core.selection import Selection
 from ivcp.core.view import Signal, View
 
 LARGE = 100_000
 """Tokens of an image large enough for its rounding not to matter."""
+HOLDERS: dict[Over, str] = {"video": "an image", "frame": "a frame", "sample": "a sample"}
+"""What has a budget, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +33,17 @@ class Budgeted(Pruner):
     The method's `keep_ratio` is replaced, for each image, by the one that comes nearest. A method
     that decides for all images of a sample together gets one ratio for all of them.
 
+    A budget can also hold for each frame of a video, which the method then prunes as it does an
+    image; or for all images and frames of a sample, which it then prunes as it does one image.
+
     Attributes:
         keep_ratio: The budget as a fraction of the unpruned prompt's, in (0, 1]; unless `tokens`
             are given.
         method: The method; it must prune to a ratio.
-        tokens: The budget as a number of visual tokens an image instead.
+        tokens: The budget as a number of visual tokens instead.
+        budget_over: What the budget holds for. "video": each image and each video. "frame": each
+            image and each frame of a video. "sample": all images and frames together, of which each
+            image or video keeps at least one token.
         count: What the budget counts. "final": tokens that the last stage leaves. "layer_average":
             tokens that a decoder layer processes, mean over the layers (the convention of
             SparseVLM). "flops": operations of the language model's prefill, as a fraction of the
@@ -43,6 +55,7 @@ class Budgeted(Pruner):
 
     method: Pruner
     tokens: int | None = None
+    budget_over: Over = "video"
     count: Count = "final"
     solved: bool = True
 
@@ -52,6 +65,11 @@ class Budgeted(Pruner):
             raise UserError(f"tokens must be a whole number of at least 1; got {self.tokens}.")
         if self.before_processor and self.count == "flops":
             raise UserError(f"{self.name} has no budget of FLOPs: use another budget.")
+        if self.before_processor and self.budget_over != "video":
+            raise UserError(
+                f"{self.name} resizes images before they have tokens, so its budget holds for each "
+                "image: leave out budget_over."
+            )
         if self.solved and not self.before_processor and not self.method.fills_ratio():
             raise UserError(
                 f"{self.name} has numbers of tokens of its own, so it cannot be given a budget: "
@@ -98,7 +116,8 @@ class Budgeted(Pruner):
     ) -> Budgeted:
         """The method with its layers; refuses a ratio that no image of this depth could reach."""
         fitted = replace(self, method=self.method.fitted(model_type, layers, provides))
-        if self.solved and not self.before_processor:
+        counted = self.tokens is not None or self.count != "final"
+        if self.solved and counted and not self.before_processor:
             fitted.method.plan(LARGE)
             if self.tokens is None and self.count == "layer_average":
                 fitted.ratio(LARGE, layers)
@@ -111,20 +130,34 @@ class Budgeted(Pruner):
         return self.select_sample([view], stage)[0]
 
     def select_sample(self, views: Sequence[View], stage: int) -> list[Selection]:
+        decide = partial(self._select, stage=stage)
+        if self.budget_over == "frame":
+            return by_frame(views, decide)
+        if self.budget_over == "sample" and self.method.decides_by_image():
+            return over_sample(views, decide)
+        return decide(views)
+
+    def _select(self, views: Sequence[View], stage: int) -> list[Selection]:
+        """Selections of images, frames, or joined images, each with a budget."""
         if not self.solved:
             return self.method.select_sample(views, stage)
+        lengths = [view.image.length for view in views]
         if self.count == "flops":
             ratios = [self.flops_ratio(views)] * len(views)
         else:
-            ratios = [self.ratio(view.image.length, view.layers) for view in views]
+            ratios = [self.ratio(length, views[0].layers) for length in self._holders(lengths)]
         if self.method.decides_by_image():
             return [
                 replace(self.method, keep_ratio=ratio).select(view, stage)
                 for view, ratio in zip(views, ratios, strict=True)
             ]
-        lengths = [view.image.length for view in views]
-        kept = sum(ratio * length for ratio, length in zip(ratios, lengths, strict=True))
+        parts = lengths if self.count == "flops" else self._holders(lengths)
+        kept = sum(ratio * length for ratio, length in zip(ratios, parts, strict=True))
         return replace(self.method, keep_ratio=kept / sum(lengths)).select_sample(views, stage)
+
+    def _holders(self, lengths: Sequence[int]) -> Sequence[int]:
+        """Visual tokens of whatever has a budget, given those of a sample's views."""
+        return [sum(lengths)] if self.budget_over == "sample" else lengths
 
     def ratio(self, length: int, layers: int) -> float:
         """The keep ratio that meets the budget on an image alone.
@@ -168,7 +201,7 @@ class Budgeted(Pruner):
         whole = flops([text + total] * layers)
         wanted, first_pass = self.keep_ratio * whole, [text + total] * self.first_pass()
         if self.tokens is not None:
-            visual = sum(int(self._wanted(length)) for length in lengths)
+            visual = sum(int(self._wanted(length)) for length in self._holders(lengths))
             wanted = flops([text + visual] * layers)
 
         def cost(kept: int) -> float:
@@ -191,8 +224,8 @@ class Budgeted(Pruner):
             return self.keep_ratio * length
         if self.tokens > length:
             raise UnreachableBudgetError(
-                f"tokens={self.tokens} were asked for, but an image has {length} visual tokens: "
-                "ask for fewer, or for a ratio."
+                f"tokens={self.tokens} were asked for, but {HOLDERS[self.budget_over]} has "
+                f"{length} visual tokens: ask for fewer, or for a ratio."
             )
         return self.tokens
 
@@ -218,6 +251,7 @@ def budgeted(
     tokens: int | None,
     count: Count,
     solved: bool = True,
+    budget_over: Over = "video",
 ) -> Pruner:
     """The method with the budget that a configuration names.
 
@@ -227,17 +261,38 @@ def budgeted(
         tokens: As in `Budgeted`.
         count: Likewise.
         solved: Likewise.
+        budget_over: Likewise.
 
     Raises:
         UserError: The method cannot be given this budget, or has one already.
     """
-    if not method.prunes() or (solved and tokens is None and count == "final"):
+    if method.prunes() and not (solved and tokens is None and count == "final"):
+        if isinstance(method, Budgeted):
+            raise UserError("The pruner has a budget already: leave out tokens and budget.")
+        ratio = method.keep_ratio
+        method = Budgeted(
+            method=method, keep_ratio=ratio, tokens=tokens, count=count, solved=solved
+        )
+    method = with_budget_over(method, budget_over)
+    return method.fitted("", layers) if isinstance(method, Budgeted) else method
+
+
+def with_budget_over(method: Pruner, budget_over: Over) -> Pruner:
+    """The method with a budget that holds for videos, frames or samples.
+
+    Raises:
+        UserError: There is no such budget, or the method cannot be given it.
+    """
+    if budget_over not in get_args(Over):
+        raise UserError(f"budget_over must be {' or '.join(get_args(Over))}; got {budget_over!r}.")
+    if budget_over == "video" or not method.prunes():
         return method
     if isinstance(method, Budgeted):
-        raise UserError("The pruner has a budget already: leave out tokens and budget.")
-    ratio = method.keep_ratio
-    budget = Budgeted(method=method, keep_ratio=ratio, tokens=tokens, count=count, solved=solved)
-    return budget.fitted("", layers)
+        return replace(method, budget_over=budget_over)
+    solved = method.before_processor or method.fills_ratio()  # else its own settings stand
+    return Budgeted(
+        method=method, keep_ratio=method.keep_ratio, solved=solved, budget_over=budget_over
+    )
 
 
 def nearest(measure: Callable[[int], float], most: int, wanted: float) -> int:

@@ -66,6 +66,8 @@ class Encoded:
             of width and height; beyond 0 .. 1 where it is padded.
         image_tokens: For each sample, tokens that its images take, structural ones included; None
             if the family does not tell.
+        frames: For each sample, of how many frames each of its videos consists that is shown as
+            images, one a frame; None where videos are shown as videos.
         saved_tokens: For each sample, how many more tokens its prompt would have had if its images
             had not been resized for a pruner; None if none were.
     """
@@ -75,6 +77,7 @@ class Encoded:
     box_frames: list[BoxFrame]
     visible_areas: list[list[Box]]
     image_tokens: list[int] | None = None
+    frames: list[list[int]] | None = None
     saved_tokens: list[int] | None = None
 
 
@@ -218,7 +221,14 @@ class ModelAdapter(ABC):
 
 
 class ModelFamily(ModelAdapter):
-    """A family with its prompts, processor and parser. Subclasses are frozen dataclasses."""
+    """A family with its prompts, processor and parser. Subclasses are frozen dataclasses.
+
+    Attributes:
+        frames_as_images: Whether a model that takes images only is shown a video as images, one a
+            frame.
+    """
+
+    frames_as_images: ClassVar[bool] = False
 
     @abstractmethod
     def load(self, gpus: Sequence[int] | None = None) -> tuple[nn.Module, Any]:

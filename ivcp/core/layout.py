@@ -103,6 +103,11 @@ class ImageLayout:
             start += grid.length
         return tuple(spans)
 
+    @property
+    def frames(self) -> tuple[tuple[int, int], ...]:
+        """(start, count) in the image of each frame of a video; an image is a single frame."""
+        return self.spans if self.grids[0].kind == "frame" else ((0, self.length),)
+
     @cached_property
     def reference_groups(self) -> tuple[tuple[int, int], ...]:
         """(start, count) in the image of each group of tokens that has its own IVC tokens."""

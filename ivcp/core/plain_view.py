@@ -26,6 +26,7 @@ class PlainView:
         sample_id: Id of the sample, of which seeds are made.
         layers: Number of decoder layers, `L`.
         text_tokens: Tokens of the prompt that belong to no image.
+        text_queries: Number of text queries, `T`.
         device: Device of `index`.
         notes: What a method stores for its later stages.
         index: (V,) the tokens of the image that are left, at first all of them.
@@ -36,6 +37,7 @@ class PlainView:
     sample_id: str = ""
     layers: int = 0
     text_tokens: int = 0
+    text_queries: int = 0
     device: torch.device | str = "cpu"
     notes: dict[str, Tensor] = field(default_factory=dict)
     index: Tensor = field(init=False)

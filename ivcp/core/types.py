@@ -18,7 +18,10 @@ from ivcp.core.video import Video
 Box = tuple[float, float, float, float]
 """`(x1, y1, x2, y2)` with `x1 <= x2`, `y1 <= y2`; the docstring at hand names the frame."""
 
-Answer: TypeAlias = str | Box | tuple[str, ...]
+Span = tuple[float, float]
+"""`(start, stop)` with `start <= stop`, in seconds from the beginning of the clip."""
+
+Answer: TypeAlias = str | Box | Span | tuple[str, ...]
 """A ground truth (several texts: any of them is right), or an answer parsed from a model's text."""
 
 IMAGE_ID = "image_id"
@@ -27,8 +30,8 @@ IMAGE_ID = "image_id"
 BOX_BEYOND_IMAGE = "box_beyond_image"
 """Label of a sample whose true box reaches beyond its image."""
 
-Task = Literal["grounding", "yes_no", "multiple_choice", "open_ended"]
-"""The kind of answer: a box, the word yes or no, the letter of an option, or free text."""
+Task = Literal["grounding", "yes_no", "multiple_choice", "open_ended", "temporal_grounding"]
+"""The kind of answer: a box, the word yes or no, the letter of an option, free text, or a span."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +42,10 @@ class Sample:
         id: Unique in its dataset; the same in all runs, on all machines and in any dataset order.
         task: The kind of answer; it decides prompt, parser and metric.
         images: RGB images, in the order of the prompt.
-        question: The referring expression for grounding, otherwise the question alone.
+        question: The referring expression for grounding, the sentence about an event for temporal
+            grounding, otherwise the question alone.
         answer: Ground truth: a `Box` in pixels of the original image, "Yes" / "No", the letter of
-            the right option, or one or more accepted texts.
+            the right option, one or more accepted texts, or a `Span` of the clip.
         options: Texts of the options A, B, C, ... of a multiple-choice question; an empty text is
             no option.
         hint: Text before a multiple-choice question.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -54,16 +55,19 @@ class Clip:
         frames: (N, 3, H, W) RGB, uint8.
         times: Second of each frame, counted from the beginning of the part that is shown.
         duration: Seconds of the part that is shown.
+        size: Width and height of the frames before they were resized.
     """
 
     frames: Tensor
     times: tuple[float, ...]
     duration: float
+    size: tuple[int, int]
 
-    @property
-    def images(self) -> tuple[Image.Image, ...]:
-        """The frames as images."""
-        return tuple(Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in self.frames)
+    def image(self, index: int) -> Image.Image:
+        """A frame as an image, in the aspect that it had before it was resized."""
+        image = Image.fromarray(self.frames[index].permute(1, 2, 0).contiguous().numpy())
+        width = max(1, round(image.height * self.size[0] / self.size[1]))
+        return image.resize((width, image.height), Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +95,8 @@ class Video:
 
         Args:
             choose: Chooses frames of the part that is shown.
-            size: Size to which they are resized; None leaves them as they are.
+            size: Size to which they are resized; None leaves them as they are. Frames of other
+                sizes than the first one get its size.
 
         Raises:
             OSError: The clip is absent, has no frame in this part, or cannot be decoded.
@@ -111,16 +116,18 @@ class Video:
         duration = max(stop - source.times[shown[0]], 1e-3)
         indices = list(choose(len(shown), len(shown) / duration))
 
+        sizes: list[tuple[int, int]] = []  # of the first frame, before and after
+
         def resized(frame: Tensor) -> Tensor:
-            if size is None:
-                return frame
-            width, height = size(len(indices), frame.shape[2], frame.shape[1])
-            return resize_frame(frame, width, height)
+            if not sizes:
+                before = frame.shape[2], frame.shape[1]
+                sizes.extend((before, before if size is None else size(len(indices), *before)))
+            return resize_frame(frame, *sizes[1])
 
         frames = source.read([shown[index] for index in indices], resized)
         start = source.times[shown[0]]
         times = tuple(source.times[shown[index]] - start for index in indices)
-        return Clip(frames, times, duration)
+        return Clip(frames, times, duration, sizes[0])
 
     def _source(self) -> FrameSource:
         if self.path is None:
@@ -148,7 +155,7 @@ class DecodedFrames:
             raise OSError(
                 f"Expected a time for each frame; got {len(times)} times for {len(frames)} frames."
             )
-        if any(later <= earlier for earlier, later in pairwise(times)):
+        if not all(earlier < later < math.inf for earlier, later in pairwise(times)):
             raise OSError("Expected times of frames in ascending order; sort frames and times.")
         self.frames, self.times = frames, times
         self.end = _end(times)
@@ -173,7 +180,7 @@ class FrameFolder:
         self.files = sorted(
             file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES
         )
-        if not self.files or rate is None or rate <= 0:
+        if not self.files or rate is None or not 0 < rate < math.inf:
             raise OSError(
                 f"Expected a folder of images and their frames a second; got {len(self.files)} "
                 f"images in {folder} at a rate of {rate}."

@@ -21,6 +21,14 @@ LAYER_SIGNALS: frozenset[Signal] = frozenset({"values", "keys", "attention"})
 TOWER_BLOCK_SIGNALS: frozenset[Signal] = frozenset({"tower_attention", "tower_keys"})
 TOWER_SIGNALS: frozenset[Signal] = TOWER_BLOCK_SIGNALS | {"tower_features"}
 
+VISUAL_AXIS = {
+    "positions": 1, "hidden": 0, "last_attention": 0, "attention": 1, "mean_attention": 0,
+    "tower_attention": 0, "tower_keys": 1, "tower_features": 0, "text_relevance": 0,
+}  # fmt: skip
+"""Axis of the current visual tokens in what a method of `View` gives."""
+TEXT_AND_VISUAL = ("values", "keys")
+"""Methods that give (G, T, D) states of the text queries and (G, V, D) of the visual tokens."""
+
 
 class View(Protocol):
     """One image of one sample, right before the stage's layer.
@@ -37,6 +45,7 @@ class View(Protocol):
         sample_id: Stable id of the sample: the caller's, else a digest of its prompt.
         layers: Number of decoder layers, `L`.
         text_tokens: Tokens of the prompt that belong to no image.
+        text_queries: Number of text queries, `T`.
         notes: Tensors that earlier stages of this forward pass stored for later ones.
     """
 
@@ -58,6 +67,9 @@ class View(Protocol):
     @property
     def text_tokens(self) -> int: ...
 
+    @property
+    def text_queries(self) -> int: ...
+
     def prefill_flops(self, layer_tokens: Sequence[int], first_pass: Sequence[int] = ()) -> int:
         """Operations of the decoder's layers, by formula, if they process so many tokens.
 
@@ -76,7 +88,7 @@ class View(Protocol):
         """Value states of the stage's signal layer: (G, T, D) of the text queries, (G, V, D)."""
 
     def other_values(self) -> Tensor:
-        """(G, O, D) value states of that layer: all tokens of the sample outside this image."""
+        """(G, O, D) value states of that layer: all tokens outside this image, the text first."""
 
     def keys(self) -> tuple[Tensor, Tensor]:
         """Rotated key states of that layer: (G, T, D) of the text queries, (G, V, D)."""

@@ -59,11 +59,11 @@ def first_file(candidates: Iterable[Path]) -> Path | None:
 
 
 def image_file(name: str, folders: Sequence[Path], anywhere: bool) -> Path:
-    """The image file that an annotation file names.
+    """The image or clip, a file or a folder of frames, that an annotation file names.
 
     Args:
         name: Its path, usually relative to one of the folders.
-        folders: Where images may lie; a file that is in none of them is expected in the last.
+        folders: Where it may lie; a file that is in none of them is expected in the last.
         anywhere: Whether the file may lie outside of the folders.
 
     Raises:
@@ -71,15 +71,15 @@ def image_file(name: str, folders: Sequence[Path], anywhere: bool) -> Path:
     """
     try:
         paths = [folder / name for folder in folders]
-        path = next((path for path in paths if path.is_file()), paths[-1])
+        path = next((path for path in paths if path.exists()), paths[-1])
         inside = anywhere or any(
             path.resolve().is_relative_to(folder.resolve()) for folder in folders
         )
     except (OSError, ValueError, RuntimeError) as error:  # no file system can have it
-        raise UserError(f"Expected the path of an image; got {name!r} ({error}).") from error
+        raise UserError(f"Expected the path of a file; got {name!r} ({error}).") from error
     if not inside:
         raise UserError(
-            f"The image {name} lies outside of {' and '.join(map(str, folders))}; put it there, or "
+            f"The file {name} lies outside of {' and '.join(map(str, folders))}; put it there, or "
             "set data.images_anywhere=true if you trust the file that names it."
         )
     return path

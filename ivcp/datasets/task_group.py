@@ -50,6 +50,11 @@ class TaskGroup:
         return list(accumulate(size if limit is None else min(size, limit) for size in sizes))
 
     @property
+    def has_videos(self) -> bool:
+        """Whether samples of a task hold videos."""
+        return any(getattr(task["dataset"], "has_videos", False) for task in self.tasks.values())
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """The notes of the tasks, each with its name."""
         return tuple(

@@ -74,7 +74,7 @@ class TsvBenchmark:
         Raises:
             UserError: A field has another type, or the task is none that such a file can have.
         """
-        tasks = [task for task in get_args(Task) if task != "grounding"]
+        tasks = [task for task in get_args(Task) if not task.endswith("grounding")]
         if self.task not in tasks:
             raise UserError(f"dataset.task must be one of {', '.join(tasks)}; got {self.task}.")
         check_fields(self, "dataset.")

@@ -106,6 +106,11 @@ class ImageView:
         """Tokens of the prompt that belong to no image."""
         return len(self.sample.layout.text)
 
+    @property
+    def text_queries(self) -> int:
+        """Number of text queries, `T`."""
+        return len(self.queries)
+
     def prefill_flops(self, layer_tokens: Sequence[int], first_pass: Sequence[int] = ()) -> int:
         """Operations of the decoder's layers, by formula, if they process so many tokens."""
         return self.state.flops(layer_tokens, first_pass)

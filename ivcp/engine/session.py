@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import PromptLayout
+from ivcp.core.strip import joined_frames, strip_parts
 from ivcp.core.types import Box
+from ivcp.core.video import Clip
 from ivcp.engine.prefill import Prefill
 from ivcp.engine.prompt import digest
 from ivcp.visualize.overlay import draw_overlay
@@ -158,7 +160,7 @@ class Session:
 
     def draw(
         self,
-        image: Image.Image | Sequence[Image.Image],
+        image: Image.Image | Sequence[Image.Image] | Clip,
         *,
         sample: int = 0,
         number: int = 0,
@@ -168,9 +170,11 @@ class Session:
         """The kept tokens of an image of the last prefill, drawn on it.
 
         Args:
-            image: The image that was in the prompt; for a video, one frame for each grid.
+            image: The image that was in the prompt; for a video, one frame for each grid, or its
+                clip, of which a few moments are drawn.
             sample: Which sample of the batch.
-            number: Which image of the sample.
+            number: Which image or video of the sample; where frames are images, the first one of
+                the clip.
             predicted: A box in pixels of the image, to be drawn, too.
             title: One sentence above the image.
 
@@ -185,7 +189,7 @@ class Session:
                 f"There is no image {number} of sample {sample} in the last prefill; it had "
                 f"{[len(layout.images) for layout in layouts]} images in its samples."
             )
-        layout = layouts[sample].images[number]
+        layout, labels = layouts[sample].images[number], None
         if self.visible_areas is not None:
             layout = layout.on_original(self.visible_areas[sample][number])
         elif self._makes_square:
@@ -193,6 +197,11 @@ class Session:
                 "This model pads or crops images to a square, and the session does not know how: "
                 "use ivcp.ask, or set session.visible_areas."
             )
+        if isinstance(image, Clip):
+            if layout.grids[0].kind != "frame":
+                frames = layouts[sample].images[number : number + len(image.frames)]
+                layout = joined_frames(frames, [len(frames)])[0]
+            image, layout, labels = strip_parts(layout, image)
         tokens = set(layout.tokens.tolist())
         pairs = zip(self.kept[sample].tolist(), self.reasons[sample], strict=True)
         kept = {token: reason for token, reason in pairs if token in tokens}
@@ -203,6 +212,7 @@ class Session:
             reasons=list(kept.values()),
             predicted=predicted,
             title=title,
+            labels=labels,
         )
 
     def _kept(self) -> list[tuple[Tensor, list[str]]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from ivcp.core.budget import Over
 from ivcp.core.budgeted import Budgeted
 from ivcp.core.metric import AnswerMetric, class_path, to_frame
 from ivcp.core.pruner import Pruner
@@ -67,10 +68,9 @@ def results_of(
         efficiency = finished.efficiency
         measured = {name: getattr(finished.run, name) for name in MEASURED}
     primary = metric_info(metric)
-    images = sum(len(prediction.images) for prediction in answered)
     asked = None
     if pruner.prunes():
-        asked = budget_of(pruner, tokens, efficiency, len(answered) / max(1, images))
+        asked = budget_of(pruner, tokens, efficiency, answered)
     return Results(
         metrics=metrics,
         efficiency=efficiency,
@@ -120,7 +120,7 @@ def failure_notes(predictions: Sequence[Prediction]) -> list[str]:
 
 
 def budget_of(
-    pruner: Pruner, tokens: Tokens, efficiency: Efficiency, samples_per_image: float
+    pruner: Pruner, tokens: Tokens, efficiency: Efficiency, predictions: Sequence[Prediction]
 ) -> BudgetInfo:
     """What was asked for, and what came out."""
     if not isinstance(pruner, Budgeted):
@@ -133,9 +133,16 @@ def budget_of(
         "flops": efficiency.prefill_flops_ratio,
     }[pruner.count]
     if pruner.tokens is not None and pruner.count != "flops" and found is not None:
-        found *= (tokens.visual or 0) * samples_per_image
+        images = [image for prediction in predictions for image in prediction.images]
+        holders: dict[Over, int] = {
+            "video": len(images),
+            "frame": sum(len(image.frames) for image in images),
+            "sample": len(predictions),
+        }
+        found *= (tokens.visual or 0) * len(predictions) / max(1, holders[pruner.budget_over])
     return BudgetInfo(
         count=pruner.count,
+        over=pruner.budget_over,
         ratio=pruner.keep_ratio if pruner.tokens is None and pruner.solved else None,
         tokens=pruner.tokens,
         solved=pruner.solved,

@@ -37,7 +37,8 @@ class SampleSource(Protocol):
 
     It may also have `notes` (sentences for the run's record), `identity` (a text that changes with
     its content), `sizes(index)` (width and height of each of a sample's images, without decoding
-    them; empty if unknown) and `sample_id(index)` (a sample's id, likewise).
+    them; empty if unknown), `sample_id(index)` (a sample's id, likewise) and `has_videos` (whether
+    samples hold videos, so that a model of images is refused before its weights are read).
 
     Any exception of one sample is that sample's failure, and counts as a wrong answer.
     """

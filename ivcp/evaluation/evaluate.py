@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import lightning
@@ -30,6 +30,7 @@ from ivcp.core.family import ModelFamily
 from ivcp.core.judge import Judge
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
+from ivcp.core.video import Clip, Video
 from ivcp.evaluation.accounting import results_of
 from ivcp.evaluation.callbacks import measurements
 from ivcp.evaluation.data import AssignedBatches, SampleSource, unfinished
@@ -234,7 +235,14 @@ def publish(
         UserError: All samples failed.
     """
     pictures, count = job.folder.path / PICTURES, job.settings.pictures
-    draw_missing(pictures, count, job.parts.draw, predictions, job.items)
+    family: Any = job.parts.model
+    processor = cache(family.processor)  # made where a clip is read again
+
+    def read_clip(video: Video) -> Clip:
+        clip: Clip = family.read_clip(processor(), video)
+        return clip
+
+    draw_missing(pictures, count, job.parts.draw, predictions, job.items, read_clip)
     job.folder.finish(results)
     tracker.finish(results, predictions)
     run = show(job, results)

@@ -126,6 +126,7 @@ def prepare(
             f"{settings.limit} instead."
         )
     check_metric(parts.dataset, parts.metric)
+    check_videos(parts)
     if settings.pictures and not callable(parts.draw):
         raise UserError(
             f"draw must be a function, such as draw_overlay, or pictures=0; got {parts.draw!r}."
@@ -159,4 +160,31 @@ def check_metric(dataset: SampleSource, metric: AnswerMetric) -> None:
         raise UserError(
             f"{type(metric).__name__} scores answers of the task {' or '.join(metric.scored_tasks)}"
             f"; those of the dataset are of the task {task}: choose another dataset= or metric."
+        )
+
+
+def check_videos(parts: Parts) -> None:
+    """Refuse a dataset of videos for a model, server or method that takes images only.
+
+    Raises:
+        UserError: It is one.
+    """
+    family, tasks = parts.model, getattr(parts.dataset, "tasks", {})
+    datasets = [task["dataset"] for task in tasks.values()] or [parts.dataset]
+    if not any(getattr(dataset, "has_videos", False) for dataset in datasets):
+        return
+    if parts.backend is not None:
+        raise UserError(
+            "The samples of this dataset hold videos, and a server is handed images only: use "
+            "backend=transformers."
+        )
+    if not (family.takes_videos or family.frames_as_images):
+        raise UserError(
+            f"{type(family).__name__} takes images only, but the samples of this dataset hold "
+            "videos: choose a model that takes videos, such as model=qwen25vl."
+        )
+    if parts.pruner.before_processor:
+        raise UserError(
+            f"{parts.pruner.name} resizes images, but the samples of this dataset hold videos: use "
+            "another pruner."
         )

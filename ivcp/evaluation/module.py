@@ -16,6 +16,7 @@ from ivcp.core.family import BoxFrame, ModelFamily
 from ivcp.core.metric import AnswerMetric
 from ivcp.core.pruner import Pruner
 from ivcp.core.resizing import encode_for
+from ivcp.core.strip import joined_frames
 from ivcp.core.types import Answer, Box, Sample
 from ivcp.engine.attach import open_session
 from ivcp.engine.session import Session
@@ -258,6 +259,9 @@ class Evaluation(lightning.LightningModule):
             first_pass = tuple(of_layer[row] for of_layer in session.first_pass_tokens)
             prompt_tokens = layout.length + saved[number]
             areas = zip(layout.images, batch.ready.visible_areas[number], strict=True)
+            images = [image.on_original(visible) for image, visible in areas]
+            if batch.ready.frames is not None:
+                images = joined_frames(images, batch.ready.frames[number])
             predictions.append(
                 Prediction.of(
                     batch.indices[number],
@@ -273,7 +277,7 @@ class Evaluation(lightning.LightningModule):
                     resized=batch.ready.saved_tokens is not None,
                     kept_tokens=len(kept[row]),
                     generated_tokens=lengths[number],
-                    images=tuple(image.on_original(visible) for image, visible in areas),
+                    images=tuple(images),
                     kept=tuple(kept[row].tolist()),
                     reasons=by_reason(kept[row].tolist(), reasons[row]),
                     layer_tokens=layer_tokens,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ivcp.core.backend import Backend, ServedAnswer, ServedPrompt, Server
+from ivcp.core.errors import UserError
 from ivcp.core.layout import PromptLayout
 from ivcp.core.types import Sample
 from ivcp.engine.sample_tokens import KEPT
@@ -71,6 +72,11 @@ class ServedEvaluation(Evaluation):
     def _answer(self, batch: Batch) -> list[Prediction]:
         if self.server is None:
             raise RuntimeError("the server is not running")
+        if any(sample.videos for sample in batch.samples):
+            raise UserError(
+                "A sample holds a video, and a server is handed images only: use "
+                "backend=transformers."
+            )
         rows = self._rows(batch)
         layouts = self._layouts(batch, rows)
         parts = zip(batch.samples, rows, layouts, strict=True)

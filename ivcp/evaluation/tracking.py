@@ -81,7 +81,7 @@ class Tracker:
         layers = [stage.layer for stage in pruner.stages()]
         asked = f"{pruner.keep_ratio:g}"
         if isinstance(pruner, Budgeted):
-            asked = in_words(pruner.keep_ratio, pruner.tokens, pruner.count)
+            asked = in_words(pruner.keep_ratio, pruner.tokens, pruner.count, pruner.budget_over)
         names = {**job.parts.names, "ratio": asked, "layers": layers}
         if (named := getattr(factory, "named", None)) is not None:
             factory = named(names)

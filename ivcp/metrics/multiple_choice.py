@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
+from typing import ClassVar
 
 import pandas as pd
 
@@ -90,10 +91,15 @@ def read_letter(
 
 
 class MultipleChoiceMetrics(VlmEvalKitMetric):
-    """Accuracy and unparsed rate of option letters, also by split, category and source."""
+    """Accuracy and unparsed rate of option letters, also by split, category and source.
+
+    Attributes:
+        labels: Labels by which the accuracy is broken down.
+    """
 
     primary_metric = "accuracy"
     scored_tasks = ("multiple_choice",)
+    labels: ClassVar[tuple[str, ...]] = LABELS
 
     def read(self, prediction: str, sample: Sample, to_box: ToBox) -> str | None:
         """A capital letter or None."""
@@ -107,7 +113,7 @@ class MultipleChoiceMetrics(VlmEvalKitMetric):
         """`accuracy`, `unparsed_rate`, and the accuracy by label."""
         values = {"accuracy": float(scored["score"].mean())}
         values["unparsed_rate"] = unparsed_rate(scored)
-        for label in LABELS:
+        for label in self.labels:
             values |= by_label(scored, label)
         return values
 

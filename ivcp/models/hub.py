@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -254,33 +255,43 @@ class HubFamily(ModelFamily):
                 clips = [self.read_clip(processor, v) for sample in samples for v in sample.videos]
                 videos = self.process_videos(processor, clips)
         except ValueError as error:  # an aspect ratio beyond 200, for example
-            raise UserError(f"An image cannot be resized for the model: {error}.") from error
+            raise UserError(
+                f"An image or video cannot be resized for the model: {error}."
+            ) from error
         prompts, filled, box_frames, visible_areas, start, video = [], [], [], [], 0, 0
-        visual_tokens = []
+        visual_tokens, counts = [], []
         areas = images.visible_areas or [FULL_AREA] * len(images.texts)
         for sample in samples:
             prompt = self.prompt(processor.tokenizer, sample)
-            stop = start + len(sample.images)
+            stop, following = start + len(sample.images), video + len(sample.videos)
             shown = {
                 self.image_token: images.texts[start:stop],
-                self.video_token: videos.texts[video : video + len(sample.videos)],
+                self.video_token: videos.texts[video:following],
             }
             prompts.append(prompt)
             filled.append(self._filled(prompt, sample, shown))
             box_frames.append(
                 images.box_frames[stop - 1] if sample.images else BoxFrame(1, 1, 1, 1)
             )
-            visible_areas.append([FULL_AREA] * len(sample.videos) + areas[start:stop])
+            counts.append((videos.frames or [1] * len(videos.texts))[video:following])
+            visible_areas.append([FULL_AREA] * sum(counts[-1]) + areas[start:stop])
             visual = "".join(text for texts in shown.values() for text in texts)
             visual_tokens.append(sum(map(visual.count, self.placeholders)))
-            start, video = stop, video + len(sample.videos)
+            start, video = stop, following
         rows = processor.tokenizer(filled)["input_ids"]
         bos = processor.tokenizer.bos_token_id
         if self.begins_with_bos and bos is not None:  # some stored tokenizers leave it out
             rows = [row if row[:1] == [bos] else [bos, *row] for row in rows]
         inputs = processor.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
-        inputs = {**inputs, **images.inputs, **videos.inputs}
-        return Encoded(inputs, prompts, box_frames, visible_areas, visual_tokens)
+        inputs = {**inputs, **self.joined_inputs(samples, images, videos)}
+        frames = None if videos.frames is None else counts
+        return Encoded(inputs, prompts, box_frames, visible_areas, visual_tokens, frames)
+
+    def joined_inputs(
+        self, samples: Sequence[Sample], images: ProcessedImages, videos: ProcessedVideos
+    ) -> dict[str, Tensor]:
+        """The model inputs that hold images and videos of a batch, by default under other names."""
+        return {**images.inputs, **videos.inputs}
 
     def _filled(self, prompt: str, sample: Sample, shown: dict[str, list[str]]) -> str:
         """A prompt with visual tokens instead of placeholders.
@@ -350,6 +361,24 @@ def four_numbers(pattern: re.Pattern[str], text: str) -> Box | None:
         return None
     x1, y1, x2, y2 = (float(number) for number in match.groups())
     return x1, y1, x2, y2
+
+
+def interleaved(
+    samples: Sequence[Sample], images: Iterable[Tensor], videos: Iterable[Tensor]
+) -> Tensor:
+    """Pixels in the order of prompts, where frames of videos are images: videos come first.
+
+    Args:
+        samples: The batch.
+        images: Pixels of each image of the batch.
+        videos: Pixels of each video.
+    """
+    images, videos = iter(images), iter(videos)
+    pixels: list[Tensor] = []
+    for sample in samples:
+        pixels += islice(videos, len(sample.videos))
+        pixels += islice(images, len(sample.images))
+    return torch.cat(pixels)
 
 
 def images_of(samples: Sequence[Sample]) -> list[Image.Image]:

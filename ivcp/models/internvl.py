@@ -16,12 +16,14 @@ from ivcp.core.family import BoxFrame, Inputs, Rows
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
+from ivcp.core.video import Clip, Video
 from ivcp.models import wording
-from ivcp.models.hub import HubFamily, images_of, magnified
+from ivcp.models.hub import HubFamily, images_of, interleaved, magnified
 from ivcp.models.placeholders import mismatch, repeats, runs
-from ivcp.models.processor import ProcessedImages, Processor
+from ivcp.models.processor import ProcessedImages, ProcessedVideos, Processor
 from ivcp.models.thinking import final_answer
 from ivcp.models.towers import InternVLTower
+from ivcp.models.video_frames import normalized
 
 SYSTEM = (
     "你是书生·万象，英文名是InternVL，"  # noqa: RUF001
@@ -59,6 +61,8 @@ class InternVL(HubFamily):
         more_tiles: Whether the datasets in `TILES` get the larger numbers there.
         thinking: Whether the system prompt asks the model to think before it answers, for which
             version 3.5 was trained; the answer is what follows `</think>`.
+        frames: Frames of each video, each shown as an image of one tile; a clip with fewer frames
+            shows them all. Source: lmms-eval, the middles of as many equal parts.
     """
 
     path: str | None = "OpenGVLab/InternVL3-8B-hf"
@@ -66,12 +70,15 @@ class InternVL(HubFamily):
     max_tiles: int = 6
     more_tiles: bool = True
     thinking: bool = False
+    frames: int = 32
 
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
     decoder_types: ClassVar[tuple[str, ...]] = ("qwen3_moe",)
     architecture: ClassVar[str] = "InternVLForConditionalGeneration"
     image_processor: ClassVar[str] = "GotOcr2ImageProcessorPil"
     image_token: ClassVar[str] = "<IMG_CONTEXT>"
+    video_token: ClassVar[str] = "<video>"
+    frames_as_images: ClassVar[bool] = True
     type_advice: ClassVar[str] = (
         "an original checkpoint (internvl_chat) must be converted first, by "
         "convert_internvl_weights_to_hf.py in transformers' repository"
@@ -89,6 +96,8 @@ class InternVL(HubFamily):
                 f"model.min_tiles must be at least 1 and at most model.max_tiles; got "
                 f"{self.min_tiles} and {self.max_tiles}."
             )
+        if self.frames < 1:
+            raise UserError(f"model.frames must be at least 1; got {self.frames}.")
 
     @cached_property
     def _config(self) -> Any:
@@ -112,13 +121,16 @@ class InternVL(HubFamily):
         return wording.internvl(sample)
 
     def prompt(self, tokenizer: Any, sample: Sample) -> str:
-        """Source: InternVL's conversation `internvl2_5`; several images are numbered."""
+        """Source: InternVL's conversation `internvl2_5`; several images are numbered.
+
+        The text of a video ends with a newline.
+        """
         images = [self.image_token] * len(sample.images)
         if len(images) > 1:
             images = [f"Image-{number}: {image}" for number, image in enumerate(images, 1)]
-        question = "".join(f"{image}\n" for image in images) + self.question_text(sample)
-        system = THINKING if self.thinking else SYSTEM
-        turns = (("system", system), ("user", question))
+        videos = self.video_token * len(sample.videos)
+        question = videos + "".join(f"{image}\n" for image in images) + self.question_text(sample)
+        turns = (("system", THINKING if self.thinking else SYSTEM), ("user", question))
         chat = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
         return f"{chat}<|im_start|>assistant\n"
 
@@ -148,6 +160,39 @@ class InternVL(HubFamily):
         ]
         frames = [BoxFrame(1000, 1000, *image.size) for image in images]
         return ProcessedImages({"pixel_values": pixels["pixel_values"]}, texts, frames)
+
+    def read_clip(self, processor: Processor, video: Video) -> Clip:
+        """Frames squeezed to a tile."""
+        side = processor.config.vision_config.image_size
+        rows, columns = (side, side) if isinstance(side, int) else side
+        return video.read(lambda total, _: middles(total, self.frames), lambda *_: (columns, rows))
+
+    def process_videos(self, processor: Processor, clips: Sequence[Clip]) -> ProcessedVideos:
+        """Source of the text: `build_video_prompt` of VLMEvalKit's InternVL."""
+        images = processor.images
+        image = f"<img>{self.image_token * _side(processor.config) ** 2}</img>"
+        counts = [len(clip.frames) for clip in clips]
+        texts = [
+            "".join(f"Frame-{number}: {image}\n" for number in range(1, count + 1))
+            for count in counts
+        ]
+        pixels = normalized(
+            torch.cat([clip.frames for clip in clips]), images.image_mean, images.image_std
+        )
+        return ProcessedVideos({"pixel_values": pixels}, texts, counts)
+
+    def joined_inputs(
+        self, samples: Sequence[Sample], images: ProcessedImages, videos: ProcessedVideos
+    ) -> dict[str, Tensor]:
+        if videos.frames is None:
+            return images.inputs
+        frames = torch.split(videos.inputs["pixel_values"], videos.frames)
+        tiles: Sequence[Tensor] = ()
+        if images.texts:
+            tokens = [text.count(self.image_token) for text in images.texts]
+            pixels = images.inputs["pixel_values"]
+            tiles = torch.split(pixels, [len(pixels) * count // sum(tokens) for count in tokens])
+        return {"pixel_values": interleaved(samples, tiles, frames)}
 
     def _limit(self, sample: Sample) -> int:
         """Most tiles of one image of a sample."""
@@ -208,6 +253,16 @@ class InternVL(HubFamily):
             markers = torch.tensor([mark for mark in marks if 0 <= mark < len(row)]).long()
             layouts += [PromptLayout(len(row), tuple(images), markers)] * times
         return layouts
+
+
+def middles(total: int, count: int) -> list[int]:
+    """The frames in the middle of `count` equal parts of `total` frames; all of fewer frames.
+
+    >>> middles(100, 4)
+    [12, 37, 62, 87]
+    """
+    count = min(count, total)
+    return [int(total / count * (part + 0.5)) for part in range(count)]
 
 
 def _side(config: Any) -> int:

@@ -53,7 +53,10 @@ class ProcessedVideos:
     Attributes:
         inputs: Model inputs that hold them.
         texts: For each video, the text that replaces its placeholder in the prompt.
+        frames: For each video, its number of frames where each is shown as an image; None where
+            videos are shown as videos.
     """
 
     inputs: dict[str, Tensor]
     texts: list[str]
+    frames: list[int] | None = None

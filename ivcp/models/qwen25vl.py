@@ -11,9 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ivcp.core.family import BoxFrame
+from ivcp.core.family import BoxFrame, Inputs
 from ivcp.core.tower import VisionTower
 from ivcp.core.video import Clip
+from ivcp.models.processor import Processor
 from ivcp.models.qwen2vl import QwenFamily
 from ivcp.models.towers_qwen import Qwen25Tower
 from ivcp.models.video_frames import PAIR
@@ -30,6 +31,7 @@ class Qwen25VL(QwenFamily):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     decoder_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl_text",)
     architecture: ClassVar[str] = "Qwen2_5_VLForConditionalGeneration"
+    times_as_positions: ClassVar[bool] = True
 
     @cached_property
     def _source(self) -> str:
@@ -42,6 +44,12 @@ class Qwen25VL(QwenFamily):
         """Seconds of a frame pair, by which the rotary positions of a video advance."""
         seconds = [PAIR * clip.duration / len(clip.frames) for clip in clips]
         return {"second_per_grid_ts": torch.tensor(seconds)}
+
+    def video_steps(self, processor: Processor, inputs: Inputs) -> Sequence[float]:
+        seconds: Tensor = inputs["second_per_grid_ts"]
+        # in float32, as the library multiplies
+        steps: list[float] = (processor.config.vision_config.tokens_per_second * seconds).tolist()
+        return steps
 
     def frame(self, width: int, height: int, size: tuple[int, int]) -> BoxFrame:
         return BoxFrame(width, height, *size)

@@ -35,6 +35,7 @@ from ivcp.models.video_frames import (
     pairs_of_frames,
     patches,
 )
+from ivcp.models.video_positions import video_positions
 
 Runs: TypeAlias = list[list[tuple[int, int, int]]]
 """For each row, (start, length, token) of each run of visual tokens."""
@@ -58,6 +59,9 @@ class QwenFamily(HubFamily):
             1.05 times the least.
 
     Source of the video settings: qwen-vl-utils 0.0.14.
+
+    `times_as_positions` tells whether a model numbers the moments of a video in time, instead of
+    having their times as text.
     """
 
     min_pixels: int | None = None
@@ -74,6 +78,7 @@ class QwenFamily(HubFamily):
     image_token: ClassVar[str] = "<|image_pad|>"
     video_token: ClassVar[str] = "<|video_pad|>"
     takes_videos: ClassVar[bool] = True
+    times_as_positions: ClassVar[bool] = False
     begins_with_bos: ClassVar[bool] = False
     counted_frames: ClassVar[int] = 1
     """As how many frames the image processor counts an image when it applies its limits."""
@@ -247,9 +252,34 @@ class QwenFamily(HubFamily):
 
     def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
         encoded = super().encode(processor, samples)
-        types = self.token_types(processor.tokenizer, encoded.inputs["input_ids"])
-        encoded.inputs["mm_token_type_ids"] = types
+        inputs = encoded.inputs
+        types = self.token_types(processor.tokenizer, inputs["input_ids"])
+        inputs["mm_token_type_ids"] = types
+        if self.times_as_positions and "video_grid_thw" in inputs:
+            images, videos = (
+                self._token_grids(processor, inputs.get(f"{kind}_grid_thw"))
+                for kind in ("image", "video")
+            )
+            steps = self.video_steps(processor, inputs)
+            mask = inputs["attention_mask"]
+            inputs["position_ids"] = video_positions(types, mask, images, videos, steps)
         return encoded
+
+    def _token_grids(self, processor: Processor, patches: Tensor | None) -> list[list[int]]:
+        """Moments, rows and columns of visual tokens of each image or video."""
+        if patches is None:
+            return []
+        merge = processor.images.merge_size
+        return (patches // torch.tensor([1, merge, merge])).tolist()
+
+    def video_steps(self, processor: Processor, inputs: Inputs) -> Sequence[float]:
+        """What the position of tokens in time grows by, from one moment of each video to the next.
+
+        Args:
+            processor: As `processor` gives it.
+            inputs: What `process_videos` makes, among other inputs.
+        """
+        return [1.0] * len(inputs["video_grid_thw"])
 
     def token_types(self, tokenizer: Any, ids: Tensor) -> Tensor:
         """(B, S) 1 for tokens of images, 2 for tokens of videos, 0 for text."""
@@ -382,6 +412,7 @@ class Qwen2VL(QwenFamily):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)
     decoder_types: ClassVar[tuple[str, ...]] = ("qwen2_vl_text",)
     architecture: ClassVar[str] = "Qwen2VLForConditionalGeneration"
+    times_as_positions: ClassVar[bool] = True
 
     def format_question(self, sample: Sample) -> str:
         """Source: the prompts of the IVC-Prune release; the expression is not shortened."""

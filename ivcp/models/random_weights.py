@@ -50,14 +50,14 @@ class RandomTokenizer:
 
     Args:
         special: Ids of texts that are one token.
-        image: The text of an image in a chat.
+        shown: The text of an "image" and of a "video" in a chat.
     """
 
     bos_token_id = None
     chat_template = None
 
-    def __init__(self, special: Mapping[str, int], image: str) -> None:
-        self.special, self.image = dict(special), image
+    def __init__(self, special: Mapping[str, int], shown: Mapping[str, str]) -> None:
+        self.special, self.shown = dict(special), shown
         self.pattern = re.compile("|".join([*map(re.escape, special), r"\w+", r"[^\w\s]"]))
 
     def __call__(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
@@ -83,7 +83,9 @@ class RandomTokenizer:
     def apply_chat_template(self, turns: Sequence[Mapping[str, Any]], **_: Any) -> str:
         """Qwen's form of a prompt."""
         parts = [part for turn in turns for part in turn["content"]]
-        return " ".join(part.get("text", self.image) for part in parts)
+        return " ".join(
+            part["text"] if "text" in part else self.shown[part["type"]] for part in parts
+        )
 
     def batch_decode(self, tokens: Tensor, **_: Any) -> list[str]:
         """Ids as text."""
@@ -141,18 +143,19 @@ def random_weights(family: ModelFamily, *, reduced: bool = False, device: str = 
             return f"random, {'reduced from ' if reduced else ''}{name}"
 
         def _tokenizer(self, config: Any) -> RandomTokenizer:
-            kinds = {
-                ("image", "video"): self.placeholders,
-                ("image_start", "image_end"): getattr(self, "image_marks", ()),
-                ("video_start", "video_end"): getattr(self, "video_marks", ()),
+            marks: dict[str, tuple[str, str]] = {
+                kind: getattr(self, f"{kind}_marks", ("", "")) for kind in ("image", "video")
             }
-            special = {
-                word: SPECIAL_IDS[f"{name}_token_id"]
-                for names, words in kinds.items()
-                for name, word in zip(names, words, strict=False)  # some take images only
-            }
-            start, end = getattr(self, "image_marks", ("", ""))
-            return RandomTokenizer(special, f"{start}{self.image_token}{end}")
+            special: dict[str, int] = {}
+            shown: dict[str, str] = {}
+            for kind, token in zip(marks, self.placeholders, strict=False):  # or images only
+                special[token] = SPECIAL_IDS[f"{kind}_token_id"]
+                for edge, mark in zip(("start", "end"), marks[kind], strict=True):
+                    if mark:
+                        special[mark] = SPECIAL_IDS[f"{kind}_{edge}_token_id"]
+                start, end = marks[kind] if any(marks[kind]) else marks["image"]
+                shown[kind] = f"{start}{token}{end}"
+            return RandomTokenizer(special, shown)
 
         def _stored_images(self, kind: Any) -> Any:
             return kind(**image_settings(config, kind.size))

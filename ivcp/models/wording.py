@@ -21,6 +21,14 @@ SHORT = "Answer the question using a single word or phrase."
 YES_OR_NO = "Please answer yes or no."
 REGION = "Please provide the bounding box coordinate of the region this sentence describes: "
 
+EVENT = (
+    "Please find the visual event described by a sentence in the video, determining its starting "
+    "and ending times. The format should be: 'The event happens in the start time - end time'. For "
+    "example, The event 'person turn a light on' happens in the 24.3 - 30.4 seonds. Now I will "
+    "give you the textual sentence: {}. Please return its start time and end time."
+)
+"""Of lmms-eval, with its misspelling, since VLMEvalKit has no temporal grounding."""
+
 FREE = ("MMVet",)
 """Datasets whose open questions every model may answer at any length."""
 
@@ -35,10 +43,17 @@ def options_of(sample: Sample) -> tuple[str, ...]:
     return () if "open" in sample.labels else sample.options
 
 
+def of_clip(sample: Sample) -> str:
+    """A question about a video in the dataset's wording, which models keep; empty for others."""
+    if sample.task == "temporal_grounding":
+        return sample.prompt or EVENT.format(sample.question)
+    return sample.prompt if sample.videos else ""
+
+
 def plain(sample: Sample) -> str:
     """The dataset's own wording, for models without one for the task."""
-    if sample.prompt:
-        return sample.prompt
+    if text := of_clip(sample) or sample.prompt:
+        return text
     if sample.task == "multiple_choice":
         return choice(sample)
     if sample.task == "open_ended" and sample.benchmark not in (*FREE, "OCRBench"):
@@ -73,13 +88,19 @@ def direct_choice(sample: Sample) -> str:
 
 def llava(sample: Sample) -> str:
     """For LLaVA-1.5 and LLaVA-NeXT; boxes as in LLaVA's training prompts."""
+    if text := of_clip(sample):
+        return text
     if sample.task == "grounding":
         return REGION + sample.question
     return direct_choice(sample) if sample.task == "multiple_choice" else plain(sample)
 
 
 def internvl(sample: Sample) -> str:
-    """For InternVL; boxes as in InternVL's own evaluation."""
+    """For InternVL; boxes as in InternVL's own evaluation, other endings for two video sets."""
+    if text := of_clip(sample):
+        if sample.benchmark == "Video-MME":
+            return text.replace("\nAnswer:", "") + f"\n{LETTER}"
+        return text.replace("Best option:(", "") if sample.benchmark == "MVBench" else text
     if sample.task == "grounding":
         return f"{REGION}<ref>{sample.question}</ref>"
     if sample.task == "multiple_choice":
@@ -99,6 +120,8 @@ def qwen(sample: Sample) -> str:
 
     Qwen3-VL's maintainers name the same wording for its boxes in thousandths.
     """
+    if text := of_clip(sample):
+        return text
     if sample.task == "grounding":
         return f"\nLocate {sample.question} and output the bbox coordinates in JSON format."
     if sample.task == "multiple_choice":

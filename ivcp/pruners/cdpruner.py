@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from ivcp.core.depths import Auto
 from ivcp.core.errors import UserError
 from ivcp.core.pruner import Pruner, Stage
-from ivcp.core.selection import Selection
+from ivcp.core.selection import Selection, top
 from ivcp.core.view import Signal, View
 
 ROUNDING = 1e-5
@@ -100,7 +100,8 @@ def largest_volume(states: Tensor, weights: Tensor, count: int) -> Tensor:
     """(count,) indices in the order of a greedy choice; ties go to the lower index.
 
     Each pick is the token whose part outside the span of the picked ones is longest, times its
-    weight. This is an incremental Cholesky factorisation, which keeps a row for each pick.
+    weight. This is an incremental Cholesky factorisation, which keeps a row for each pick until the
+    picks span all dimensions; then the largest weights follow.
 
     Args:
         states: (V, C) float32 states of length 1.
@@ -109,9 +110,9 @@ def largest_volume(states: Tensor, weights: Tensor, count: int) -> Tensor:
     """
     weights, rest = weights**2, torch.ones_like(weights)  # (V,) squared length outside the span
     states = states.nan_to_num(0)  # so that none is picked twice
-    rows = states.new_empty(count, len(states))
+    rows = states.new_empty(min(count, states.shape[1]), len(states))
     picks: list[Tensor] = []
-    for number in range(count):
+    for number in range(len(rows)):
         # an index of one element instead of a number, for which the host would wait
         gain = weights * rest.where(rest > ROUNDING, SPANNED)
         pick = gain.nan_to_num(0).argmax(0, keepdim=True)
@@ -121,4 +122,4 @@ def largest_volume(states: Tensor, weights: Tensor, count: int) -> Tensor:
         row = states @ states[pick][0] - earlier.T @ earlier[:, pick][:, 0]
         rows[number] = row / rest[pick].clamp_min(ROUNDING).sqrt() * (rest[pick] > ROUNDING)
         rest = rest - rows[number] ** 2
-    return torch.cat(picks)
+    return torch.cat([*picks, top(weights.nan_to_num(0), count - len(rows))])

@@ -87,8 +87,12 @@ def thinned(features: Tensor, count: int) -> Tensor:
             features = features[rows]
             held = features @ features.T
         even, odd = left[::2], left[1::2]
-        similarity = features[even] @ features[odd].T if held is None else held[even[:, None], odd]
+        if held is None:
+            others, chunks = features[odd].T, torch.split(even, max(1, HELD // len(odd)))
+            nearest = torch.cat([(features[part] @ others).amax(-1) for part in chunks])
+        else:
+            nearest = held[even[:, None], odd].amax(-1)
         drop = min(REMOVED, len(left) - count, len(even))
-        ranked = even[top(similarity.amax(-1), len(even))]
+        ranked = even[top(nearest, len(even))]
         left = torch.cat([ranked[drop:], odd])
     return left if held is None else rows[left]

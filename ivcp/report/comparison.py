@@ -124,7 +124,8 @@ class Entry:
     def budget(self) -> str | None:
         """What was asked for and what came out; None where the keep ratio alone says it."""
         budget = self.info.budget
-        if budget is None or (budget.count == "final" and budget.ratio is not None):
+        plain = budget is not None and (budget.count, budget.over) == ("final", "video")
+        if budget is None or (plain and budget.ratio is not None):
             return None
         found = budget.obtained
         if found is None or self.dataset == ALL_SETS:

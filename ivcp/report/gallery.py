@@ -17,6 +17,7 @@ from PIL import Image
 from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
 from ivcp.core.metric import RIGHT
+from ivcp.core.strip import drawn_moments, strip_of
 from ivcp.core.types import Answer, Box
 from ivcp.report.comparison import Entry
 from ivcp.report.kept_tokens import drawable_images, kept_reasons
@@ -150,7 +151,9 @@ def _answered(prediction: Prediction) -> str:
 
 
 def _answer_text(answer: Answer | None) -> str:
-    """A ground truth for readers; boxes in whole pixels."""
+    """A ground truth for readers; boxes in whole pixels, spans in tenths of a second."""
+    if isinstance(answer, tuple) and len(answer) == 2 and not isinstance(answer[0], str):
+        return " - ".join(f"{second:.1f} s" for second in answer)
     if isinstance(answer, tuple):
         return ", ".join(f"{x:.0f}" if isinstance(x, int | float) else str(x) for x in answer)
     return "-" if answer is None else str(answer)
@@ -212,7 +215,9 @@ def _token_map(
     if min(size) < 1:
         raise UserError(f"an image cannot be of {size[0]} x {size[1]} pixels")
     factor = min(1.0, 2 * WIDEST / max(size))
-    kept = {token: reasons[token] for token in layout.tokens.tolist() if token in reasons}
+    moments, of_video = drawn_moments(layout), grid.kind == "frame"
+    drawn_layout = strip_of(layout, moments)
+    kept = {token: reasons[token] for token in drawn_layout.tokens.tolist() if token in reasons}
     boxes = (
         (prediction.parsed, prediction.answer)
         if prediction and prediction.task == "grounding"
@@ -221,16 +226,19 @@ def _token_map(
     parsed, truth = (_box(answer, factor) for answer in boxes)
     drawn = draw_overlay(
         Image.new("RGB", (max(1, round(size[0] * factor)), max(1, round(size[1] * factor))), BLANK),
-        layout=layout,
+        layout=drawn_layout,
         kept=list(kept),
         reasons=list(kept.values()),
         predicted=parsed,
         truth=truth,
+        labels=[f"moment {moment + 1}" for moment in moments] if of_video else None,
     )
     drawn.thumbnail((WIDEST, 2 * WIDEST))
     file = io.BytesIO()
     drawn.quantize(COLORS).save(file, format="PNG", optimize=True)
-    return PageImage("token map (no photo was saved)", file.getvalue())
+    total = len(layout.grids)
+    some = "" if len(moments) == total else f", {len(moments)} of {total} moments"
+    return PageImage(f"token map (no photo was saved){some}", file.getvalue())
 
 
 def _box(answer: Answer | None, factor: float) -> Box | None:

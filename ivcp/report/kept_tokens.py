@@ -31,7 +31,8 @@ def drawable_images(prediction: Prediction) -> tuple[ImageLayout, ...]:
     """
     images = prediction.images
     grids = [grid for image in images for grid in image.grids]
-    if len(grids) > MOST_GRIDS or sum(max(0, grid.length) for grid in grids) > MOST_TOKENS:
+    views = [grid for grid in grids if grid.kind != "frame"]  # of frames, only some are drawn
+    if len(views) > MOST_GRIDS or sum(max(0, grid.length) for grid in grids) > MOST_TOKENS:
         raise UserError(f"The layout of sample {prediction.id} is too large to draw.")
     if not all(image.grids for image in images) or not all(map(_makes_sense, grids)):
         raise UserError(f"The layout of sample {prediction.id} makes no sense.")

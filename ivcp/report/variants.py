@@ -124,11 +124,12 @@ def pruner_settings(run: RunInfo) -> Values:
 
 
 def _budget(run: RunInfo) -> dict[str, str]:
-    """What the budget counts, and a number of tokens, where the ratio does not say it all."""
+    """What the budget counts and spans, and its tokens, where the ratio does not say it all."""
     if run.budget is None:
         return {}
     # by its full name, since methods have settings of the name budget, too
-    asked = {"budget.count": run.budget.count} if run.budget.count != "final" else {}
+    asked = {"budget.count": str(run.budget.count), "budget_over": str(run.budget.over)}
+    asked = {name: value for name, value in asked.items() if value not in ("final", "video")}
     return asked | ({} if run.budget.tokens is None else {"tokens": str(run.budget.tokens)})
 
 

@@ -15,7 +15,7 @@ COMPARED = (
 MEASURED = ("samples", "dtype", "attention", "device")
 """What else they share, as it came out."""
 
-PATHS = ("root", "photos", "images_anywhere", "download", "verify")
+PATHS = ("root", "folder", "photos", "videos", "images_anywhere", "download", "verify")
 """Settings of a dataset that say where it lies, not what it is."""
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # it imports pandas, and a benchmark does without
     from ivcp.results.run_folder import Identity
 
 DECIDING = (
-    "model", "pruner", "tokens", "budget", "dataset", "metric", "batch_size", "seed", "limit",
-    "generation", "backend",
+    "model", "pruner", "tokens", "budget", "budget_over", "dataset", "metric", "batch_size", "seed",
+    "limit", "generation", "backend",
 )  # fmt: skip
 """Parts of the configuration that decide answers or how they are scored."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ivcp.core.budget import Count, in_words
+from ivcp.core.budget import Count, Over, in_words
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = Finite | None
@@ -150,13 +150,15 @@ class BudgetInfo(Schema):
 
     Attributes:
         count: What is counted: "final", "layer_average" or "flops".
+        over: What the budget holds for: each "video" or image, each "frame", or all of a "sample".
         ratio: What was asked for, as a fraction; None if tokens were.
-        tokens: What was asked for, as visual tokens of an image; None if a fraction was.
+        tokens: What was asked for, as visual tokens of one of these; None if a fraction was.
         solved: Whether the method's keep ratio was solved for; if not, its own settings stand.
         obtained: What came out, in the unit of what was asked for; for FLOPs always a fraction.
     """
 
     count: Count = "final"
+    over: Over = "video"
     ratio: Number = None
     tokens: int | None = None
     solved: bool = True
@@ -169,7 +171,7 @@ class BudgetInfo(Schema):
         >>> BudgetInfo(tokens=192, count="layer_average").asked, BudgetInfo(ratio=0.333).asked
         ('192 tokens, layer average', '33.3 %')
         """
-        words = in_words(self.ratio, self.tokens, self.count)
+        words = in_words(self.ratio, self.tokens, self.count, self.over)
         return words if self.solved else ", ".join(filter(None, (words, "own settings")))
 
     @property

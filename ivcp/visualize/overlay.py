@@ -45,6 +45,7 @@ def draw_overlay(
     predicted: Box | None = None,
     truth: Box | None = None,
     title: str = "",
+    labels: Sequence[str] | None = None,
 ) -> Image.Image:
     """The image with its visual tokens; dropped cells are dark, kept cells framed by reason.
 
@@ -59,6 +60,7 @@ def draw_overlay(
         predicted: The predicted box, in pixels of `image`; drawn dashed.
         truth: The true box, in pixels of `image`.
         title: One sentence above the image; long ones are wrapped.
+        labels: What stands above each frame of a video, such as its time; None numbers them.
 
     Returns:
         An RGB overlay with title and legend; the image's longer side has at least 480 pixels.
@@ -85,7 +87,7 @@ def draw_overlay(
         )
         for each, view in zip(images, views, strict=True)
     ]
-    captions = _captions(views, reason_of) if len(views) > 1 else [""]
+    captions = _captions(views, reason_of, labels) if labels or len(views) > 1 else [""]
     entries = _legend_entries(names, layout.length, truth is not None, predicted is not None)
     if layout.on_padding.any():
         entries.append(("hatch", GRID, "padding"))
@@ -105,16 +107,17 @@ def _apart(grid: Grid) -> bool:
     return grid.kind in ("thumbnail", "frame")
 
 
-def _captions(views: Sequence[Sequence[Grid]], reason_of: Mapping[int, str]) -> list[str]:
+def _captions(
+    views: Sequence[Sequence[Grid]], reason_of: Mapping[int, str], labels: Sequence[str] | None
+) -> list[str]:
     """What each panel shows, and how many of its tokens were kept."""
     names = {"image": "image", "tile": "tiles", "thumbnail": "thumbnail"}
     captions = []
     for number, view in enumerate(views, 1):
         tokens = [token for grid in view for token in grid.tokens.tolist()]
         kept = sum(token in reason_of for token in tokens)
-        captions.append(
-            f"{names.get(view[0].kind, f'frame {number}')}: kept {kept} of {len(tokens)}"
-        )
+        frame = labels[number - 1] if labels else f"frame {number}"
+        captions.append(f"{names.get(view[0].kind, frame)}: kept {kept} of {len(tokens)}")
     return captions
 
 

@@ -41,6 +41,13 @@ def test_ids_are_known_without_images_where_a_task_tells_them() -> None:
     assert [both.sample_id(index) for index in range(2)] == ["one/7", "two/named"]
 
 
+def test_one_task_with_videos_makes_a_group_with_videos() -> None:
+    clips = Source(SAMPLE)
+    clips.has_videos = True
+    assert group(one=Source(SAMPLE), two=clips).has_videos
+    assert not group(one=Source(SAMPLE)).has_videos
+
+
 def test_an_empty_member_and_a_limit_of_each() -> None:
     several = [replace(SAMPLE, id=str(number)) for number in range(4)]
     cut = group(2, one=Source(*several), none=Source(), two=Source(*several[:1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.view import TOWER_SIGNALS
 from ivcp.engine.prefill import Prefill
 from ivcp.measure.peak_bytes import PeakBytes
-from ivcp.testing import IMAGE, SMALL, random_model
+from ivcp.testing import IMAGE, SMALL, VIDEO, random_model
 
 VISUAL, LIMIT = 4096, 64 * 2**20
 
@@ -53,6 +54,28 @@ def test_selection_adds_little(name: str, meter: PeakBytes) -> None:
         model(**inputs, use_cache=True)
     assert len(session.kept[0]) == VISUAL // 2
     assert VISUAL < meter.peak < LIMIT, f"{meter.peak / 2**20:.1f} MB"
+
+
+FRAMES, ROWS, COLUMNS = 64, 14, 14
+
+
+@pytest.mark.parametrize("name", [name for name in PRUNERS if name != "none"])
+def test_selection_adds_little_to_a_video(name: str, meter: PeakBytes) -> None:
+    """64 frames of 196 tokens."""
+    small, visual = SMALL["qwen25vl"], FRAMES * ROWS * COLUMNS
+    model = random_model(small.config(text={"max_position_embeddings": 16384}))
+    assert small.video is not None
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    video = small.video(FRAMES, ROWS, COLUMNS, draw)
+    ids = torch.tensor([[2, *video.ids, *range(3, 33)]])
+    pruner = build(name, 0.5)
+    if name == "vispruner":  # half of them take 784 rounds of a square each, which is minutes
+        pruner = build(name, 0.98, important_ratio=0.1)
+    with torch.no_grad(), pruned(model, pruner) as session:
+        model(input_ids=ids, mm_token_type_ids=2 * (ids == VIDEO).int(), **video.inputs)
+    assert len(session.kept[0]) == round(pruner.keep_ratio * visual)
+    kept_states = 6 * small.cache_width * 4 * len(session.kept[0])
+    assert visual < meter.peak < LIMIT + kept_states, f"{meter.peak / 2**20:.1f} MB"
 
 
 def alone(text: int) -> tuple[Any, dict[str, Any], LlamaWindow]:

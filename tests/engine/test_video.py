@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from expected import EXPECTED
 from test_invariants import PRUNERS, build
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
@@ -26,13 +28,16 @@ def frames_of(family: str) -> tuple[int, int]:
     return (3, 3) if EXPECTED[family].equal_frames else (2, 3)
 
 
-def video_prompt(family: str, *, image: bool = False) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Perhaps an image, then two videos, with text between; prompt indices of each one's tokens."""
+def video_prompt(
+    family: str, *, image: bool = False, lengths: Sequence[int] = ()
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Perhaps an image, then videos, with text between; prompt indices of each one's tokens."""
+    lengths = lengths or frames_of(family)
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(3))
     small, tokens, ids = SMALL[family], [], [11, 12, 13]
     assert small.video is not None
     parts = [small.image(small.images[0], draw)] if image else []
-    parts += [small.video(frames, ROWS, COLUMNS, draw) for frames in frames_of(family)]
+    parts += [small.video(frames, ROWS, COLUMNS, draw) for frames in lengths]
     for part in parts:
         tokens.append(part.tokens + len(ids))
         ids += [*part.ids, 30, 31, 32, 33]
@@ -63,6 +68,39 @@ def test_budget_and_keeping_everything(family: str, name: str, greedy: Any) -> N
     (kept,) = session.kept
     for tokens in parts:
         assert torch.isin(kept, tokens).sum() == round(0.4 * len(tokens))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", PRUNERS)
+def test_batch_equals_single_and_backends_agree(family: str, name: str, greedy: Any) -> None:
+    other = frames_of(family)[0] if EXPECTED[family].equal_frames else 4
+    rows = [video_prompt(family), video_prompt(family, lengths=[other])]
+    parts = [inputs for inputs, _ in rows]
+    pad = partial(pad_sequence, batch_first=True, padding_side="left")
+    of_tokens = {"input_ids", "attention_mask", "mm_token_type_ids"} & parts[0].keys()
+    together = {
+        key: pad([part[key][0] for part in parts])
+        if key in of_tokens
+        else torch.cat([part[key] for part in parts])
+        for key in parts[0]
+    }
+    kept = []
+    for backend in ("sdpa", "eager"):
+        model = model_of(family, backend)
+        with pruned(model, build(name, 0.3)) as session:
+            both = greedy(model, together)
+            kept.append(session.kept)
+            counts = session.layer_tokens[-1], session.cache_lengths[-1]
+            for number, (inputs, _) in enumerate(rows):
+                alone = greedy(model, inputs)
+                length = inputs["input_ids"].shape[1]
+                assert torch.equal(both.sequences[number, -length - 3 :], alone.sequences[0])
+                assert torch.equal(session.kept[0], kept[-1][number])
+                visual = sum(map(len, rows[number][1]))
+                left = length - visual + len(session.kept[0])
+                assert [row[number] for row in counts] == [left, left]
+                assert torch.equal(session.kept[0], session.kept[0].unique())
+    assert all(map(torch.equal, *kept))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

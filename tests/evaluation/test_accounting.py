@@ -1,6 +1,7 @@
 import pytest
 
 from ivcp.core.budgeted import Budgeted
+from ivcp.core.layout import Grid, ImageLayout
 from ivcp.evaluation.accounting import budget_of, efficiency_of, failure_notes, tokens_of
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.pyramiddrop import PyramidDrop
@@ -100,11 +101,20 @@ def test_prompts_without_images_have_no_ratio() -> None:
         ),
         (Budgeted(method=FastV(), keep_ratio=0.4, count="flops"), "40 %, FLOPs", 0.41),
         (Budgeted(method=FastV(), tokens=90, count="flops"), "90 tokens, FLOPs", 0.41),
+        (Budgeted(method=FastV(), tokens=20, budget_over="frame"), "20 tokens, per frame", 20),
+        (Budgeted(method=FastV(), tokens=100, budget_over="sample"), "100 tokens, per sample", 100),
+        (Budgeted(method=FastV(), budget_over="frame"), "50 %, per frame", 0.25),
     ],
 )
 def test_what_was_asked_for_and_what_came_out(pruner, asked: str, obtained: float) -> None:
-    """Two images a sample, of 200 tokens each."""
+    """An image of 200 tokens and a video of 4 frames of 50 tokens a sample."""
+    image = ImageLayout((Grid(0, 10, 20),))
+    video = ImageLayout(tuple(Grid(200 + 50 * n, 5, 10, "frame") for n in range(4)))
+    samples = [
+        Prediction(index=n, id="s", score=0, visual_tokens=400, images=(image, video))
+        for n in range(3)
+    ]
     tokens = Tokens(visual=400, keep_ratio=0.25, layer_average_ratio=0.45)
-    budget = budget_of(pruner, tokens, Efficiency(prefill_flops_ratio=0.41), 0.5)
+    budget = budget_of(pruner, tokens, Efficiency(prefill_flops_ratio=0.41), samples)
     assert (budget.asked, budget.obtained) == (asked, pytest.approx(obtained))
     assert budget.unit == ("" if budget.tokens and budget.count != "flops" else "%")

@@ -16,6 +16,10 @@ TILED = ImageLayout((Grid(3, 2, 2, "tile", 3), Grid(9, 1, 2, "thumbnail")))  # n
 PLAIN = ImageLayout((Grid(14, 2, 2),))
 
 
+def no_clip(video: Any) -> Any:
+    raise AssertionError("there is no video")
+
+
 def test_each_image_gets_its_own_tokens_and_the_last_one_the_boxes() -> None:
     calls: list[dict[str, Any]] = []
 
@@ -32,7 +36,7 @@ def test_each_image_gets_its_own_tokens_and_the_last_one_the_boxes() -> None:
         images=(TILED, PLAIN), kept=(4, 7, 10, 14, 17),
         reasons={"ivc": (4, 14), "seed": (7, 17), "foreground": (10,)},
     )  # fmt: skip
-    assert list(overlays(draw, sample, prediction)) == [PHOTO, PHOTO]
+    assert list(overlays(draw, sample, prediction, no_clip)) == [PHOTO, PHOTO]
     assert [call["layout"] for call in calls] == [TILED, PLAIN]
     assert [call["kept"] for call in calls] == [[4, 7, 10], [14, 17]]
     assert [call["reasons"] for call in calls] == [["ivc", "seed", "foreground"], ["ivc", "seed"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from processing import FAMILIES
 from vocabulary import byte_tokenizer
 
 from ivcp.core.types import Sample, Task
+from ivcp.core.video import Video
 from ivcp.models.internvl import InternVL
 
 QWEN = ("qwen",)  # functions of `ivcp/models/wording.py`
@@ -117,6 +119,45 @@ def test_a_sets_own_wording_is_for_families_without_words():
     texts = {kind: FAMILIES[name]().format_question(asked) for name, kind in WORDED.items()}
     own = {kind for kind, text in texts.items() if text == "How many? (A) 1 (B) 2"}
     assert own == set(DEEPSEEK)
+
+
+CLIPS = [  # benchmark, the dataset's words, what InternVL makes of them
+    (
+        "Video-MME", "\nThese are the frames.\nQuestion: Which?\nA. 1\nB. 2\nAnswer: ",
+        f"\nThese are the frames.\nQuestion: Which?\nA. 1\nB. 2 \n{LETTER}",
+    ),
+    ("MVBench", "Which?\nOnly give the best option.Best option:(",
+     "Which?\nOnly give the best option."),
+    ("MLVU_MCQ", "Which?\nOnly give the best option.", "Which?\nOnly give the best option."),
+    ("TempCompass_YorN", "Is it?\nPlease answer yes or no:", "Is it?\nPlease answer yes or no:"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", WORDED)
+@pytest.mark.parametrize(("benchmark", "prompt", "internvl"), CLIPS)
+def test_questions_about_clips_keep_the_words_of_their_dataset(family, benchmark, prompt, internvl):
+    task = "yes_no" if benchmark == "TempCompass_YorN" else "multiple_choice"
+    asked = sample(
+        task, "Which?", options=("1", "2"), benchmark=benchmark, prompt=prompt, videos=(Video(),)
+    )
+    expected = internvl if WORDED[family] == "internvl" else prompt
+    assert FAMILIES[family]().format_question(asked) == expected
+    scene = sample(task, "Which?", options=("1", "2"))  # of a set without words of its own
+    assert FAMILIES[family]().format_question(replace(scene, videos=(Video(),))) == FAMILIES[
+        family
+    ]().format_question(scene)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_time_of_an_event_is_asked_for_in_the_words_of_lmms_eval(family):
+    asked = sample("temporal_grounding", "person turn a light on", videos=(Video(),))
+    assert FAMILIES[family]().format_question(asked) == (
+        "Please find the visual event described by a sentence in the video, determining its "
+        "starting and ending times. The format should be: 'The event happens in the start time - "
+        "end time'. For example, The event 'person turn a light on' happens in the 24.3 - 30.4 "
+        "seonds. Now I will give you the textual sentence: person turn a light on. Please return "
+        "its start time and end time."
+    )
 
 
 def test_mmmu_in_deepseeks_words():

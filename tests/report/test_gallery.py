@@ -55,6 +55,12 @@ def image_of(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
+def test_a_span_of_time_is_shown_in_seconds(make_pair: Any) -> None:
+    changes = {"task": "temporal_grounding", "answer": [24.3, 30.45], "parsed": [1.0, 2.0]}
+    (gallery,), _ = make_pair([line(0, 1.0, **changes)], [line(0, 0.0, **changes)])
+    assert gallery.cases[0].answer == "24.3 s - 30.4 s"
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG file that promises so many pixels and holds none."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -197,3 +203,18 @@ def test_a_foreign_file_is_said(
     (tmp_path / "pruned/predictions.jsonl").write_bytes(text.encode(errors="surrogateescape"))
     _, (problem,) = make_galleries(read_entries())
     assert "predictions.jsonl is damaged at line 1." in problem
+
+
+def test_a_long_video_is_a_strip_of_eight_moments(make_pair: Any) -> None:
+    grids = [{"start": 3 + 4 * n, "rows": 2, "columns": 2, "kind": "frame"} for n in range(384)]
+    changes = {
+        "image_size": None, "images": [{"grids": grids}], "visual_tokens": 4 * 384,
+        "task": "yes_no", "answer": "Yes", "parsed": None,
+    }  # fmt: skip
+    (gallery,), _ = make_pair([line(0, 1.0, **changes)], [line(0, 0.0, **changes)])
+    (case,) = gallery.cases
+    (shot,) = case.images
+    assert shot.caption == "token map (no photo was saved), 8 of 384 moments"
+    drawn = image_of(shot.data)
+    assert drawn.width <= 720
+    assert len(shot.data) < 100_000

@@ -307,6 +307,11 @@ def test_several_datasets_have_the_mean_of_their_percentages(
     (table,) = group_tables(read_entries())
     means = {line.cells[-1] for line in table.lines if line.cells[0] == "fastv"}
     assert means == {"62.5", "-"}, "the latest of repeats; other settings are another method"
+    budget = {"count": "final", "over": "frame", "ratio": 0.3, "obtained": 0.3}
+    make_run("frames", pruner="fastv", dataset="x", value=0.3, ratio=0.3, budget=budget)
+    (frames,) = [entry for entry in read_entries() if entry.run.folder.name == "frames"]
+    assert frames.budget == "30 %, per frame: 30.0 %"
+    assert "budget_over=frame" in frames.variant.text
     shown = {entry.budget for entry in entries}
     assert shown == {None, "60 tokens: 60.2", "60 tokens, layer average: 60.2"}
 

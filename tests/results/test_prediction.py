@@ -42,7 +42,10 @@ def test_half_an_emoji_can_be_written(tmp_path: Path) -> None:
     assert Prediction.model_validate_json(line).id == "a?"
 
 
-@pytest.mark.parametrize("answer", ["1", ("1", "2", "3", "4"), (1.0, 2.0, 3.0, 4.0), None])
+@pytest.mark.parametrize(
+    "answer",
+    ["1", ("1", "2", "3", "4"), ("1", "2"), (1.0, 2.0, 3.0, 4.0), (1.0, 2.5), (0.0, 3.0), None],
+)
 def test_an_answer_keeps_its_kind(answer) -> None:
     prediction = Prediction(index=0, id="a", answer=answer, score=1)
     assert Prediction.model_validate_json(prediction.line()).answer == answer
