@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,11 @@ def needs_encoded_images(model: Any) -> None:
         GenerationMixin, "_expand_multimodal_outputs"
     ):
         pytest.skip("generate of this transformers mixes up the images of repeated prompts")
+
+
+def takes_embeddings(model: Any) -> bool:
+    """Whether `generate` takes embeddings instead of ids."""
+    return "inputs_embeds" in inspect.signature(model.prepare_inputs_for_generation).parameters
 
 
 def small_llama(layers: int) -> LlamaModel:

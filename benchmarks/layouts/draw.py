@@ -24,6 +24,7 @@ from ivcp.datasets.scenes import make_scene
 from ivcp.models.backports.deepseek_vl2_processing import PUBLISHED_TILES
 from ivcp.models.deepseekvl import DeepSeekVL
 from ivcp.models.deepseekvl2 import DeepSeekVL2
+from ivcp.models.gemma3 import Gemma3
 from ivcp.models.glm4v import Glm4V
 from ivcp.models.hub import FULL_AREA, HubFamily
 from ivcp.models.idefics3 import FAKE, Idefics3
@@ -35,6 +36,7 @@ from ivcp.models.processor import Processor
 from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
 from ivcp.models.qwen3vl import Qwen3VL
 from ivcp.models.qwen25vl import Qwen25VL
+from ivcp.models.qwen35 import Qwen35
 from ivcp.models.smolvlm import SmolVLM
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.testing import END, IMAGE, START, VIDEO, random_model
@@ -148,6 +150,24 @@ GEOMETRIES = {
         },
         {"size": {"shortest_edge": 12544, "longest_edge": 11760000}, "patch_size": 14},
     ),
+    "qwen35": Geometry(
+        "Qwen3.5-9B", Qwen35(),
+        {
+            "text_config": {
+                **TEXT, "head_dim": 256, "layer_types": ["full_attention", "linear_attention"],
+                **rotary(
+                    1e7, mrope_section=[11, 11, 10], mrope_interleaved=True,
+                    partial_rotary_factor=0.25,
+                ),
+            },
+            "vision_config": {
+                "depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+                "patch_size": 16, "out_hidden_size": 256,
+            },
+            **QWEN,
+        },
+        {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16},
+    ),
     "llava15_pad": llava("pad"),
     "llava15_crop": llava("crop"),
     "llavanext": Geometry(
@@ -177,6 +197,25 @@ GEOMETRIES = {
             "downsample_ratio": 0.5,
         },
         {"size": {"height": 448, "width": 448}, "crop_to_patches": True, "max_patches": 6},
+    ),
+    "gemma3": Geometry(
+        "Gemma-3-4B", Gemma3(),
+        {
+            "text_config": {
+                **TEXT, "head_dim": 256, "sliding_window": 1024,
+                "layer_types": ["sliding_attention", "full_attention"],
+                "rope_parameters": {
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                    "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+                },
+            },
+            "vision_config": {
+                **VISION, "model_type": "siglip_vision_model", "image_size": 896,
+                "patch_size": 14, "vision_use_head": False,
+            },
+            "boi_token_index": START, "eoi_token_index": END, "mm_tokens_per_image": 256,
+        },
+        {"size": {"height": 896, "width": 896}},
     ),
     "deepseekvl": Geometry(
         "DeepSeek-VL-1.3B", DeepSeekVL(),

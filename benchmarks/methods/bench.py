@@ -103,18 +103,23 @@ def report(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     frames = results.get("frames")
     video = f"a video of {frames} frames, " if frames else ""
+    timing = "Times were not measured."
+    if results["repeats"]:
+        timing = (
+            f"Medians [quartiles] of {results['repeats']} pairs; the share is that of the unpruned "
+            "language prefill beside it."
+        )
     lines = [
         f"Qwen2.5-VL, {results['size']} size, {results['dtype']}, batch 1, {video}keep ratio "
         f"{results['ratio']}; {results['device']} ({results['machine']}), torch "
-        f"{results['versions']['torch']}. Medians [quartiles] of {results['repeats']} pairs; the "
-        "share is that of the unpruned language prefill beside it.",
+        f"{results['versions']['torch']}. {timing}",
         "",
         "| visual tokens | method | before | overhead ms | share % | selection MB |",
         "|---|---|---|---|---|---|",
     ]
     for row in sorted(results["rows"], key=lambda row: (row["visual_tokens"], row["method"])):
         time, share = row["overhead_ms"], row["overhead_share"]
-        times = ("-", "-")  # without repeats, memory alone is measured
+        times = ("-", "-")
         if time["median"] is not None:
             times = (
                 f"{time['median']:.2f} [{time['q1']:.2f}, {time['q3']:.2f}]",

@@ -151,7 +151,7 @@ class RotatedRuns:
         layout, layers = self.layout(number), [tokens[0] for tokens in pruned.layer_tokens]
         text = layout.length - sum(image.length for image in layout.images)
         visual = prompt - text
-        stored = sizes.cache_bytes(prompt * self.batch_size, element)
+        stored = self.batch_size * sizes.cache_bytes(prompt, element)
         formula = self.batch_size * prefill_flops([prompt] * sizes.layers, sizes)
         first_pass = [
             [of_layer[row] for of_layer in pruned.first_pass_tokens]

@@ -16,6 +16,7 @@ from ivcp.core.budget import Count, Over, in_words
 from ivcp.core.errors import UnreachableBudgetError, UserError
 from ivcp.core.frame_view import by_frame
 from ivcp.core.joined_view import over_sample
+from ivcp.core.layer_kinds import Kinds
 from ivcp.core.pruner import Pruner, Size, Stage, TokenCount
 from ivcp.core.selection import Selection
 from ivcp.core.view import Signal, View
@@ -112,10 +113,14 @@ class Budgeted(Pruner):
         return self.solved and self.tokens is None and self.count == "final"
 
     def fitted(
-        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+        self,
+        model_type: str,
+        layers: int,
+        provides: frozenset[Signal] = frozenset(),
+        kinds: Kinds = (),
     ) -> Budgeted:
         """The method with its layers; refuses a ratio that no image of this depth could reach."""
-        fitted = replace(self, method=self.method.fitted(model_type, layers, provides))
+        fitted = replace(self, method=self.method.fitted(model_type, layers, provides, kinds))
         counted = self.tokens is not None or self.count != "final"
         if self.solved and counted and not self.before_processor:
             fitted.method.plan(LARGE)

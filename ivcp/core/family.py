@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 from torch import Tensor, nn
 
 from ivcp.core.errors import UserError
+from ivcp.core.layer_kinds import LayerKind, layer_kinds
 from ivcp.core.layout import PromptLayout
 from ivcp.core.text_encoder import TextEncoder
 from ivcp.core.tower import VisionTower
@@ -90,12 +91,25 @@ class ModelAdapter(ABC):
         needs_ids: Whether visual tokens are found by token ids.
         makes_square: Whether the image processor pads or crops images to a square, which shows in
             none of the model's inputs.
+        supported_kinds: Kinds of decoder layers with which a model of this family can be pruned.
+        bidirectional: Whether the visual tokens of an image attend to each other in both
+            directions, in all decoder layers.
     """
 
     model_types: ClassVar[tuple[str, ...]]
     takes_videos: ClassVar[bool] = False
     needs_ids: ClassVar[bool] = True
     makes_square: ClassVar[bool] = False
+    supported_kinds: ClassVar[frozenset[LayerKind]] = frozenset({"full"})
+    bidirectional: ClassVar[bool] = False
+
+    def layer_kinds(self, config: Any) -> tuple[LayerKind, ...]:
+        """The kind of each decoder layer of a model of this configuration.
+
+        Raises:
+            UserError: A layer is of a kind that is not known.
+        """
+        return layer_kinds(config)
 
     @abstractmethod
     def provides(self, config: Any) -> frozenset[Signal]:
@@ -153,6 +167,17 @@ class ModelAdapter(ABC):
         """(D / 2,) float32 rotary frequencies on the CPU, as the configuration defines them."""
         rotary: Any = self.decoder(model).rotary_emb
         return rotary.inv_freq.float().cpu()
+
+    def rotary(self, decoder: nn.Module, hidden: Tensor, ids: Tensor, kind: LayerKind) -> Any:
+        """The position embeddings that the language model gives to layers of a kind.
+
+        Args:
+            decoder: The language model.
+            hidden: (B, N, C) states, for their dtype and device.
+            ids: (B, N) or (A, B, N) position ids.
+            kind: The kind of layers.
+        """
+        return decoder.rotary_emb(hidden, ids)  # type: ignore[operator]
 
     def position_axes(self, model: nn.Module) -> int:
         """Axes of the language model's position ids: 1, or 3 for M-RoPE."""
@@ -256,6 +281,15 @@ class ModelFamily(ModelAdapter):
     @abstractmethod
     def signals(self) -> frozenset[Signal]:
         """Signals that a pruner can read from the model, likewise."""
+
+    def kinds(self) -> tuple[LayerKind, ...]:
+        """The kind of each decoder layer, likewise.
+
+        Raises:
+            UserError: The family cannot prune such layers.
+        """
+        full: LayerKind = "full"
+        return (full,) * self.depth()
 
     @abstractmethod
     def encode(self, processor: Any, samples: Sequence[Sample]) -> Encoded:

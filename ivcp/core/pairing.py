@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ivcp.core.errors import MissingSignalError, UserError
 from ivcp.core.family import ModelFamily
+from ivcp.core.layer_kinds import Kinds, readable_layers
 from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.tower import tower_block
 from ivcp.core.view import LAYER_SIGNALS, TOWER_BLOCK_SIGNALS, Signal
@@ -20,10 +21,10 @@ def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
     Raises:
         UserError: The model cannot serve the pruner.
     """
-    layers, provides = family.depth(), family.signals()
+    kinds, provides = family.kinds(), family.signals()
     if isinstance(pruner, Pruner):
-        pruner = pruner.fitted(family.model_types[0], layers, provides)
-    check_pair(pruner, provides, name, layers)
+        pruner = pruner.fitted(family.model_types[0], len(kinds), provides, kinds)
+    check_pair(pruner, provides, name, kinds)
     if (blocks := family.tower_depth()) is not None:
         for stage in pruner.stages():
             for layer in stage.tower_layers if stage.needs & TOWER_BLOCK_SIGNALS else ():
@@ -31,26 +32,26 @@ def fit_pair(pruner: Pruner, family: ModelFamily, name: str) -> Pruner:
     return pruner
 
 
-def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: int) -> None:
+def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, kinds: Kinds) -> None:
     """Refuse a pruner that the model cannot serve, before anything runs.
 
     Args:
         pruner: The method, with its layers filled in.
         provides: Signals of the model.
         model: Name of the model, for the message.
-        layers: Number of decoder layers.
+        kinds: The kind of each decoder layer.
 
     Raises:
         MissingSignalError: The model lacks a signal.
-        UserError: It is no pruner, a stage lies outside the model, or two
-            stages share a layer.
+        UserError: It is no pruner, a stage lies outside the model, two stages share a layer, or a
+            stage reads a layer without keys and values.
     """
     if isinstance(pruner, type) or not isinstance(pruner, Pruner):
         got = f"the class {pruner.__name__}" if isinstance(pruner, type) else repr(pruner)
         raise UserError(
             f"pruner must be an instance of a Pruner, such as FastV(keep_ratio=0.5); got {got}."
         )
-    name, before, stages = pruner.name, -1, pruner.stages()
+    name, before, stages, layers = pruner.name, -1, pruner.stages(), len(kinds)
     if not isinstance(stages, tuple | list):
         raise UserError(f"{name}.stages() must give a tuple of Stage objects; got {stages!r}.")
     for stage in stages:
@@ -75,9 +76,36 @@ def check_pair(pruner: Pruner, provides: frozenset[Signal], model: str, layers: 
                 f"layer must lie in {lowest} .. {layers - 1} for {model} with its {layers} decoder "
                 f"layers{reason}; got {stage.layer}."
             )
+        if stage.needs & LAYER_SIGNALS:
+            _check_readable(stage, kinds, name, model)
         if stage.layer <= before:
             raise UserError(
                 f"{name} has stages at the layers {[each.layer for each in stages]}; they must "
                 "ascend, one stage a layer."
             )
         before = stage.layer
+
+
+def _check_readable(stage: Stage, kinds: Kinds, pruner: str, model: str) -> None:
+    """Refuse a stage that reads a linear layer.
+
+    Raises:
+        UserError: It does.
+    """
+    if stage.first_pass:  # its last layer is read
+        index, allowed = stage.first_pass - 1, readable_layers([*kinds, "linear"], "previous")
+        what, number = "first pass of", stage.first_pass
+    else:
+        index = stage.layer - (stage.signals_from == "previous")
+        allowed = readable_layers(kinds, stage.signals_from)
+        what, number = "layer", stage.layer
+    if kinds[index] != "linear":
+        return
+    below = [layer for layer in allowed if layer < number][-1:]
+    above = [layer for layer in allowed if layer > number][:1]
+    raise UserError(
+        f"{pruner} reads {', '.join(sorted(stage.needs & LAYER_SIGNALS))} of layer {index}, but "
+        f"that layer of {model} has linear attention, without keys and values; the nearest layers "
+        f"that can be set are {' and '.join(map(str, below + above)) or 'none'}; got {what} "
+        f"{number}."
+    )

@@ -21,8 +21,9 @@ from torch import Tensor
 from ivcp.core.depths import Auto, ivc_prune_layer
 from ivcp.core.errors import UserError
 from ivcp.core.fields import check_fields
+from ivcp.core.layer_kinds import Kinds, nearest_layers, readable_layers
 from ivcp.core.selection import Selection, budget, top
-from ivcp.core.view import Signal, View
+from ivcp.core.view import LAYER_SIGNALS, Signal, View
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -196,7 +197,11 @@ class Pruner(ABC):
         return (budget(self.keep_ratio, tokens),) * len(stages)
 
     def fitted(
-        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+        self,
+        model_type: str,
+        layers: int,
+        provides: frozenset[Signal] = frozenset(),
+        kinds: Kinds = (),
     ) -> Self:
         """The method with the model's values instead of "auto".
 
@@ -204,6 +209,7 @@ class Pruner(ABC):
             model_type: `model.config.model_type`.
             layers: Number of decoder layers.
             provides: Signals of the model.
+            kinds: The kind of each decoder layer; none if all have keys and values.
         """
         return self
 
@@ -218,6 +224,12 @@ class DecoderPruner(Pruner):
 
     needs: ClassVar[frozenset[Signal]] = frozenset()
     signals_from: ClassVar[Literal["previous", "next"]] = "previous"
+
+    def allowed(self, layers: Sequence[int], kinds: Kinds) -> tuple[int, ...]:
+        """The layers, moved to the nearest ones before which the method's signals can be read."""
+        if not kinds or not self.needs & LAYER_SIGNALS:
+            return tuple(layers)
+        return nearest_layers(layers, readable_layers(kinds, self.signals_from))
 
     def stages_before(self, layers: Sequence[int] | Auto, prune_kv: bool) -> tuple[Stage, ...]:
         """A stage with the method's needs before each of the layers.
@@ -256,11 +268,16 @@ class LayerPruner(DecoderPruner):
         return self.renumber
 
     def fitted(
-        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+        self,
+        model_type: str,
+        layers: int,
+        provides: frozenset[Signal] = frozenset(),
+        kinds: Kinds = (),
     ) -> Self:
         if self.layer != "auto":
             return self
-        return dataclasses.replace(self, layer=self.auto_layer(model_type, layers))
+        (layer,) = self.allowed((self.auto_layer(model_type, layers),), kinds)
+        return dataclasses.replace(self, layer=layer)
 
     def auto_layer(self, model_type: str, layers: int) -> int:
         """The layer that "auto" stands for."""
@@ -309,11 +326,15 @@ class StagedPruner(DecoderPruner):
         return self.renumber
 
     def fitted(
-        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+        self,
+        model_type: str,
+        layers: int,
+        provides: frozenset[Signal] = frozenset(),
+        kinds: Kinds = (),
     ) -> Self:
         if self.layers != "auto":
             return self
-        return dataclasses.replace(self, layers=self.auto_layers(layers))
+        return dataclasses.replace(self, layers=self.allowed(self.auto_layers(layers), kinds))
 
     @abstractmethod
     def auto_layers(self, layers: int) -> tuple[int, ...]:

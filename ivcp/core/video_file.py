@@ -48,7 +48,7 @@ class VideoFile:
         keys: list[tuple[int, int]] = []  # time stamp of each keyframe, and when it is decoded
         slots: list[int] = []  # when each frame is decoded
         count, cut, self._timed = 0, False, True
-        with self._stream("read") as (container, stream):
+        with self._stream("opened") as (container, stream):
             for packet in container.demux(stream):
                 cut = packet.is_corrupt if packet.size else cut
                 if packet.size and not packet.is_discard:

@@ -11,9 +11,10 @@ from torch import nn
 
 from ivcp.core.errors import UserError
 from ivcp.core.family import ModelAdapter
+from ivcp.core.layer_kinds import check_kinds
 from ivcp.core.pairing import check_pair
 from ivcp.core.pruner import Pruner
-from ivcp.engine.checks import backend_of, check_model, discard_compiled
+from ivcp.engine.checks import backend_of, check_compiled, discard_compiled
 from ivcp.engine.context import SessionContext
 from ivcp.engine.hooks import Hooks
 from ivcp.engine.session import Session
@@ -34,16 +35,17 @@ def attach(model: nn.Module, adapter: ModelAdapter, pruner: Pruner) -> Session:
         UserError: The model or its attention backend cannot serve the pruner.
     """
     decoder = adapter.decoder(model)
-    layers: list[nn.Module] = list(decoder.layers)  # type: ignore[arg-type]
-    kind = str(getattr(model.config, "model_type", ""))
+    kinds = adapter.layer_kinds(decoder.config)[: len(decoder.layers)]  # type: ignore[arg-type]
+    model_type = str(getattr(model.config, "model_type", ""))
     provides = adapter.provides(model.config)
     if isinstance(pruner, Pruner):
-        pruner = pruner.fitted(kind, len(layers), provides)
-    check_pair(pruner, provides, type(model).__name__, len(layers))
-    check_model(model, decoder)
+        pruner = pruner.fitted(model_type, len(kinds), provides, kinds)
+    check_pair(pruner, provides, type(model).__name__, kinds)
+    check_compiled(model)
+    check_kinds(decoder.config, kinds, adapter.supported_kinds)
     backend_of(decoder)
     context = SessionContext(
-        adapter, pruner, decoder, len(layers), adapter.position_axes(model),
+        adapter, pruner, decoder, kinds, adapter.position_axes(model),
         adapter.inverse_frequencies(model), adapter.text_encoder(model),
     )  # fmt: skip
     session = Session(adapter.makes_square)

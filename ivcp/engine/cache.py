@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from ivcp.core.errors import UserError
+from ivcp.engine.linear_state import is_linear
+from ivcp.engine.sliding import check_length
 
 
 class SlotMask:
@@ -63,6 +65,7 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
         needs_session: Whether the library's masks or positions would be wrong for it, so that it
             may only grow inside a session.
         expected: Whether a session has prepared the running forward pass for it.
+        window: Tokens to which the layer attends; None for all.
     """
 
     keys: Any
@@ -70,6 +73,7 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
+        self.window: int | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -94,6 +98,8 @@ class PrunedLayer(DynamicLayer):  # type: ignore[misc]
                 "This KV cache was pruned so that its layers or rows differ; go on with it inside "
                 "pruned(...), where masks and positions fit it."
             )
+        if self.window is not None:
+            check_length(self.get_seq_length() + key_states.shape[-2], self.window)
         self.expected = False
         self.tail += key_states.shape[-2]
         keys, values = super().update(key_states, value_states, *args, **kwargs)
@@ -179,6 +185,9 @@ def pruned_layer(cache: Cache, index: int, past: SlotMask | None = None) -> Prun
         return layer
     check_cache(cache)
     new = PrunedLayer()
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        new.window = layer.sliding_window
+        check_length(layer.cumulative_length, layer.sliding_window)  # else it has lost some
     if layer.is_initialized:
         new.lazy_initialization(layer.keys, layer.values)
         new.keys, new.values = layer.keys, layer.values
@@ -188,10 +197,11 @@ def pruned_layer(cache: Cache, index: int, past: SlotMask | None = None) -> Prun
 
 
 def stored_slots(cache: Cache | None, index: int) -> int:
-    """Slots that layer `index` of a cache stores."""
-    if cache is None or index >= len(cache.layers) or not cache.layers[index].is_initialized:
+    """Slots that layer `index` of a cache stores; 0 for a linear layer."""
+    if cache is None or index >= len(cache.layers) or is_linear(cache.layers[index]):
         return 0
-    return int(cache.layers[index].keys.shape[2])
+    layer = cache.layers[index]
+    return int(layer.keys.shape[2]) if layer.is_initialized else 0
 
 
 def check_cache(cache: Any) -> None:
@@ -202,7 +212,8 @@ def check_cache(cache: Any) -> None:
     """
     if not isinstance(cache, Cache):
         raise UserError(f"Pruning needs a dynamic KV cache; got {type(cache).__name__}.")
-    kinds = {type(layer) for layer in cache.layers} - {DynamicLayer, PrunedLayer}
+    kinds = {type(layer) for layer in cache.layers if not is_linear(layer)}
+    kinds -= {DynamicLayer, DynamicSlidingWindowLayer, PrunedLayer}
     replicated = getattr(cache, "layer_class_to_replicate", None)
     if replicated not in (None, DynamicLayer):
         kinds.add(replicated)

@@ -157,27 +157,6 @@ def discard_compiled() -> None:
 _compiled = {"frames": 0}
 
 
-def check_model(model: nn.Module, decoder: nn.Module) -> None:
-    """Refuse a model that hooks cannot prune.
-
-    Raises:
-        UserError: It is compiled, or attends within a sliding window.
-    """
-    check_compiled(model)
-    config: Any = decoder.config
-    kinds = getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None)
-    if kinds is not None:  # newer configurations name the kind of each layer
-        windowed = any(kind != "full_attention" for kind in kinds)
-    else:
-        windowed = window is not None and getattr(config, "use_sliding_window", True)
-    if windowed:
-        raise UserError(
-            "Pruning does not support models with sliding-window layers; where no prompt is longer "
-            f"than the window of {window} tokens, load the model with sliding_window=None."
-        )
-
-
 def check_checkpointing(decoder: nn.Module) -> None:
     """Refuse gradient checkpointing where the library runs hooks again in the backward pass.
 

@@ -39,6 +39,33 @@ class UnchangedCache:
             self.states = keys, torch.cat([layer.values, value_states], -2)
         return self.states
 
+    def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
+        """The state of earlier turns of a linear layer, which the layer may write to."""
+        if self.cache is None:
+            return None
+        state: Tensor | None = self.cache.get_conv_state(layer_idx, state_idx)
+        return None if state is None else state.clone()
+
+    def update_conv_state(
+        self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, **_: Any
+    ) -> Tensor:
+        """What a linear layer's convolution reads, as `Cache.update_conv_state` returns it."""
+        state = self.get_conv_state(layer_idx, state_idx)
+        return conv_states if state is None else torch.cat([state, conv_states], -1)
+
+    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
+        """The other state of a linear layer, which the layer does not write to."""
+        if self.cache is None:
+            return None
+        state: Tensor | None = self.cache.get_recurrent_state(layer_idx, state_idx)
+        return state
+
+    def update_recurrent_state(self, recurrent_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return recurrent_states
+
+    def is_recording_past(self, layer_idx: int) -> bool:
+        return False
+
 
 def run_first_pass(
     layers: Sequence[nn.Module],

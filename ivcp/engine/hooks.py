@@ -37,7 +37,12 @@ from ivcp.core.view import TOWER_BLOCK_SIGNALS, TOWER_SIGNALS
 from ivcp.engine.cache import PrunedLayer, SlotMask, cache_of
 from ivcp.engine.checks import backend_of, check_checkpointing
 from ivcp.engine.context import SessionContext
-from ivcp.engine.continuation import Continuation, is_plain_decoding
+from ivcp.engine.continuation import (
+    Continuation,
+    is_plain_decoding,
+    is_plain_entry,
+    is_plain_step,
+)
 from ivcp.engine.deepstack import DeepStack
 from ivcp.engine.hook import PASS, Args, Hook, Hooked, Idle, Kwargs, has_no_pass
 from ivcp.engine.layer_hooks import LayerHooks
@@ -126,8 +131,8 @@ class Hooks:
             self._before(self.model, self._before_model, is_plain_decoding)
             self._after(self.model, self._after_model, is_plain_decoding)
         # entry and decoder may be one module; its hooks run in the order of these lines
-        self._before(self.entry, self._before_entry, is_plain_decoding)
-        self._before(decoder, self._before_language_model, is_plain_decoding)
+        self._before(self.entry, self._before_entry, is_plain_entry)
+        self._before(decoder, self._before_language_model, is_plain_step)
         self._after(decoder, self._after_language_model, has_no_pass)
         self.removers.append(self.layer_hooks.remove)
         if self.tower is not None:
@@ -251,9 +256,7 @@ class Hooks:
         if not isinstance(chunk, Prompt) or chunk.width != width:  # or of a pass that has failed
             chunk = chunk if chunk is not None and chunk.width == width else Chunk(width)
             past = None if chunk.past is None else SlotMask(chunk.past)
-            continuation = Continuation(
-                LayerInputs(module, self.context.axes, backend, chunk.real, past)
-            )
+            continuation = Continuation(LayerInputs(self.context, backend, chunk.real, past))
             if cache is None or not cache.get_seq_length():
                 text = [PromptLayout(embeds.shape[1], ())] * len(embeds)
                 self.session.clear(list(chunk.layouts) or text)

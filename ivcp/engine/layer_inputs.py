@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import Cache
 
+from ivcp.core.layer_kinds import LayerKind
 from ivcp.engine.cache import PrunedLayer, SlotMask, pruned_layer
+from ivcp.engine.context import SessionContext
+from ivcp.engine.linear_state import expect
 from ivcp.engine.masks import attention_mask
 
 
@@ -20,27 +23,28 @@ class LayerInputs:
     here, once for all layers that store the same tokens.
 
     Args:
-        decoder: The language model, which makes rotary embeddings for renumbered caches.
-        axes: Axes of its position ids.
+        context: What all forward passes of the session have in common.
         backend: Attention backend, on which the form of masks depends.
         real: (B, N) False at padding among the tokens that enter, or None.
         past: Which slots of a cache that was never pruned hold tokens, or None for all.
+        blocks: (B, N) number of the image of each token that enters, -1 for text, if tokens of an
+            image attend to each other in both directions; else None.
     """
 
     def __init__(
         self,
-        decoder: nn.Module,
-        axes: int,
+        context: SessionContext,
         backend: str,
         real: Tensor | None,
         past: SlotMask | None,
+        blocks: Tensor | None = None,
     ) -> None:
-        self.decoder, self.axes, self.backend = decoder, axes, backend
-        self.real, self.past = real, past
+        self.context, self.backend = context, backend
+        self.real, self.past, self.blocks = real, past, blocks
         # by `SlotMask` object: layers that store the same tokens share it, and so these
         self._grown: dict[tuple[SlotMask | None, int], SlotMask | None] = {}
         self._masks: dict[tuple[SlotMask | None, int, torch.device], Tensor | None] = {}
-        self._rotary: dict[tuple[SlotMask | None, int, torch.device], Any] = {}
+        self._rotary: dict[tuple[SlotMask | None, int, torch.device, LayerKind], Any] = {}
 
     def without_cache(self, hidden: Tensor) -> dict[str, Any]:
         """Keyword arguments to change for a layer that stores nothing."""
@@ -55,12 +59,22 @@ class LayerInputs:
             hidden: (B, N, C) states of the tokens that enter.
         """
         layer = pruned_layer(cache, index, self.past)
-        layer.expected = True  # `update` of this pass may store
+        expect(layer)
         before, layer.mask = layer.mask, self.grown(layer.mask, layer.stored)
         changed = self._changed(before, layer.stored, hidden)
         if layer.renumbered:
-            changed["position_embeddings"] = self.gapless(before, layer.stored, hidden)
+            kind = self.context.kinds[index]
+            changed["position_embeddings"] = self.gapless(before, layer.stored, hidden, kind)
         return changed
+
+    def of_linear(self, hidden: Tensor) -> dict[str, Any]:
+        """Keyword arguments to change for a linear layer, which takes a mask of the new tokens.
+
+        Args:
+            hidden: (B, N, C) states of the tokens that enter.
+        """
+        mask = None if self.real is None else self.real.to(hidden.device)
+        return {"attention_mask": mask, "position_ids": None}
 
     def of_language_model(self, layer: PrunedLayer, hidden: Tensor) -> dict[str, Any]:
         """Keyword arguments to change for a language model whose layers are all like this one."""
@@ -87,12 +101,12 @@ class LayerInputs:
             self._grown[key] = SlotMask(real)
         return self._grown[key]
 
-    def gapless(self, mask: SlotMask | None, stored: int, hidden: Tensor) -> Any:
+    def gapless(self, mask: SlotMask | None, stored: int, hidden: Tensor, kind: LayerKind) -> Any:
         """Position embeddings of the new tokens, numbered right behind the tokens of the cache."""
-        key = (mask, stored, hidden.device)
+        key = (mask, stored, hidden.device, kind)
         if key not in self._rotary:
-            ids = self._gapless_ids(mask, stored, hidden)
-            self._rotary[key] = self.decoder.rotary_emb(hidden, ids)  # type: ignore[operator]
+            ids, context = self._gapless_ids(mask, stored, hidden), self.context
+            self._rotary[key] = context.adapter.rotary(context.decoder, hidden, ids, kind)
         return self._rotary[key]
 
     def _gapless_ids(self, mask: SlotMask | None, stored: int, hidden: Tensor) -> Tensor:
@@ -103,15 +117,17 @@ class LayerInputs:
         ids = ids + stored
         if mask is not None:  # padding slots have no position
             ids = ids - mask.pads(stored).to(hidden.device)
-        return ids.expand(self.axes, -1, -1) if self.axes > 1 else ids
+        axes = self.context.axes
+        return ids.expand(axes, -1, -1) if axes > 1 else ids
 
     def _changed(self, mask: SlotMask | None, stored: int, hidden: Tensor) -> dict[str, Any]:
         width = hidden.shape[1]
         key = (mask, stored, hidden.device)
         if key not in self._masks:
             grown = self.grown(mask, stored)
+            real = None if grown is None else grown.real
             self._masks[key] = attention_mask(
-                self.backend, width, None if grown is None else grown.real, stored + width, hidden
+                self.backend, width, real, stored + width, hidden, self.blocks
             )
         return {
             "attention_mask": self._masks[key],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
+from ivcp.core.layer_kinds import LayerKind
 from ivcp.core.selection import Selection
 from ivcp.core.transfer import to_device
 from ivcp.core.view import LAYER_SIGNALS
@@ -23,9 +24,19 @@ from ivcp.engine.image_view import ImageView, StageState
 from ivcp.engine.kept_batch import KeptBatch, apply_selections
 from ivcp.engine.layer_inputs import LayerInputs
 from ivcp.engine.layer_signals import LayerSignals, rotary_rows, take_columns
+from ivcp.engine.linear_state import (
+    check_padding,
+    check_states,
+    expect,
+    is_linear,
+    pruned_state,
+    state_bytes,
+    with_slots,
+)
 from ivcp.engine.masks import attention_mask
 from ivcp.engine.prompt import Prompt, prompt_positions
 from ivcp.engine.sample_tokens import KEPT, MERGED, all_tokens
+from ivcp.engine.sliding import check_window
 from ivcp.engine.stopwatch import Stopwatch
 from ivcp.engine.stored_tokens import StoredTokens
 from ivcp.engine.token_counts import TokenCounts
@@ -78,15 +89,22 @@ class Prefill:
         self.clock, self.counts, self.stored = Stopwatch(), TokenCounts(), StoredTokens()
         self.reasons = [KEPT, MERGED]
         self.source: Tensor | None = None  # (B, P) columns of the remaining tokens in layer 0
+        check_states(cache, context.kinds)
+        check_window(context, backend, cache, width)
+        # a linear layer's state cannot leave out the padding between two turns
+        self.continues_state = (
+            "linear" in context.kinds and cache is not None and bool(cache.get_seq_length())
+        )
         self.last_run: LayerRun | None = None
         real = prompt.real
+        check_padding(self.continues_state, real is not None)
         host_mask = None
         if real is not None and prompt.host_mask is not None:
             host_mask = prompt.host_mask[:, -width:]
         self.samples = all_tokens(prompt.layouts, host_mask, width, device)
         self.past = None if prompt.past is None else SlotMask(prompt.past)
         self.earlier_masks: list[SlotMask | None] = []  # of each layer's cache, before it ran
-        self.remaining_rotary: Any = None
+        self.remaining_rotary: dict[LayerKind, Any] = {}
         self.inputs = self._inputs(real)
         needs = frozenset().union(*(stage.needs for stage in context.pruner.stages()))
         self.embeddings = embeds if needs & {"embeddings", "text_embeddings"} else None
@@ -94,8 +112,18 @@ class Prefill:
         self.inverse_frequencies = to_device(context.inverse_frequencies, device)
 
     def _inputs(self, real: Tensor | None) -> LayerInputs:
-        context = self.context
-        return LayerInputs(context.decoder, context.axes, self.backend, real, self.past)
+        blocks = self._blocks() if self.context.adapter.bidirectional else None
+        return LayerInputs(self.context, self.backend, real, self.past, blocks)
+
+    def _blocks(self) -> Tensor:
+        """(B, N) number of the image of each current column, -1 for text and padding."""
+        width = self.width if self.source is None else self.source.shape[1]
+        device = self.samples[0].columns.device
+        blocks = torch.full((len(self.samples), width), -1, device=device)
+        for row, sample in enumerate(self.samples):
+            for number, image in enumerate(sample.images):
+                blocks[row, sample.columns[image.ranks]] = number
+        return blocks
 
     def before_layer(
         self, index: int, layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any]
@@ -127,6 +155,10 @@ class Prefill:
 
     def _changed(self, index: int, hidden: Tensor, rotary: Any) -> dict[str, Any]:
         """Keyword arguments to change, as tokens were dropped from the input or from the cache."""
+        if self.context.kinds[index] == "linear":
+            if self.cache is not None:
+                expect(self.cache.layers[index])
+            return {} if self.source is None else self.inputs.of_linear(hidden)
         if self.source is None and self._pruned_cache(index) is None:
             return {}
         changed = {"position_embeddings": self._rotary(index, hidden, rotary)}
@@ -158,29 +190,41 @@ class Prefill:
         pruned, dropped = self._pruned_cache(index), self.source is not None
         if (dropped and self.context.pruner.renumbers()) or (pruned and pruned.renumbered):
             slots = stored_slots(self.cache, index)
-            return self.inputs.gapless(self._earlier_mask(index), slots, hidden)
-        return self._of_remaining(rotary) if dropped else rotary
+            kind = self.context.kinds[index]
+            return self.inputs.gapless(self._earlier_mask(index), slots, hidden, kind)
+        return self._of_remaining(index, rotary) if dropped else rotary
 
-    def _of_remaining(self, rotary: Any) -> Any:
+    def _of_remaining(self, index: int, rotary: Any) -> Any:
         """Position embeddings of the remaining tokens, in their original positions."""
-        if self.remaining_rotary is None and (source := self.source) is not None:
-            self.remaining_rotary = rotary_rows(rotary, partial(take_columns, columns=source))
-        return self.remaining_rotary
+        kind = self.context.kinds[index]
+        if kind not in self.remaining_rotary and (source := self.source) is not None:
+            choose = partial(take_columns, columns=source)
+            self.remaining_rotary[kind] = rotary_rows(rotary, choose)
+        return self.remaining_rotary[kind]
 
     def _run_first_pass(self, count: int, embeds: Tensor, kwargs: dict[str, Any]) -> None:
         """Run the first layers on all tokens; the last of them becomes the `last_run`."""
-        cache, arguments = UnchangedCache(self.cache), []
+        cache, arguments, kinds = UnchangedCache(self.cache), [], self.context.kinds
         name = "cache" if "cache" in kwargs else "past_key_values"
         for index in range(count):
-            rotary = self._rotary(index, embeds, kwargs["position_embeddings"])
+            rotary = kwargs["position_embeddings"]
+            if kinds[index] != kinds[0] and "sliding" in kinds:  # which have angles of their own
+                decoder, ids = self.context.decoder, kwargs["position_ids"]
+                rotary = self.context.adapter.rotary(decoder, embeds, ids, kinds[index])
+            rotary = self._rotary(index, embeds, rotary)
             changed = {name: cache, "position_embeddings": rotary}
-            if self._pruned_cache(index) is not None:  # else the library's own mask is right
+            if kinds[index] == "linear":
+                if self.cache is not None:
+                    expect(self.cache.layers[index])
+                changed |= self.inputs.of_linear(embeds)
+            # the library's own mask is for the kind of layer 0, and for tokens that are all there
+            elif self._pruned_cache(index) is not None or kinds[index] != kinds[0]:
                 stored = stored_slots(self.cache, index)
                 grown = self.inputs.grown(self._earlier_mask(index), stored)
                 real = None if grown is None else grown.real
                 changed["position_ids"] = None
                 changed["attention_mask"] = attention_mask(
-                    self.backend, self.width, real, stored + self.width, embeds
+                    self.backend, self.width, real, stored + self.width, embeds, self.inputs.blocks
                 )
             arguments.append({**kwargs, **changed})
         layers: list[nn.Module] = list(self.context.decoder.layers)[:count]  # type: ignore[arg-type]
@@ -293,14 +337,15 @@ class Prefill:
         for sample, indices in zip(self.samples, origin, strict=True):
             sample.origin = indices
             sample.columns = numbers[kept.width - len(indices) :]
-        self.inputs, self.remaining_rotary = self._inputs(kept.real), None
-        self.stored.keep(kept)
-        if earlier:
-            self._prune_earlier(kept)
+        check_padding(self.continues_state, kept.real is not None)
         if self.source is None:  # the columns so far are those of layer 0
             self.source = slots
         else:
             self.source = self.source.to(slots.device).gather(1, slots)
+        self.inputs, self.remaining_rotary = self._inputs(kept.real), {}
+        self.stored.keep(kept)
+        if earlier:
+            self._prune_earlier(kept)
         if len(slots) == 1:
             return hidden.index_select(1, slots[0])
         return hidden.gather(1, slots[..., None].expand(-1, -1, hidden.shape[-1]))
@@ -350,9 +395,12 @@ class Prefill:
         if self.cache is None:
             return
         pruned = [layer for layer in self.cache.layers if isinstance(layer, PrunedLayer)]
-        alike = len({layer.get_mask_sizes(0)[0] for layer in self.cache.layers}) == 1
+        if not pruned:
+            return
+        states = [n for n, layer in enumerate(self.cache.layers) if is_linear(layer)]
+        alike = len({layer.get_mask_sizes(0)[0] for layer in with_slots(self.cache)}) == 1
         plain = alike and all(layer.mask is None and not layer.renumbered for layer in pruned)
-        if pruned and (padding := self.prompt.host_mask) is not None:
+        if (padding := self.prompt.host_mask) is not None:
             # the library would take padding behind a prompt for slots that hold tokens
             plain &= bool((padding.int().diff(dim=1) >= 0).all())
         if not plain:
@@ -360,22 +408,32 @@ class Prefill:
             # if it was not pruned itself, or it would store tokens before a later layer refuses.
             inputs = self._inputs(self.prompt.real)
             for index, layer in enumerate(self.cache.layers):
-                if not isinstance(layer, PrunedLayer) and layer.is_initialized:
+                if stored_slots(self.cache, index) and not isinstance(layer, PrunedLayer):
                     earlier = self.counts.earlier_slots[index]
                     mask = inputs.grown(self.earlier_masks[index], earlier)
                     pruned.append(pruned_layer(self.cache, index, mask))
+        for index in states:
+            pruned_state(self.cache, index).needs_session = not plain
         for layer in pruned:
             layer.needs_session = not plain
             if self.source is not None:  # `crop` must refuse in all layers, or in none
                 layer.tail = min(layer.tail, self.tail)
 
     def cache_lengths(self) -> list[list[int]]:
-        """[layer][sample] tokens in the cache, the slots of earlier turns included."""
-        return self.counts.cached if self.cache_bytes() else []
+        """[layer][sample] tokens in the cache, those of earlier turns included; 0 if linear."""
+        if not self.cache_bytes():
+            return []
+        return [
+            [0] * len(counts) if kind == "linear" else counts
+            for kind, counts in zip(self.context.kinds, self.counts.cached, strict=True)
+        ]
 
     def cache_bytes(self) -> int:
-        """Bytes of the complete cache."""
-        if self.cache is None:
-            return 0
-        layers = [layer for layer in self.cache.layers if layer.is_initialized]
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+        """Bytes of the complete cache, the states of linear layers included."""
+        total = 0
+        for index, layer in enumerate([] if self.cache is None else self.cache.layers):
+            if is_linear(layer):
+                total += state_bytes(layer)
+            elif stored_slots(self.cache, index):
+                total += layer.keys.nbytes + layer.values.nbytes
+        return total

@@ -224,9 +224,12 @@ def check_text(model: nn.Module, embeds: Tensor, with_images: bool) -> None:
     Raises:
         UserError: Among them are others, such as those of images.
     """
-    table: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
+    embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
     # the leading 64 bits of a row identify it, and `isin` compares integers
-    numbers = 8 // table.element_size()
+    numbers = 8 // embedding.weight.element_size()
+    table: Tensor = embedding.weight[:, :numbers]
+    if (scale := getattr(embedding, "embed_scale", None)) is not None:  # Gemma
+        table = table * scale.to(table.dtype)
     comparable = embeds.dtype == table.dtype and not with_images
 
     def keys(rows: Tensor) -> Tensor:

@@ -61,9 +61,10 @@ class Session:
         layer_tokens: `[layer][sample]` tokens that each layer processed.
         first_pass_tokens: `[layer][sample]` tokens that the first layers processed before that, to
             choose tokens; empty for methods without a first pass.
-        cache_lengths: `[layer][sample]` tokens in the KV cache after prefill, without padding;
-            empty without a cache.
-        cache_bytes: Bytes of the KV cache after prefill, of the complete batch.
+        cache_lengths: `[layer][sample]` tokens in the KV cache after prefill, without padding; 0 in
+            linear layers; empty without a cache.
+        cache_bytes: Bytes of the KV cache after prefill, of the complete batch, the states of
+            linear layers included.
         overhead_seconds: Time spent on selecting and pruning, of the complete batch.
     """
 

@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache, DynamicCache, StaticCache, StaticLay
 from ivcp.core.errors import LibraryTooOldError, UserError
 from ivcp.core.pruner import Pruner
 from ivcp.engine.cache import PrunedLayer
+from ivcp.engine.linear_state import is_linear, with_slots
 from ivcp.engine.prompt import has_images
 
 
@@ -108,17 +109,19 @@ class StaticPrefill:
             if getattr(self.model, "_cache", None) is static:
                 del self.model._cache  # by which older versions would take it for the next call
             check_static(static, self.pruner)
-            dynamic = DynamicCache()
+            hybrid = any(map(is_linear, static.layers))
+            dynamic = DynamicCache(config=self.model.config if hybrid else None)
             model_kwargs[name] = dynamic
             try:
                 outputs = method(input_ids, config, model_kwargs, *args, **kwargs)
             finally:
                 model_kwargs[name] = static
             layers: Sequence[Any] = dynamic.layers
-            stored = check_alike(layers)
-            ends = any(getattr(layer, "needs_session", False) for layer in layers)
+            first, *_ = pruned = with_slots(dynamic)
+            stored = check_alike(pruned)
+            ends = any(getattr(layer, "needs_session", False) for layer in pruned)
             if ends:
-                self._mask_padding(layers[0], model_kwargs, dynamic.get_seq_length())
+                self._mask_padding(first, model_kwargs, dynamic.get_seq_length())
                 if (caches := running()) is None:
                     raise UserError(
                         "A static KV cache whose rows are padded needs a generate that is looked "
@@ -128,6 +131,10 @@ class StaticPrefill:
             to_come = config.max_length - input_ids.shape[1] - 1  # the last one is never stored
             slots = self._slots(static, stored, to_come, config)
             for index, layer in enumerate(layers):
+                if is_linear(layer):  # of a constant size anyway
+                    layer.needs_session = False  # until this `generate` ends
+                    static.layers[index] = layer
+                    continue
                 static.layers[index] = PrunedStaticLayer.of(layer, slots)
                 layer.keys = layer.values = None  # only one layer is held twice
             outputs[next(key for key in ("past_key_values", "cache") if key in outputs)] = static
@@ -138,7 +145,7 @@ class StaticPrefill:
     def _slots(self, static: StaticCache, stored: int, to_come: int, config: Any) -> int:
         """Slots of a layer; a cache that the user made keeps its size."""
         if config.cache_implementation is None:
-            slots = int(static.layers[0].max_cache_len)
+            slots = int(with_slots(static)[0].max_cache_len)
             if stored > slots:
                 raise UserError(
                     f"The static KV cache has {slots} slots, and {stored} tokens of the prompt "
@@ -176,7 +183,7 @@ def check_static(cache: StaticCache, pruner: Pruner) -> None:
             `check_static_method`.
         LibraryTooOldError: Static layers of this version of the library are made differently.
     """
-    kinds = {type(layer) for layer in cache.layers} - {StaticLayer, PrunedStaticLayer}
+    kinds = {type(layer) for layer in with_slots(cache)} - {StaticLayer, PrunedStaticLayer}
     offloaded = bool(getattr(cache, "offloading", False))
     if kinds or offloaded:
         named = ", ".join(sorted(kind.__name__ for kind in kinds)) or "offloading"

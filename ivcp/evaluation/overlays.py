@@ -86,7 +86,8 @@ def overlays(
     of_videos = prediction.images[: len(sample.videos)]
     of_images = prediction.images[len(sample.videos) :]
     for video, layout in zip(sample.videos, of_videos, strict=True):
-        yield draw(**_strip(layout, read_clip(video), prediction, title))
+        frames, arguments = _strip(layout, read_clip(video), prediction, title)
+        yield draw(frames, **arguments)
     for number, (image, layout) in enumerate(zip(sample.images, of_images, strict=True)):
         reasons = _reasons(layout, prediction)
         boxed = prediction.task == "grounding" and number == len(sample.images) - 1
@@ -101,7 +102,9 @@ def overlays(
         )
 
 
-def _strip(layout: ImageLayout, clip: Clip, prediction: Prediction, title: str) -> dict[str, Any]:
+def _strip(
+    layout: ImageLayout, clip: Clip, prediction: Prediction, title: str
+) -> tuple[list[Image.Image], dict[str, Any]]:
     """Arguments of `Draw` for a video: a few moments, each with its first frame and its time."""
     images, drawn, labels = strip_parts(layout, clip)
     reasons = _reasons(layout, prediction)
@@ -111,8 +114,7 @@ def _strip(layout: ImageLayout, clip: Clip, prediction: Prediction, title: str) 
             f"{layout.length} tokens are kept)"
         )
     reasons = _reasons(drawn, prediction)
-    return {
-        "image": images,
+    return images, {
         "layout": drawn,
         "kept": list(reasons),
         "reasons": list(reasons.values()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, TypeAlias
 
 import torch
@@ -11,6 +12,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 Shape: TypeAlias = tuple[int, int, int, int]
+
+CHUNK = 64
+"""Tokens that the gated delta rule of linear attention takes at once; the last ones are padded."""
+STATE_BYTES = 4
+"""Bytes of a number of its state, which is float32 whatever the model's dtype."""
 
 KERNELS = (
     "_scaled_dot_product_flash_attention_for_cpu",
@@ -30,11 +36,17 @@ class DecoderSizes:
             that it is sent to.
         attention: For each layer, width of queries and values over all heads.
         cached: For each layer, numbers that the cache keeps of a token.
+        scanned: For each layer, multiply-adds of the gated delta rule for a token of a full chunk;
+            empty if no layer has linear attention.
+        states: For each layer, numbers of the state of its recurrence and of that of its
+            convolution, which do not grow with the prompt; likewise.
     """
 
     linear: tuple[int, ...]
     attention: tuple[int, ...]
     cached: tuple[int, ...]
+    scanned: tuple[int, ...] = ()
+    states: tuple[tuple[int, int], ...] = ()
 
     @property
     def layers(self) -> int:
@@ -43,7 +55,11 @@ class DecoderSizes:
 
     @classmethod
     def of(cls, decoder: nn.Module) -> DecoderSizes:
-        """Sizes of a Hugging Face decoder: dense or with routed experts, with or without MLA."""
+        """Sizes of a Hugging Face decoder.
+
+        It is dense or has routed experts, with or without MLA; some of its layers may have linear
+        attention by the gated delta rule.
+        """
         layers: list[Any] = list(decoder.layers)  # type: ignore[arg-type]
         config: Any = decoder.config
         heads = config.num_attention_heads
@@ -54,22 +70,50 @@ class DecoderSizes:
         else:
             dim = getattr(config, "head_dim", None) or config.hidden_size // heads
             attention, cached = 2 * heads * dim, 2 * config.num_key_value_heads * dim
+        recurrent = [getattr(layer, "linear_attn", None) for layer in layers]
+        hybrid = any(module is not None for module in recurrent)
         return cls(
             linear=tuple(_active_weights(layer, config) for layer in layers),
-            attention=(attention,) * len(layers),
-            cached=(cached,) * len(layers),
+            attention=tuple(attention if module is None else 0 for module in recurrent),
+            cached=tuple(cached if module is None else 0 for module in recurrent),
+            scanned=tuple(map(_scanned, recurrent)) if hybrid else (),
+            states=tuple(map(_states, recurrent)) if hybrid else (),
         )
 
     def cache_bytes(self, tokens: int, element_size: int) -> int:
-        """Bytes of what the cache keeps of `tokens` tokens in every layer."""
-        return sum(self.cached) * element_size * tokens
+        """Bytes of what the cache keeps in all layers of one row of `tokens` tokens."""
+        states = sum(STATE_BYTES * scan + element_size * conv for scan, conv in self.states)
+        return sum(self.cached) * element_size * tokens + states
+
+
+def _scanned(module: Any) -> int:
+    """Multiply-adds of a token in a chunk of the gated delta rule, as the library computes it.
+
+    Products of keys, and of queries and keys, within the chunk; then three with the state, and one
+    of the weights with the values. Solving the chunk's triangular system is left out, as PyTorch's
+    counter does.
+    """
+    if module is None:
+        return 0
+    key, value = module.head_k_dim, module.head_v_dim
+    return int(module.num_v_heads * (2 * CHUNK * key + 3 * key * value + CHUNK * value))
+
+
+def _states(module: Any) -> tuple[int, int]:
+    if module is None:
+        return 0, 0
+    recurrent = module.num_v_heads * module.head_k_dim * module.head_v_dim
+    return int(recurrent), int(module.conv_dim * module.conv_kernel_size)
 
 
 def _active_weights(layer: nn.Module, config: Any) -> int:
-    """Weights of a layer's matrices; of stacked experts (E, N, M) those that a token is sent to."""
+    """Weights of a layer's matrices and convolution by channel.
+
+    Of stacked experts (E, N, M), those that a token is sent to.
+    """
     active = 0
-    for weight in layer.parameters():
-        if weight.ndim == 2:
+    for name, weight in layer.named_parameters():
+        if weight.ndim == 2 or "conv1d" in name:
             active += weight.numel()
         elif weight.ndim == 3:
             active += weight.numel() * config.num_experts_per_tok // len(weight)
@@ -82,7 +126,8 @@ def prefill_flops(
     """Operations of the decoder layers, two for each multiply-add.
 
     Counted are all matrices (projections, MLP, router and active experts) and both attention
-    products over full (not causal) lengths, as PyTorch's counter does. Not counted are norms,
+    products over full (not causal) lengths, as PyTorch's counter does; of linear attention, the
+    convolution and the products of the gated delta rule, in chunks. Not counted are norms,
     rotation, softmax and the language-model head.
 
     Args:
@@ -94,13 +139,15 @@ def prefill_flops(
     >>> prefill_flops([5, 5], sizes), prefill_flops([5, 5], sizes, first_pass=[5])
     (1000, 1500)
     """
-    of_layers = tuple(zip(sizes.linear, sizes.attention, strict=True))
+    scanned = sizes.scanned or (0,) * sizes.layers
+    of_layers = tuple(zip(sizes.linear, sizes.attention, scanned, strict=True))
     both = [
         *zip(layer_tokens, of_layers, strict=True),
         *zip(first_pass, of_layers[: len(first_pass)], strict=True),
     ]
     return sum(
-        2 * tokens * linear + 2 * attention * tokens**2 for tokens, (linear, attention) in both
+        2 * tokens * linear + 2 * attention * tokens**2 + 2 * scan * CHUNK * ceil(tokens / CHUNK)
+        for tokens, (linear, attention, scan) in both
     )
 
 

@@ -100,17 +100,25 @@ def _one_axis(angles: Tensor, sections: list[int]) -> Tensor:
     return torch.cat([part[i % len(part)] for i, part in enumerate(parts)], -1)
 
 
-def rope_frequencies(decoder: nn.Module) -> Tensor:
+def rope_frequencies(decoder: nn.Module, layer_type: str | None = None) -> Tensor:
     """(D / 2,) float32 rotary frequencies from the configuration.
 
     A model that was cast to half precision has rounded its own.
+
+    Args:
+        decoder: The language model.
+        layer_type: The library's kind of layer, for models whose kinds have frequencies of their
+            own.
     """
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     rotary: Any = decoder.rotary_emb
-    kind = rotary.config.rope_parameters["rope_type"]
+    parameters, of_kind = rotary.config.rope_parameters, {}
+    if layer_type is not None:
+        parameters, of_kind = parameters[layer_type], {"layer_type": layer_type}
+    kind = parameters["rope_type"]
     default = getattr(rotary, "compute_default_rope_parameters", None)
     init = default if kind == "default" and default else ROPE_INIT_FUNCTIONS[kind]
     with torch.device("cpu"):
-        frequencies, _ = init(rotary.config)
+        frequencies, _ = init(rotary.config, **of_kind)
     return frequencies.float()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ivcp.core.errors import UserError
 from ivcp.core.family import BoxFrame, Encoded, ModelFamily
 from ivcp.core.fields import check_fields
+from ivcp.core.layer_kinds import LayerKind, check_kinds
 from ivcp.core.printable import check_characters
 from ivcp.core.types import Box, Sample
 from ivcp.core.video import Clip, Video
@@ -110,6 +111,11 @@ class HubFamily(ModelFamily):
 
     def signals(self) -> frozenset[Signal]:
         return self.provides(self._config)
+
+    def kinds(self) -> tuple[LayerKind, ...]:
+        kinds = self.layer_kinds(self._config)
+        check_kinds(self._config, kinds, self.supported_kinds)
+        return kinds
 
     def identity(self) -> str:
         return checkpoint.identity(self._source, self._config)

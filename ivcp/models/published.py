@@ -46,12 +46,22 @@ GLM4V: Settings = {
         "out_hidden_size": 4096, "image_size": 336, "patch_size": 14,
     },
 }  # fmt: skip
+QWEN35 = {
+    **rotary(
+        1e7, mrope_section=[11, 11, 10], mrope_interleaved=True, partial_rotary_factor=0.25
+    ),
+    "rms_norm_eps": 1e-6, "head_dim": 256, "vocab_size": 248320, "linear_num_key_heads": 16,
+    "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_conv_kernel_dim": 4,
+    "max_position_embeddings": 262144,
+}  # fmt: skip
 QWEN25_TOWER = {
     "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14,
     "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31], "tokens_per_second": 2,
 }  # fmt: skip
 QWEN2_TOWER = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
 QWEN3_TOWER = {"patch_size": 16, "num_heads": 16, "num_position_embeddings": 2304}
+QWEN3_TOWER_24 = {**QWEN3_TOWER, "depth": 24, "hidden_size": 1024, "intermediate_size": 4096}
+QWEN3_TOWER_27 = {**QWEN3_TOWER, "depth": 27, "hidden_size": 1152, "intermediate_size": 4304}
 CLIP_TOWER = {
     "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
     "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
@@ -79,6 +89,27 @@ MISTRAL_7B = text(
     4096, 14336, 32, 32, 8, **rotary(1e6), model_type="mistral", vocab_size=32064,
     sliding_window=None, max_position_embeddings=32768,
 )  # fmt: skip
+GEMMA3 = {
+    "vocab_size": 262208, "sliding_window": 1024, "max_position_embeddings": 131072,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+    },
+}  # fmt: skip
+GEMMA3_REST: Settings = {
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 896,
+        "patch_size": 14,
+        "vision_use_head": False,
+    },
+    "mm_tokens_per_image": 256,
+    "tie_word_embeddings": True,
+}
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 ONEVISION: Settings = {
     "vision_config": {
@@ -152,19 +183,53 @@ PUBLISHED: Mapping[str, Settings] = {
     "Qwen/Qwen3-VL-4B-Instruct": {
         "text_config": text(2560, 9728, 36, 32, 8, **QWEN3),
         "vision_config": {
-            **QWEN3_TOWER, "depth": 24, "hidden_size": 1024, "intermediate_size": 4096,
-            "out_hidden_size": 2560, "deepstack_visual_indexes": [5, 11, 17],
+            **QWEN3_TOWER_24, "out_hidden_size": 2560, "deepstack_visual_indexes": [5, 11, 17],
         },
         "tie_word_embeddings": True,
     },
     "Qwen/Qwen3-VL-8B-Instruct": {
         "text_config": text(4096, 12288, 36, 32, 8, **QWEN3),
         "vision_config": {
-            **QWEN3_TOWER, "depth": 27, "hidden_size": 1152, "intermediate_size": 4304,
-            "out_hidden_size": 4096, "deepstack_visual_indexes": [8, 16, 24],
+            **QWEN3_TOWER_27, "out_hidden_size": 4096, "deepstack_visual_indexes": [8, 16, 24],
         },
     },
     "zai-org/GLM-4.1V-9B-Thinking": GLM4V, "zai-org/GLM-4.6V-Flash": GLM4V,
+    "Qwen/Qwen3.5-0.8B": {
+        "text_config": text(1024, 3584, 24, 8, 2, linear_num_value_heads=16, **QWEN35),
+        "vision_config": {
+            **QWEN3_TOWER, "depth": 12, "hidden_size": 768, "intermediate_size": 3072,
+            "num_heads": 12, "out_hidden_size": 1024,
+        },
+        "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen3.5-2B": {
+        "text_config": text(2048, 6144, 24, 8, 2, linear_num_value_heads=16, **QWEN35),
+        "vision_config": {**QWEN3_TOWER_24, "out_hidden_size": 2048}, "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen3.5-4B": {
+        "text_config": text(2560, 9216, 32, 16, 4, linear_num_value_heads=32, **QWEN35),
+        "vision_config": {**QWEN3_TOWER_24, "out_hidden_size": 2560}, "tie_word_embeddings": True,
+    },
+    "Qwen/Qwen3.5-9B": {
+        "text_config": text(4096, 12288, 32, 16, 4, linear_num_value_heads=32, **QWEN35),
+        "vision_config": {**QWEN3_TOWER_27, "out_hidden_size": 4096},
+    },
+    "Qwen/Qwen3.5-27B": {
+        "text_config": text(5120, 17408, 64, 24, 4, linear_num_value_heads=48, **QWEN35),
+        "vision_config": {**QWEN3_TOWER_27, "out_hidden_size": 5120},
+    },
+    "google/gemma-3-4b-it": {
+        "text_config": text(2560, 10240, 34, 8, 4, head_dim=256, **GEMMA3), **GEMMA3_REST,
+    },
+    "google/gemma-3-12b-it": {
+        "text_config": text(3840, 15360, 48, 16, 8, head_dim=256, **GEMMA3), **GEMMA3_REST,
+    },
+    "google/gemma-3-27b-it": {
+        "text_config": text(
+            5376, 21504, 62, 32, 16, head_dim=128, query_pre_attn_scalar=168, **GEMMA3
+        ),
+        **GEMMA3_REST,
+    },
     "llava-hf/llava-1.5-7b-hf": {"text_config": VICUNA_7B, "vision_config": CLIP_TOWER},
     "llava-hf/llava-1.5-13b-hf": {"text_config": VICUNA_13B, "vision_config": CLIP_TOWER},
     "llava-hf/llava-v1.6-vicuna-7b-hf": {

@@ -35,7 +35,8 @@ PAD = 0
 REDUCED_TEXT: Settings = {
     "vocab_size": 1024, "hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 8,
     "num_attention_heads": 6, "head_dim": 64, "moe_intermediate_size": 192, "n_routed_experts": 8,
-    "num_experts": 8, "kv_lora_rank": 128,
+    "num_experts": 8, "kv_lora_rank": 128, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32, "linear_value_head_dim": 32,
 }  # fmt: skip
 REDUCED_TOWER: Settings = {
     "depth": 4, "layers": 4, "num_hidden_layers": 4, "embed_dim": 64, "width": 64,
@@ -180,8 +181,11 @@ def make_random(kind: Any, config: Any, dtype: torch.dtype, device: str) -> Any:
         with torch.device(device):
             model = kind._from_config(config, dtype=dtype).eval()
             for name, weight in model.named_parameters():
-                if name.endswith("cls_token"):  # zeros, which would attend to all patches alike
+                # zeros, by which all patches would be attended to alike, or all images be nothing
+                if name.endswith(("cls_token", "mm_input_projection_weight")):
                     nn.init.normal_(weight)
+                if name.endswith("A_log"):  # linear attention that remembers, as trained heads do
+                    nn.init.uniform_(weight, -6, 0)
     except ImportError as error:
         reason = str(error).strip().split(".")[0]
         raise UserError(
@@ -223,8 +227,9 @@ def reduced_settings(settings: Settings) -> Settings:
     grouped = text["num_key_value_heads"] < text["num_attention_heads"]
     small_text["num_key_value_heads"] = heads // 3 if grouped else heads
     rotary = text.get("rope_parameters", {})
-    if "mrope_section" in rotary:  # half the numbers of a head, so half of each section
-        sections = [section // 2 for section in rotary["mrope_section"]]
+    if "mrope_section" in rotary:  # fewer numbers of a head, so less of each section
+        factor = text.get("head_dim", 128) // REDUCED_TEXT["head_dim"]
+        sections = [section // factor for section in rotary["mrope_section"]]
         small_text["rope_parameters"] = {**rotary, "mrope_section": sections}
     small_tower = {**tower, **{key: REDUCED_TOWER[key] for key in tower if key in REDUCED_TOWER}}
     if "embed_dim" in tower:  # Qwen2-VL names the width of the language model hidden_size

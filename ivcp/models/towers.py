@@ -211,6 +211,30 @@ class DeepSeekVL2Tower(TiledTower):
         return embeddings
 
 
+class Gemma3Tower(TiledTower):
+    """Gemma 3: SigLIP's states behind its last norm; a token is the mean of its patches.
+
+    Args:
+        entry: `Gemma3Model`.
+    """
+
+    def __init__(self, entry: nn.Module) -> None:
+        vision: Any = entry.vision_tower
+        size = vision.config.patch_size
+        projector: Any = entry.multi_modal_projector
+        super().__init__(vision, projector, (size, size), projector.kernel_size)
+        self.blocks = vision.encoder.layers
+        self.feature_site = vision.post_layernorm, "output"
+
+    def project(self, features: Tensor) -> Tensor:
+        # the projector pools the patches of images, so tokens are laid out as images
+        side, fold = self.projector.tokens_per_side, self.fold
+        padded = pad(features, (0, 0, 0, -len(features) % side**2))
+        grid = padded.view(-1, side, side, fold, fold, features.shape[1] // fold**2)
+        embeddings: Tensor = self.projector(grid.transpose(2, 3).flatten(1, 4))
+        return embeddings.flatten(0, 1)[: len(features)]
+
+
 class InternVLTower(TiledTower):
     """InternVL: the states of one layer, without [CLS]; 2 x 2 patches a token.
 

@@ -12,10 +12,10 @@ from ivcp.core.tower import VisionTower
 
 
 class QwenTower(VisionTower):
-    """Qwen2-VL and Qwen3-VL: an image, or a moment of a video, attends to itself only.
+    """Qwen2-VL, Qwen3-VL and Qwen3.5: an image, or a moment of a video, attends to itself only.
 
     Args:
-        entry: `Qwen2VLModel` or `Qwen3VLModel`.
+        entry: `Qwen2VLModel`, `Qwen3VLModel` or `Qwen3_5Model`.
     """
 
     def __init__(self, entry: nn.Module) -> None:

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from ivcp.core.depths import Auto
 from ivcp.core.errors import UserError
+from ivcp.core.layer_kinds import Kinds
 from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.selection import Selection, top
 from ivcp.core.view import Signal, View
@@ -57,7 +58,11 @@ class CDPruner(Pruner):
     invert: bool | Auto = "auto"
 
     def fitted(
-        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+        self,
+        model_type: str,
+        layers: int,
+        provides: frozenset[Signal] = frozenset(),
+        kinds: Kinds = (),
     ) -> CDPruner:
         if self.relevance != "auto":
             return self

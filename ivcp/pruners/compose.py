@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ivcp.core.errors import UserError
+from ivcp.core.layer_kinds import Kinds
 from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.selection import Selection
 from ivcp.core.view import Signal, View
@@ -73,9 +74,13 @@ class Compose(Pruner):
         return self.parts[0].renumbers()
 
     def fitted(
-        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+        self,
+        model_type: str,
+        layers: int,
+        provides: frozenset[Signal] = frozenset(),
+        kinds: Kinds = (),
     ) -> Compose:
-        parts = tuple(part.fitted(model_type, layers, provides) for part in self.parts)
+        parts = tuple(part.fitted(model_type, layers, provides, kinds) for part in self.parts)
         return replace(self, parts=parts)
 
     def plan(self, tokens: int) -> tuple[int, ...]:

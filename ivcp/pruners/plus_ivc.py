@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ivcp.core.errors import UserError
+from ivcp.core.layer_kinds import Kinds
 from ivcp.core.pruner import Pruner, Stage
 from ivcp.core.rope import ivc_rank
 from ivcp.core.selection import Selection, random_order, top
@@ -73,9 +74,13 @@ class PlusIVC(Pruner):
         return self.base.renumbers()
 
     def fitted(
-        self, model_type: str, layers: int, provides: frozenset[Signal] = frozenset()
+        self,
+        model_type: str,
+        layers: int,
+        provides: frozenset[Signal] = frozenset(),
+        kinds: Kinds = (),
     ) -> PlusIVC:
-        return replace(self, base=self.base.fitted(model_type, layers, provides))
+        return replace(self, base=self.base.fitted(model_type, layers, provides, kinds))
 
     def plan(self, tokens: int) -> tuple[int, ...]:
         return replace(self.base, keep_ratio=self.keep_ratio).plan(tokens)

@@ -98,7 +98,7 @@ def prompts(*samples: list[Any], family: str = "qwen25vl") -> Prompts:
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], True, 0, "left")
     inputs = {"input_ids": input_ids, "attention_mask": mask}
     if small.token_types:
-        inputs["mm_token_type_ids"] = token_types(input_ids)
+        inputs[small.types_name] = token_types(input_ids)
     if images:
         names = images[0].inputs
         inputs |= {name: torch.cat([image.inputs[name] for image in images]) for name in names}

@@ -102,7 +102,10 @@ class SmallFamily:
         video: Makes a video, given frames, rows and columns of tokens and a source of random
             numbers; None for a family that takes images only.
         cache_width: Numbers that the KV cache keeps of a token in a layer.
+        state_width: Numbers that the linear layers keep of a prompt beside, in all 6 layers.
         token_types: Whether the model takes `mm_token_type_ids`.
+        types_name: Another name of that input.
+        layer_types: The library's kinds of 6 decoder layers, if they differ.
     """
 
     family: type[HubFamily]
@@ -112,7 +115,10 @@ class SmallFamily:
     images: tuple[Any, Any, Any, Any] = ((6, 9), (4, 5), (7, 3), (8, 8))
     video: Callable[[int, int, int, Draw], ImagePrompt] | None = None
     cache_width: int = 2 * 2 * 16
+    state_width: int = 0
     token_types: bool = False
+    types_name: str = "mm_token_type_ids"
+    layer_types: tuple[str, ...] = ()
 
     def config(
         self,
@@ -131,7 +137,9 @@ class SmallFamily:
             vision: Other settings of the vision tower.
         """
         kind: Any = self.family()._model_class()
-        depth = {"num_hidden_layers": layers}
+        depth: dict[str, Any] = {"num_hidden_layers": layers}
+        if self.layer_types:  # the last layers: a model needs one with keys
+            depth["layer_types"] = [*self.layer_types * layers][-layers:]
         changed = {
             "text_config": {**TEXT, **self.settings["text_config"], **depth, **(text or {})},
             "vision_config": {**self.settings["vision_config"], **(vision or {})},

@@ -63,7 +63,7 @@ def test_keep_everything_is_bit_identical(
 
 @pytest.mark.parametrize("family", SMALL)
 def test_bfloat16_keeps_the_budget(family: str, greedy: Any) -> None:
-    with pruned(on_gpu(family, torch.bfloat16), build("ivcp", 0.4)) as session:
+    with pruned(on_gpu(family, torch.bfloat16), build("ivcp", 0.4, family)) as session:
         greedy(on_gpu(family, torch.bfloat16), moved(family, torch.bfloat16))
     for kept, images in zip(session.kept, batch_of(family).tokens, strict=True):
         assert len(kept) == sum(max(1, round(0.4 * len(image))) for image in images)

@@ -150,7 +150,7 @@ def test_no_operation_mixes_devices(family: str, name: str, batch: str) -> None:
     model, inputs = spread(family), batch_of(family).inputs
     if batch == "single":
         inputs = single(batch_of(family), 1)
-    with torch.no_grad(), pruned(model, build(name, 0.4)) as session, Devices() as devices:
+    with torch.no_grad(), pruned(model, build(name, 0.4, family)) as session, Devices() as devices:
         inputs = {key: value.to(torch.device("xpu", 0)) for key, value in inputs.items()}
         model.generate(**inputs, max_new_tokens=2, do_sample=False)
     assert not devices.faults
@@ -161,7 +161,7 @@ def test_no_operation_mixes_devices(family: str, name: str, batch: str) -> None:
 def test_a_prefill_waits_for_the_device_once(family: str, name: str) -> None:
     """To read where images stand; lengths are known on the host from there on."""
     model, inputs = placed(family), batch_of(family).inputs
-    with torch.no_grad(), pruned(model, build(name, 0.4)), Devices() as devices:
+    with torch.no_grad(), pruned(model, build(name, 0.4, family)), Devices() as devices:
         inputs = {key: value.to(torch.device("xpu", 0)) for key, value in inputs.items()}
         devices.waits.clear()
         model.generate(**inputs, max_new_tokens=1, do_sample=False)

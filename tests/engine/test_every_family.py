@@ -11,7 +11,7 @@ import pytest
 import torch
 from expected import EXPECTED
 from families import needs_encoded_images
-from test_invariants import build
+from test_invariants import build, with_keys
 from transformers import DynamicCache
 
 from ivcp import models as families
@@ -42,7 +42,7 @@ def test_beams_of_a_batch_equal_beams_alone(family: str, name: str) -> None:
     model, batch = model_of(family), batch_of(family)
     needs_encoded_images(model)
     options = {"max_new_tokens": 4, "num_beams": 3, "num_return_sequences": 2, **QUIET}
-    with pruned(model, build(name, 0.4)) as session:
+    with pruned(model, build(name, 0.4, family)) as session:
         together = model.generate(**batch.inputs, do_sample=False, **options)
         for number, images in enumerate(batch.tokens):
             for beam in range(3):
@@ -85,6 +85,8 @@ def test_layouts_and_the_parts_that_are_timed(family: str) -> None:
 def test_attention_is_what_the_model_returns(family: str, source: Any) -> None:
     """What `provides` promises of a language model, against its eager attention."""
     model, inputs = model_of(family, "eager"), single(batch_of(family), 1)
+    index = 1 if source == "previous" else 2
+    before = sum(layer < index for layer in with_keys(family))  # only these return attention
     if "attention" not in find_family(model).provides(model.config):
         pytest.skip("its attention cannot be read")
     seen: list[tuple[int, torch.Tensor]] = []
@@ -101,7 +103,7 @@ def test_attention_is_what_the_model_returns(family: str, source: Any) -> None:
         returned = model(**inputs, output_attentions=True).attentions
         with pruned(model, Spy(keep_ratio=0.5, layer=2)) as session:
             model(**inputs, use_cache=True)
-    whole = returned[1 if source == "previous" else 2][0].mean(0)  # (S, S)
+    whole = returned[before][0].mean(0)  # (S, S)
     assert len(seen) == 2
     for image, (start, rows) in zip(session.layouts[0].images, seen, strict=True):
         assert image.start == start
@@ -113,7 +115,7 @@ def test_attention_is_what_the_model_returns(family: str, source: Any) -> None:
 @two_methods
 def test_without_a_cache(family: str, name: str) -> None:
     model, inputs = model_of(family), single(batch_of(family), 1)
-    with torch.no_grad(), pruned(model, build(name, 0.4)):
+    with torch.no_grad(), pruned(model, build(name, 0.4, family)):
         cached = model(**inputs, use_cache=True).logits
         plain = model(**inputs, use_cache=False).logits
     torch.testing.assert_close(cached, plain, atol=1e-4, rtol=1e-5)
@@ -130,7 +132,7 @@ def test_second_turn_sees_its_past_only(family: str, backend: str, name: str) ->
     model, inputs = model_of(family, backend), single(batch_of(family), 1)
     turn = torch.randint(3, 80, (1, 9), generator=torch.Generator().manual_seed(3))
     logits = []
-    with pruned(model, build(name, 0.4)), torch.no_grad():
+    with pruned(model, build(name, 0.4, family)), torch.no_grad():
         for chunks in ([turn], list(turn.split(1, dim=1))):
             cache = DynamicCache(config=model.config.text_config)
             model(**inputs, past_key_values=cache, use_cache=True)
@@ -145,7 +147,7 @@ def test_second_turn_sees_its_past_only(family: str, backend: str, name: str) ->
 @every_family
 def test_structural_tokens_stay(family: str, greedy: Any) -> None:
     model, batch = model_of(family), batch_of(family)
-    with pruned(model, build("random", 0.01)) as session:
+    with pruned(model, build("random", 0.01, family)) as session:
         greedy(model, batch.inputs, 1)
     for layout, tokens, length, after in zip(
         session.layouts, batch.tokens, batch.lengths, session.layer_tokens[-1], strict=True
@@ -160,7 +162,7 @@ def test_structural_tokens_stay(family: str, greedy: Any) -> None:
 @every_family
 def test_bfloat16(family: str, greedy: Any) -> None:
     model, batch = SMALL[family].model().bfloat16(), batch_of(family)
-    with pruned(model, build("ivcp", 0.4)) as session:
+    with pruned(model, build("ivcp", 0.4, family)) as session:
         greedy(model, batch.inputs, 2)  # pixels in single precision, as processors give them
     for kept, images in zip(session.kept, batch.tokens, strict=True):
         assert len(kept) == sum(round(0.4 * len(tokens)) for tokens in images)

@@ -19,8 +19,9 @@ STANDINS = ROOT / "tests" / "standins"
 EVERY_METHOD = ("qwen25vl", "llava15")
 """Families on which every method runs; on the others, `FEW` do."""
 FEW = ("ivcp", "fastv", "sparsevlm")
-CASES = [(f, name) for f in SMALL for name in (PRUNERS if f in EVERY_METHOD else FEW)]
-MROPE = ("qwen2vl", "qwen25vl", "qwen3vl", "glm4v")
+MASKED = [f for f in SMALL if not SMALL[f].family.bidirectional]
+CASES = [(f, name) for f in MASKED for name in (PRUNERS if f in EVERY_METHOD else FEW)]
+MROPE = ("qwen2vl", "qwen25vl", "qwen3vl", "qwen35", "glm4v")
 """Families whose tower attends to images of different sizes behind each other."""
 
 

@@ -13,6 +13,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from ivcp import pruned
+from ivcp.core.layer_kinds import LayerKind, layer_kinds
 from ivcp.core.pruner import Pruner
 from ivcp.testing import SMALL, batch_of, model_of, single
 
@@ -53,20 +54,31 @@ def settings(name: str, kind: str) -> dict[str, Any]:
     return found.get(kind, {})
 
 
-def build(name: str, ratio: float, **changes: Any) -> Pruner:
+def build(name: str, ratio: float, family: str = "qwen25vl", **changes: Any) -> Pruner:
     """The pruner as configured on disk, with layers that fit the small models."""
-    return _build(name, ratio, json.dumps(changes))
+    return _build(name, ratio, kinds_of(family), json.dumps(changes))
+
+
+@cache
+def kinds_of(family: str) -> tuple[LayerKind, ...]:
+    """The kind of each decoder layer of a small model."""
+    return layer_kinds(SMALL[family].config())
+
+
+def with_keys(family: str) -> list[int]:
+    """The decoder layers of a small model that have keys and values."""
+    return [index for index, kind in enumerate(kinds_of(family)) if kind != "linear"]
 
 
 @cache  # a pruner has no state, and reading a configuration takes as long as a small prefill
-def _build(name: str, ratio: float, changes: str) -> Pruner:
+def _build(name: str, ratio: float, kinds: tuple[LayerKind, ...], changes: str) -> Pruner:
     config = OmegaConf.merge(
         {"ratio": ratio},
         {"pruner": on_disk(name)},
         {"pruner": settings(name, "small")},
         {"pruner": json.loads(changes)},
     )
-    return instantiate(config.pruner, _convert_="all").fitted("", 6)
+    return instantiate(config.pruner, _convert_="all").fitted("", 6, kinds=kinds)
 
 
 @pytest.mark.parametrize("path", sorted(SETTINGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -86,7 +98,7 @@ def test_keep_everything_is_bit_identical(family: str, name: str, rows: slice, g
     if (family, rows.stop) not in UNPRUNED:
         UNPRUNED[family, rows.stop] = greedy(model, inputs)
     plain = UNPRUNED[family, rows.stop]
-    with pruned(model, build(name, 1.0)):
+    with pruned(model, build(name, 1.0, family)):
         same = greedy(model, inputs)
     assert torch.equal(plain.sequences, same.sequences)
     for first, second in zip(plain.logits, same.logits, strict=True):
@@ -96,7 +108,7 @@ def test_keep_everything_is_bit_identical(family: str, name: str, rows: slice, g
 @every_pair
 def test_batch_equals_single(family: str, name: str, greedy: Any) -> None:
     model, batch = model_of(family), batch_of(family)
-    with pruned(model, build(name, 0.4)) as session:
+    with pruned(model, build(name, 0.4, family)) as session:
         together = greedy(model, batch.inputs)
         kept, lengths = session.kept, session.cache_lengths
         for number in range(len(batch.lengths)):
@@ -115,7 +127,7 @@ def test_batch_equals_single(family: str, name: str, greedy: Any) -> None:
 @pytest.mark.parametrize("ratio", [0.5, 0.1, 0.01])
 def test_kept_tokens_and_bookkeeping(family: str, name: str, ratio: float, greedy: Any) -> None:
     model, batch = model_of(family), batch_of(family)
-    pruner = build(name, ratio)
+    pruner = build(name, ratio, family)
     with pruned(model, pruner) as session:
         first = greedy(model, batch.inputs)
         kept = session.kept
@@ -137,10 +149,12 @@ def test_kept_tokens_and_bookkeeping(family: str, name: str, ratio: float, greed
         after = batch.lengths[number] - dropped
         assert session.layer_tokens[-1][number] == after
         assert session.cache_lengths[-1][number] == after
-        first_layer = session.layer_tokens[pruning[-1] if pruning else 0][number]
-        assert session.cache_lengths[0][number] == first_layer
+        first, *_ = with_keys(family)
+        first_layer = session.layer_tokens[pruning[-1] if pruning else first][number]
+        assert session.cache_lengths[first][number] == first_layer
     slots = sum(max(row) for row in session.cache_lengths)
-    assert session.cache_bytes == slots * len(batch.lengths) * SMALL[family].cache_width * 4
+    width = slots * SMALL[family].cache_width + SMALL[family].state_width
+    assert session.cache_bytes == len(batch.lengths) * width * 4
 
 
 @every_pair
@@ -149,7 +163,7 @@ def test_backends_agree(family: str, name: str, greedy: Any) -> None:
     results = []
     for backend in ("sdpa", "eager"):
         model = model_of(family, backend)
-        with pruned(model, build(name, 0.4)) as session:
+        with pruned(model, build(name, 0.4, family)) as session:
             results.append((greedy(model, batch.inputs), session.kept))
     (first, kept), (second, others) = results
     assert all(torch.equal(a, b) for a, b in zip(kept, others, strict=True))
@@ -177,11 +191,11 @@ def test_nothing_is_left_behind(family: str, name: str, greedy: Any) -> None:
         }  # fmt: skip
 
     before = snapshot()
-    with pruned(model, build(name, 0.4)):
+    with pruned(model, build(name, 0.4, family)):
         greedy(model, single(batch, 0), 2)
         assert snapshot() != before, "the comparison sees hooks"
     assert snapshot() == before
-    with pytest.raises(RuntimeError, match="inside"), pruned(model, build(name, 0.4)):
+    with pytest.raises(RuntimeError, match="inside"), pruned(model, build(name, 0.4, family)):
         greedy(model, single(batch, 0), 2)
         raise RuntimeError("inside")
     assert snapshot() == before

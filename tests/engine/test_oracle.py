@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from oracle import hidden_tokens_logits
+from oracle import exact_recurrence, hidden_tokens_logits
 from test_invariants import PAIRS, PRUNERS, build, on_disk, settings
 
 from ivcp import pruned
@@ -21,6 +22,12 @@ SAMPLES = {
     "one image": lambda a, b, c, _: [5, a, 7],
     "two images": lambda a, b, c, _: [3, b, 12, c, 4],
 }
+
+
+@pytest.fixture(autouse=True)
+def _double_precision() -> Iterator[None]:
+    with exact_recurrence():
+        yield
 
 
 @cache
@@ -38,7 +45,7 @@ def test_equals_hiding(family: str, name: str, sample: str, cut: bool, greedy: A
     changes = dict(settings(name, "unmerged"))
     if name in MAY_LEAVE_CACHES:
         changes["prune_earlier_kv"] = cut
-    pruner = build(name, 0.4, **changes)
+    pruner = build(name, 0.4, family, **changes)
     batch = prompts(SAMPLES[sample](*SMALL[family].images), family=family)
     inputs = single(batch, 0)
     inputs["pixel_values"] = inputs["pixel_values"].double()

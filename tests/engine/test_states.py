@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from oracle import teacher_forced
+from oracle import attended, exact_recurrence, teacher_forced
 from test_oracle import exact_model
 from torch import Tensor
 
@@ -68,12 +69,17 @@ def expected_logits(
         place[front] = tokens[0] - 1 + torch.linspace(0.1, 0.5, len(front)).double()
         place[back] = tokens[-1] + torch.linspace(0.1, 0.5, len(back)).double()
         rewritten.append((tokens, keep, merged))
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    causal = attended(model, inputs, length)
+    mutual = causal & causal.mT  # whatever the order
+    order = place.argsort()
+
+    def order_of(index: int) -> Tensor:
+        return order[~gone[order]] if index >= method.layer else torch.arange(length)
 
     def hook(index: int) -> Any:
         mask = causal.clone()
         if index >= method.layer:
-            mask = place[:, None] >= place
+            mask = (place[:, None] >= place) | mutual
             mask[:, gone] = False
         elif method.earlier:
             mask[prompt:, gone] = False
@@ -93,7 +99,13 @@ def expected_logits(
 
         return change
 
-    return teacher_forced(model, inputs, sequences, hook)
+    return teacher_forced(model, inputs, sequences, hook, order_of)
+
+
+@pytest.fixture(autouse=True)
+def _double_precision() -> Iterator[None]:
+    with exact_recurrence():
+        yield
 
 
 WITHOUT_DEEPSTACK = [

@@ -59,9 +59,9 @@ def test_budget_and_keeping_everything(family: str, name: str, greedy: Any) -> N
     model = model_of(family)
     inputs, parts = video_prompt(family, image=not EXPECTED[family].videos_alone)
     plain = greedy(model, inputs, 3)
-    with pruned(model, build(name, 1.0)):
+    with pruned(model, build(name, 1.0, family)):
         assert torch.equal(torch.cat(plain.logits), torch.cat(greedy(model, inputs, 3).logits))
-    with pruned(model, build(name, 0.4)) as session:
+    with pruned(model, build(name, 0.4, family)) as session:
         greedy(model, inputs, 3)
     if name == "none":
         return

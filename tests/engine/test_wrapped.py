@@ -32,11 +32,11 @@ def check_budget(family: str, pruner: Pruner, ratio: float, greedy: Any) -> None
 @families
 @every_base
 def test_ivc_tokens_join_any_method(family: str, name: str, greedy: Any) -> None:
-    check_budget(family, PlusIVC(base=build(name, 0.9), keep_ratio=0.4), 0.4, greedy)
+    check_budget(family, PlusIVC(base=build(name, 0.9, family), keep_ratio=0.4), 0.4, greedy)
 
 
 @families
 @every_base
 def test_random_tokens_follow_any_method(family: str, name: str, greedy: Any) -> None:
-    parts = (build(name, 0.9), RandomPruning(layer=5))
+    parts = (build(name, 0.9, family), RandomPruning(layer=5))
     check_budget(family, Compose(parts=parts, keep_ratio=0.25), 0.25, greedy)

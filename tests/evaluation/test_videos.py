@@ -80,7 +80,7 @@ def test_clips_that_cannot_be_read_are_counted_and_the_run_goes_on(videos, tmp_p
     failures = {line.index: line.failed or "" for line in lines}
     assert {index for index, failed in failures.items() if not failed} == {0, 4, 7, 8}
     for index, reason in {
-        1: "No such file", 2: "no video stream", 3: "none.mp4 cannot be read",
+        1: "No such file", 2: "no video stream", 3: "none.mp4 cannot be opened",
         5: "cut.mkv is cut off or damaged", 6: "ascending order",
     }.items():  # fmt: skip
         assert reason in failures[index]

@@ -106,4 +106,6 @@ def test_every_family_is_accounted_for(name) -> None:
     formula = prefill_flops([row[0] for row in session.layer_tokens], sizes)
     assert counted == pytest.approx(formula, rel=0.05)
     stored = sum(row[0] for row in session.cache_lengths)
-    assert session.cache_bytes == stored * sizes.cached[0] * 4
+    states = 4 * SMALL[name].state_width
+    assert session.cache_bytes == stored * sizes.cached[-1] * 4 + states
+    assert sizes.cache_bytes(10, 4) == sum(sizes.cached) * 40 + states

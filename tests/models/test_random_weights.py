@@ -21,7 +21,9 @@ from ivcp.pruners.ivcp import IVCPrune
 
 BILLIONS = {  # of parameters, as the hub states them for the weights
     "qwen2vl_2b": 2.21, "qwen2vl": 8.29, "qwen25vl_3b": 3.75, "qwen25vl": 8.29, "qwen3vl_4b": 4.44,
-    "qwen3vl": 8.77, "llava15": 7.06, "llava15_13b": 13.35, "llavanext": 7.06,
+    "qwen3vl": 8.77, "qwen35_0_8b": 0.85, "qwen35_2b": 2.21, "qwen35_4b": 4.54, "qwen35": 9.41,
+    "qwen35_27b": 27.36, "gemma3": 4.30, "gemma3_12b": 12.19, "gemma3_27b": 27.43,
+    "llava15": 7.06, "llava15_13b": 13.35, "llavanext": 7.06,
     "llavanext_13b": 13.35, "llavanext_mistral": 7.57, "internvl25": 8.08, "internvl3_2b": 2.09,
     "internvl3": 7.94, "internvl35_1b": 1.06, "internvl35_2b": 2.35, "internvl35_4b": 4.73,
     "internvl35": 8.53, "internvl35_14b": 15.12, "internvl35_38b": 38.4, "internvl35_30b": 30.85,

@@ -30,7 +30,7 @@ def test_every_set_is_evaluated(
     monkeypatch.chdir(tmp_path)
     words = [
         f"model={option}", f"model.path={weights(family, tmp_path / 'weights')}",
-        "model.dtype=float32", "++model.frames=2", "pruner=random", "ratio=0.5", "pruner.layer=2",
+        "model.dtype=float32", "model.frames=2", "pruner=random", "ratio=0.5", "pruner.layer=2",
         "dataset=video", "dataset.limit_each=1", f"data.root={tmp_path / 'data'}", "trainer=cpu",
         "logger=none", "workers=0", "batch_size=3", "pictures=0", "generation.max_new_tokens=2",
         "hydra.run.dir=run",

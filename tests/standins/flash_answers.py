@@ -33,7 +33,7 @@ def answer(family: str, attention: str, name: str, inputs: dict[str, Any]) -> di
     """Tokens, kept indices, and which functions of flash-attn were called."""
     model = model_of(family, attention)
     flash_attn.calls.clear()
-    with torch.no_grad(), pruned(model, build(name, 0.4)) as session:
+    with torch.no_grad(), pruned(model, build(name, 0.4, family)) as session:
         tokens = model.generate(**inputs, **GENERATE)
     kept = [row.tolist() for row in session.kept]
     return {"tokens": tokens.tolist(), "kept": kept, "calls": sorted(flash_attn.calls)}

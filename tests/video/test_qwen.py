@@ -222,9 +222,16 @@ def test_a_batch_keeps_what_single_prompts_keep(tmp_path, name) -> None:
     def run(batch: Sequence[Sample]) -> tuple[Any, Any]:
         inputs = family.encode(processor, batch).inputs
         inputs["input_ids"] = small_ids(inputs["input_ids"], processor, model)
-        options = {"max_new_tokens": 3, "do_sample": False, "output_logits": True}
+        options = {
+            "max_new_tokens": 3,
+            "min_new_tokens": 3,
+            "do_sample": False,
+            "output_logits": True,
+        }
         with pruned(model, IVCPrune(keep_ratio=0.4, layer=3), family=family) as session:
-            output = model.generate(**inputs, **options, return_dict_in_generate=True)
+            output = model.generate(
+                **inputs, **options, do_sample=False, return_dict_in_generate=True
+            )
         return session, torch.stack(output.logits, 1)
 
     together, logits = run(samples)

@@ -158,7 +158,7 @@ def text(path: Path) -> Path:
 FAST = {"container_options": {"movflags": "+faststart"}, "gop": 12}
 BAD = {
     "absent": (lambda folder: folder / "a.mp4", "No such file"),
-    "a text": (lambda folder: text(folder / "a.mp4"), "Expected a video; a.mp4 cannot be read"),
+    "a text": (lambda folder: text(folder / "a.mp4"), "Expected a video; a.mp4 cannot be opened"),
     "sound": (lambda folder: write_sound(folder / "a.mp4"), "a.mp4 has no video stream"),
     "a cover": (lambda folder: cover_only(folder / "a.mp4"), "a.mp4 has no video stream"),
     "no frame": (lambda folder: write_clip(folder / "a.mp4", frames=0), "a.mp4 has no"),

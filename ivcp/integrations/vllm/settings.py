@@ -93,7 +93,7 @@ def pruner_of(
             for layer in stage.tower_layers:
                 tower_block(layer, blocks, pruner.name, "this model")
         provided = provides | (FIRST_PASS if stage.first_pass else frozenset())
-        check_pair(pruner, provided, "a model in vLLM", layers)
+        check_pair(pruner, provided, "a model in vLLM", ["full"] * layers)
     return pruner if pruner.prunes() else None
 
 
