@@ -52,6 +52,8 @@ class Expectation:
         runs_offloaded: Whether the library's own forward pass works on offloaded weights.
         generates_offloaded: Whether the library's own `generate` works on offloaded weights; of
             some models it encodes images without them.
+        equal_frames: Whether all videos of a batch must have as many frames.
+        videos_alone: Whether the library takes videos neither beside images nor in beams.
         fill: Blue of padding, in 0 .. 1.
         padding_cut: Whether padding is cut off by whole tokens.
         questions: The wording for grounding ("Left CAT"), for yes or no, and for multiple choice.
@@ -74,6 +76,8 @@ class Expectation:
     layout_in_pixels: bool = False
     runs_offloaded: bool = True
     generates_offloaded: bool = True
+    equal_frames: bool = False
+    videos_alone: bool = False
     fill: float = 0.0
     padding_cut: bool = False
     questions: tuple[str, str, str]

@@ -25,10 +25,12 @@ from ivcp.models.backports.deepseek_vl2_processing import PUBLISHED_TILES
 from ivcp.models.deepseekvl import DeepSeekVL
 from ivcp.models.deepseekvl2 import DeepSeekVL2
 from ivcp.models.gemma3 import Gemma3
+from ivcp.models.glm4v import Glm4V
 from ivcp.models.hub import FULL_AREA, HubFamily
 from ivcp.models.idefics3 import FAKE, Idefics3
 from ivcp.models.internvl import InternVL
 from ivcp.models.llava15 import Llava15
+from ivcp.models.llava_onevision import LlavaOnevision
 from ivcp.models.llavanext import LlavaNext
 from ivcp.models.processor import Processor
 from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
@@ -38,6 +40,7 @@ from ivcp.models.qwen35 import Qwen35
 from ivcp.models.smolvlm import SmolVLM
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.testing import END, IMAGE, START, VIDEO, random_model
+from ivcp.testing.small import VIDEO_END, VIDEO_START
 from ivcp.visualize.overlay import draw_overlay
 
 HERE = Path(__file__).parent
@@ -50,6 +53,7 @@ TEXT = {
     "max_position_embeddings": 8192, "bos_token_id": None, "eos_token_id": None,
     "pad_token_id": 0,
 }  # fmt: skip
+GLM_TEXT = {key: value for key, value in TEXT.items() if key != "head_dim"}  # 256 / 2
 VISION = {
     "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
 }  # fmt: skip
@@ -131,6 +135,21 @@ GEOMETRIES = {
         },
         {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16},
     ),
+    "glm4v": Geometry(
+        "GLM-4.1V-9B", Glm4V(),
+        {
+            "text_config": {
+                **GLM_TEXT, **rotary(1e4, partial_rotary_factor=0.5, mrope_section=[8, 12, 12]),
+            },
+            "vision_config": {
+                "depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+                "patch_size": 14, "out_hidden_size": 256,
+            },
+            "image_start_token_id": START, "image_end_token_id": END, "video_token_id": VIDEO,
+            "video_start_token_id": VIDEO_START, "video_end_token_id": VIDEO_END,
+        },
+        {"size": {"shortest_edge": 12544, "longest_edge": 11760000}, "patch_size": 14},
+    ),
     "qwen35": Geometry(
         "Qwen3.5-9B", Qwen35(),
         {
@@ -158,6 +177,17 @@ GEOMETRIES = {
             "vision_config": CLIP, "image_grid_pinpoints": PINPOINTS,
         },
         {**AT_336, "image_grid_pinpoints": PINPOINTS},
+    ),
+    "llava_onevision": Geometry(
+        "LLaVA-OneVision-7B", LlavaOnevision(),
+        {
+            "text_config": {"model_type": "qwen2", **TEXT, **rotary(1e6)},
+            "vision_config": {
+                **VISION, "model_type": "siglip_vision_model", "image_size": 384,
+                "patch_size": 14, "vision_use_head": False,
+            },
+        },
+        {"size": {"height": 384, "width": 384}},
     ),
     "internvl": Geometry(
         "InternVL3-8B", InternVL(),

@@ -71,6 +71,29 @@ def rotated(layer: nn.Module, states: Tensor, rotary: tuple[Tensor, Tensor]) -> 
     return torch.cat([(turned * cos + swapped * sin).to(states.dtype), rest], -1)
 
 
+def rotated_pairs(layer: nn.Module, states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """As `rotated`, for models that rotate each even dimension with the odd one behind it.
+
+    Args:
+        layer: The decoder layer.
+        states: (B, heads, R, D) its queries or keys.
+        rotary: cos and sin, (B, R, D') each, each angle twice in a row; or (A, B, R, D') with the
+            angles twice behind each other, which layers put in order until transformers 5.16.
+    """
+    cos, sin = (angles[..., None, :, :] for angles in rotary)
+    if cos.dim() == 5:  # (A, B, 1, R, D')
+        attention: Any = layer.self_attn
+        sections = attention.config.rope_parameters["mrope_section"] * 2
+        half = cos.shape[-1] // 2
+        cos, sin = (
+            _one_axis(angles, sections)[..., :half].repeat_interleave(2, -1)
+            for angles in (cos, sin)
+        )
+    turned, rest = torch.split(states, [cos.shape[-1], states.shape[-1] - cos.shape[-1]], -1)
+    swapped = torch.stack([-turned[..., 1::2], turned[..., 0::2]], -1).flatten(-2)
+    return torch.cat([(turned * cos + swapped * sin).to(states.dtype), rest], -1)
+
+
 def _one_axis(angles: Tensor, sections: list[int]) -> Tensor:
     """(..., D) of (A, ..., D) angles: axis `i % A` in the channels of section `i`."""
     parts = torch.split(angles, sections, -1)

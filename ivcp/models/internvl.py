@@ -1,9 +1,10 @@
-"""InternVL 2.5 and 3: tiles of 256 tokens, thumbnail last, boxes in thousandths of the image."""
+"""InternVL 2.5 to 3.5: tiles of 256 tokens, thumbnail last, boxes in thousandths of the image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from ivcp.models import wording
 from ivcp.models.hub import HubFamily, images_of, interleaved, magnified
 from ivcp.models.placeholders import mismatch, repeats, runs
 from ivcp.models.processor import ProcessedImages, ProcessedVideos, Processor
+from ivcp.models.thinking import final_answer
 from ivcp.models.towers import InternVLTower
 from ivcp.models.video_frames import normalized
 
@@ -27,6 +29,17 @@ SYSTEM = (
     "你是书生·万象，英文名是InternVL，"  # noqa: RUF001
     "是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 )
+THINKING = (
+    "You are an AI assistant that rigorously follows this response protocol:\n"
+    "1. First, conduct a detailed analysis of the question. Consider different angles, potential "
+    "solutions, and reason through the problem step-by-step. Enclose this entire thinking process "
+    "within <think> and </think> tags.\n"
+    "2. After the thinking section, provide a clear, concise, and direct answer to the user's "
+    "question. Separate the answer from the think section with a newline.\n"
+    "Ensure that the thinking process is thorough but remains focused on the query. The final "
+    "answer should be standalone and not reference the thinking section."
+)
+"""Source: InternVL's documentation, "Thinking Mode" in the quick start of InternVL3.5."""
 
 TILES = {
     "ChartQA_TEST": 12, "MMMU_DEV_VAL": 12, "DocVQA_VAL": 18, "InfoVQA_VAL": 24, "OCRBench": 24,
@@ -40,12 +53,14 @@ SMALL_TILE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class InternVL(HubFamily):
-    """InternVL 2.5 or 3 of any size, in the library's own format (checkpoints named `-hf`).
+    """InternVL 2.5, 3 or 3.5 of any size, in the library's format (checkpoints named `-hf`).
 
     Attributes, beside those of every family (`HubFamily`):
         min_tiles: Fewest tiles of an image, at least 1.
         max_tiles: Most tiles of an image; a thumbnail is added to two or more.
         more_tiles: Whether the datasets in `TILES` get the larger numbers there.
+        thinking: Whether the system prompt asks the model to think before it answers, for which
+            version 3.5 was trained; the answer is what follows `</think>`.
         frames: Frames of each video, each shown as an image of one tile; a clip with fewer frames
             shows them all. Source: lmms-eval, the middles of as many equal parts.
     """
@@ -54,9 +69,11 @@ class InternVL(HubFamily):
     min_tiles: int = 1
     max_tiles: int = 6
     more_tiles: bool = True
+    thinking: bool = False
     frames: int = 32
 
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
+    decoder_types: ClassVar[tuple[str, ...]] = ("qwen3_moe",)
     architecture: ClassVar[str] = "InternVLForConditionalGeneration"
     image_processor: ClassVar[str] = "GotOcr2ImageProcessorPil"
     image_token: ClassVar[str] = "<IMG_CONTEXT>"
@@ -82,6 +99,18 @@ class InternVL(HubFamily):
         if self.frames < 1:
             raise UserError(f"model.frames must be at least 1; got {self.frames}.")
 
+    @cached_property
+    def _config(self) -> Any:
+        config = super()._config
+        text = config.text_config
+        if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
+            raise UserError(
+                f"The model {self._source!r} has a language model of type {text.model_type!r}, "
+                "whose layers with sliding windows cannot be pruned: choose a checkpoint on Qwen3, "
+                "such as OpenGVLab/InternVL3_5-8B-HF."
+            )
+        return config
+
     def _images(self, config: Any) -> Any:
         images = super()._images(config)
         images.crop_to_patches = True
@@ -101,7 +130,7 @@ class InternVL(HubFamily):
             images = [f"Image-{number}: {image}" for number, image in enumerate(images, 1)]
         videos = self.video_token * len(sample.videos)
         question = videos + "".join(f"{image}\n" for image in images) + self.question_text(sample)
-        turns = (("system", SYSTEM), ("user", question))
+        turns = (("system", THINKING if self.thinking else SYSTEM), ("user", question))
         chat = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
         return f"{chat}<|im_start|>assistant\n"
 
@@ -172,6 +201,10 @@ class InternVL(HubFamily):
 
     def _most(self, tiles: int, images: int) -> int:
         return max(self.min_tiles, min(tiles, ALL_TILES // images))
+
+    def decode(self, processor: Processor, tokens: Tensor) -> list[str]:
+        texts = super().decode(processor, tokens)
+        return [final_answer(text) for text in texts] if self.thinking else texts
 
     def parse_box(self, text: str) -> Box | None:
         """The first bracketed list of four numbers; numbers that sum to less than 4 are fractions.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -49,13 +50,13 @@ class LlavaNext(ClipFamily):
         return f"{VICUNA} USER: {question} ASSISTANT:"
 
     def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
-        return sum(_tokens(processor.config, (height, width)) for width, height in sizes)
+        return sum(anyres_tokens(processor.config, (height, width)) for width, height in sizes)
 
     def process_images(self, processor: Processor, samples: Sequence[Sample]) -> ProcessedImages:
         images = images_of(samples)
         pixels = processor.images(images, return_tensors="pt")
         texts = [
-            self.image_token * _tokens(processor.config, size)
+            self.image_token * anyres_tokens(processor.config, size)
             for size in pixels["image_sizes"].tolist()
         ]
         return ProcessedImages(
@@ -74,7 +75,7 @@ class LlavaNext(ClipFamily):
     ) -> list[PromptLayout]:
         config: Any = model.config
         sizes = inputs["image_sizes"].tolist() if "image_sizes" in inputs else []
-        lengths = [_tokens(config, size) for size in sizes]
+        lengths = [anyres_tokens(config, size) for size in sizes]
         layouts = []
         assigned = assign(rows, config.image_token_id, lengths)
         for row, starts in zip(rows, assigned, strict=True):
@@ -89,16 +90,22 @@ class LlavaNext(ClipFamily):
 
 
 def anyres(config: Any, size: Sequence[int], start: int) -> ImageLayout:
-    """Grids of an image of `size` (height, width) whose first token has the prompt index `start`.
+    """Grids of an image that is shown as a whole and in tiles.
 
     The tiles' features are joined, rows and columns of pure padding are cut off, and a newline is
     put behind each row. Source: LLaVA-NeXT's `spatial_unpad`, as the library computes it.
+
+    Args:
+        config: Configuration of LLaVA-NeXT or LLaVA-OneVision, which also limits the tokens.
+        size: Height and width of the image in pixels.
+        start: Prompt index of its first token.
     """
     side, rows, columns, scale = _unpadded(config, size)
     if not rows * columns:  # of a very thin image, the tiles are newlines only
         return ImageLayout((Grid(start, side, side),))
     x, y = columns / (size[1] * scale) / 2, rows / (size[0] * scale) / 2
     area = (0.5 - x, 0.5 - y, 0.5 + x, 0.5 + y)
+    rows, columns = shrunk(config, rows, columns)
     thumbnail = Grid(start, side, side, "thumbnail")
     tiles = Grid(start + side * side, rows, columns, "tile", columns + 1, area)
     return ImageLayout((thumbnail, tiles))
@@ -117,7 +124,22 @@ def _unpadded(config: Any, size: Sequence[int]) -> tuple[int, int, int, float]:
     return side, rows, columns, min(down / size[0], across / size[1])
 
 
-def _tokens(config: Any, size: Sequence[int]) -> int:
-    """Image tokens of an image, newlines included."""
+def shrunk(config: Any, rows: int, columns: int) -> tuple[int, int]:
+    """Rows and columns to which the joined tiles are resized if they have too many tokens.
+
+    Source: LLaVA-OneVision's `anyres_max_9`, at most 9 tiles of tokens, as the library computes it;
+    LLaVA-NeXT has no limit.
+    """
+    limit = getattr(config, "vision_aspect_ratio", None)
+    if limit is None:
+        return rows, columns
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    ratio = math.sqrt(rows * columns / (int(limit.removeprefix("anyres_max_")) * side**2))
+    return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
+
+
+def anyres_tokens(config: Any, size: Sequence[int]) -> int:
+    """Image tokens of an image of `size` (height, width), newlines included."""
     side, rows, columns, _ = _unpadded(config, size)
+    rows, columns = shrunk(config, rows, columns)
     return side * side + rows * (columns + 1)

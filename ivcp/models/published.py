@@ -35,6 +35,17 @@ QWEN3 = {
     **rotary(5e6, mrope_section=[24, 20, 20], mrope_interleaved=True), "rms_norm_eps": 1e-6,
     "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 262144,
 }  # fmt: skip
+GLM4V: Settings = {
+    "text_config": text(
+        4096, 13696, 40, 32, 2,
+        **rotary(1e4, partial_rotary_factor=0.5, mrope_section=[8, 12, 12]),
+        vocab_size=151552, rms_norm_eps=1e-5, max_position_embeddings=65536,
+    ),
+    "vision_config": {
+        "depth": 24, "hidden_size": 1536, "intermediate_size": 13696, "num_heads": 12,
+        "out_hidden_size": 4096, "image_size": 336, "patch_size": 14,
+    },
+}  # fmt: skip
 QWEN35 = {
     **rotary(
         1e7, mrope_section=[11, 11, 10], mrope_interleaved=True, partial_rotary_factor=0.25
@@ -61,8 +72,17 @@ INTERNVIT = {
     "num_attention_heads": 16, "attention_bias": True, "use_qk_norm": False,
     "image_size": [448, 448], "patch_size": [14, 14],
 }  # fmt: skip
+INTERNVIT_6B = {
+    "hidden_size": 3200, "intermediate_size": 12800, "num_hidden_layers": 45,
+    "num_attention_heads": 25, "attention_bias": False, "use_qk_norm": True,
+    "norm_type": "rms_norm", "image_size": [448, 448], "patch_size": [14, 14],
+}  # fmt: skip
 VICUNA = {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096}
 QWEN2_TEXT = {**rotary(1e6), "model_type": "qwen2", "vocab_size": 151674, "rms_norm_eps": 1e-6}
+QWEN3_TEXT = {
+    **rotary(1e6), "model_type": "qwen3", "vocab_size": 151936, "rms_norm_eps": 1e-6,
+    "head_dim": 128, "max_position_embeddings": 40960,
+}  # fmt: skip
 VICUNA_7B = text(4096, 11008, 32, 32, 32, **VICUNA)
 VICUNA_13B = text(5120, 13824, 40, 40, 40, **VICUNA)
 MISTRAL_7B = text(
@@ -91,6 +111,18 @@ GEMMA3_REST: Settings = {
     "tie_word_embeddings": True,
 }
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+ONEVISION: Settings = {
+    "vision_config": {
+        "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+        "num_hidden_layers": 26, "num_attention_heads": 16, "image_size": 384, "patch_size": 14,
+        "vision_use_head": False,
+    },
+    "vision_aspect_ratio": "anyres_max_9",
+}  # fmt: skip
+ONEVISION_TEXT = {
+    **rotary(1e6), "model_type": "qwen2", "vocab_size": 152000, "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 32768,
+}  # fmt: skip
 DEEPSEEK2: Settings = {
     "candidate_resolutions": [
         [384 * wide, 384 * high] for wide in range(1, 10) for high in range(1, 10)
@@ -161,6 +193,7 @@ PUBLISHED: Mapping[str, Settings] = {
             **QWEN3_TOWER_27, "out_hidden_size": 4096, "deepstack_visual_indexes": [8, 16, 24],
         },
     },
+    "zai-org/GLM-4.1V-9B-Thinking": GLM4V, "zai-org/GLM-4.6V-Flash": GLM4V,
     "Qwen/Qwen3.5-0.8B": {
         "text_config": text(1024, 3584, 24, 8, 2, linear_num_value_heads=16, **QWEN35),
         "vision_config": {
@@ -208,6 +241,16 @@ PUBLISHED: Mapping[str, Settings] = {
     "llava-hf/llava-v1.6-mistral-7b-hf": {
         "text_config": MISTRAL_7B, "vision_config": CLIP_TOWER, "image_grid_pinpoints": PINPOINTS,
     },
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": {
+        **ONEVISION, "text_config": text(896, 4864, 24, 14, 2, **ONEVISION_TEXT),
+        "tie_word_embeddings": True,
+    },
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": {
+        **ONEVISION, "text_config": text(3584, 18944, 28, 28, 4, **ONEVISION_TEXT),
+    },
+    "llava-hf/llava-onevision-qwen2-72b-ov-hf": {
+        **ONEVISION, "text_config": text(8192, 29568, 80, 64, 8, **ONEVISION_TEXT),
+    },
     "OpenGVLab/InternVL2_5-8B": {  # InternLM2.5 has the architecture of Llama
         "text_config": text(
             4096, 14336, 32, 32, 8, model_type="llama", vocab_size=92553, rms_norm_eps=1e-5,
@@ -221,6 +264,31 @@ PUBLISHED: Mapping[str, Settings] = {
     },
     "OpenGVLab/InternVL3-8B-hf": {
         "text_config": text(3584, 18944, 28, 28, 4, **QWEN2_TEXT), "vision_config": INTERNVIT,
+    },
+    "OpenGVLab/InternVL3_5-1B-HF": {
+        "text_config": text(1024, 3072, 28, 16, 8, **QWEN3_TEXT), "vision_config": INTERNVIT,
+    },
+    "OpenGVLab/InternVL3_5-2B-HF": {
+        "text_config": text(2048, 6144, 28, 16, 8, **QWEN3_TEXT), "vision_config": INTERNVIT,
+    },
+    "OpenGVLab/InternVL3_5-4B-HF": {
+        "text_config": text(2560, 9728, 36, 32, 8, **QWEN3_TEXT), "vision_config": INTERNVIT,
+    },
+    "OpenGVLab/InternVL3_5-8B-HF": {
+        "text_config": text(4096, 12288, 36, 32, 8, **QWEN3_TEXT), "vision_config": INTERNVIT,
+    },
+    "OpenGVLab/InternVL3_5-14B-HF": {
+        "text_config": text(5120, 17408, 40, 40, 8, **QWEN3_TEXT), "vision_config": INTERNVIT,
+    },
+    "OpenGVLab/InternVL3_5-38B-HF": {
+        "text_config": text(5120, 25600, 64, 64, 8, **QWEN3_TEXT), "vision_config": INTERNVIT_6B,
+    },
+    "OpenGVLab/InternVL3_5-30B-A3B-HF": {
+        "text_config": text(
+            2048, 6144, 48, 32, 4, **{**QWEN3_TEXT, "model_type": "qwen3_moe"},
+            moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8, norm_topk_prob=True,
+        ),
+        "vision_config": INTERNVIT,
     },
     "deepseek-community/deepseek-vl-1.3b-chat": {
         "text_config": text(2048, 5632, 24, 16, 16, model_type="llama", vocab_size=102400),

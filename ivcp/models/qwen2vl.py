@@ -80,6 +80,10 @@ class QwenFamily(HubFamily):
     takes_videos: ClassVar[bool] = True
     times_as_positions: ClassVar[bool] = False
     begins_with_bos: ClassVar[bool] = False
+    counted_frames: ClassVar[int] = 1
+    """As how many frames the image processor counts an image when it applies its limits."""
+    image_marks: ClassVar[tuple[str, str]] = ("<|vision_start|>", "<|vision_end|>")
+    """Tokens around an image."""
     chat_options: ClassVar[Mapping[str, Any]] = {}  # variables of the chat template
 
     def __post_init__(self) -> None:
@@ -100,11 +104,11 @@ class QwenFamily(HubFamily):
 
     def _images(self, config: Any) -> Any:
         images = super()._images(config)
-        size = dict(images.size)
-        least = size["shortest_edge"] if self.min_pixels is None else self.min_pixels
-        most = size["longest_edge"] if self.max_pixels is None else self.max_pixels
+        size, count = dict(images.size), self.counted_frames
+        least = size["shortest_edge"] // count if self.min_pixels is None else self.min_pixels
+        most = size["longest_edge"] // count if self.max_pixels is None else self.max_pixels
         check_limits(least, most, images.patch_size * images.merge_size)
-        images.size = {"shortest_edge": least, "longest_edge": most}
+        images.size = {"shortest_edge": least * count, "longest_edge": most * count}
         return images
 
     def _tokenizer(self, config: Any) -> Any:
@@ -148,8 +152,13 @@ class QwenFamily(HubFamily):
             tokenize=False,
             add_generation_prompt=True,
             **self.chat_options,
+            **self.template_settings(),
         )
         return prompt
+
+    def template_settings(self) -> dict[str, Any]:
+        """Variables of the chat template that the family's fields set."""
+        return {}
 
     def expected_tokens(self, processor: Processor, sizes: Sequence[tuple[int, int]]) -> float:
         """Visual tokens of the images; an image that is too thin to be resized counts as none."""
@@ -175,18 +184,24 @@ class QwenFamily(HubFamily):
         cell = processor.images.patch_size * processor.images.merge_size
         least, most = self.min_frame_tokens, self.max_frame_tokens
 
-        def choose(total: int, rate: float) -> list[int]:
-            return pairs_of_frames(
-                total, rate, frames=self.frames, fps=self.fps, least=self.min_frames,
-                most=self.max_frames,
-            )  # fmt: skip
-
         def size(frames: int, width: int, height: int) -> tuple[int, int]:
             tokens = max(min(most, self.max_video_tokens * PAIR / frames), 1.05 * least)
             limits = {"min_pixels": least * cell**2, "max_pixels": int(tokens * cell**2)}
             return fitted_size(width, height, cell=cell, **limits)
 
-        return video.read(choose, size)
+        return video.read(self.choose_frames, size)
+
+    def choose_frames(self, total: int, rate: float) -> list[int]:
+        """Ascending indices of the frames that the model is shown.
+
+        Args:
+            total: Frames of the clip.
+            rate: Frames a second of the clip.
+        """
+        return pairs_of_frames(
+            total, rate, frames=self.frames, fps=self.fps, least=self.min_frames,
+            most=self.max_frames,
+        )  # fmt: skip
 
     def process_videos(self, processor: Processor, clips: Sequence[Clip]) -> ProcessedVideos:
         images = processor.images
@@ -239,11 +254,9 @@ class QwenFamily(HubFamily):
 
     def encode(self, processor: Processor, samples: Sequence[Sample]) -> Encoded:
         encoded = super().encode(processor, samples)
-        ids, inputs = processor.tokenizer.convert_tokens_to_ids, encoded.inputs
-        image, video = (
-            inputs["input_ids"] == ids(f"<|{kind}_pad|>") for kind in ("image", "video")
-        )
-        types = inputs["mm_token_type_ids"] = image.int() + 2 * video.int()
+        inputs = encoded.inputs
+        types = self.token_types(processor.tokenizer, inputs["input_ids"])
+        inputs["mm_token_type_ids"] = types
         if self.times_as_positions and "video_grid_thw" in inputs:
             images, videos = (
                 self._token_grids(processor, inputs.get(f"{kind}_grid_thw"))
@@ -269,6 +282,16 @@ class QwenFamily(HubFamily):
             inputs: What `process_videos` makes, among other inputs.
         """
         return [1.0] * len(inputs["video_grid_thw"])
+
+    def token_types(self, tokenizer: Any, ids: Tensor) -> Tensor:
+        """(B, S) 1 for tokens of images, 2 for tokens of videos, 0 for text."""
+        to_id = tokenizer.convert_tokens_to_ids
+        image, video = (ids == to_id(f"<|{kind}_pad|>") for kind in ("image", "video"))
+        return image.int() + 2 * video.int()
+
+    def marker_ids(self, config: Any) -> list[int]:
+        """Ids of the tokens around images and videos."""
+        return [config.vision_start_token_id, config.vision_end_token_id]
 
     def vision(self, model: nn.Module) -> nn.Module:
         return self.entry(model).visual  # type: ignore[return-value]
@@ -306,7 +329,7 @@ class QwenFamily(HubFamily):
                     f"The prompt holds {kind} tokens, but the inputs hold no {kind}: pass what the "
                     "processor made of it, or take the tokens out."
                 )
-        marks = torch.tensor([config.vision_start_token_id, config.vision_end_token_id])
+        marks = torch.tensor(self.marker_ids(config))
         layouts = []
         for row, (of_row, tokens) in enumerate(zip(found_runs, rows, strict=True)):
             images = []

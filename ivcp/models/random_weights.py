@@ -23,9 +23,10 @@ from ivcp.models.published import PUBLISHED, Settings
 
 NO_PATH = {"internvl": "OpenGVLab/InternVL2_5-8B"}
 """Published sizes, by model type, for a family whose `path` is None since no checkpoint fits."""
-START, END = "<|vision_start|>", "<|vision_end|>"
 SPECIAL_IDS = {
     "image_token_id": 3, "video_token_id": 4, "vision_start_token_id": 5, "vision_end_token_id": 6,
+    "image_start_token_id": 5, "image_end_token_id": 6, "video_start_token_id": 7,
+    "video_end_token_id": 8,
 }  # fmt: skip
 """Ids in the configuration; they are low, so that every vocabulary has them."""
 FIRST_WORD, WORDS = 16, 1000
@@ -34,7 +35,7 @@ PAD = 0
 REDUCED_TEXT: Settings = {
     "vocab_size": 1024, "hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 8,
     "num_attention_heads": 6, "head_dim": 64, "moe_intermediate_size": 192, "n_routed_experts": 8,
-    "kv_lora_rank": 128, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "num_experts": 8, "kv_lora_rank": 128, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
     "linear_key_head_dim": 32, "linear_value_head_dim": 32,
 }  # fmt: skip
 REDUCED_TOWER: Settings = {
@@ -50,13 +51,14 @@ class RandomTokenizer:
 
     Args:
         special: Ids of texts that are one token.
+        shown: The text of an "image" and of a "video" in a chat.
     """
 
     bos_token_id = None
     chat_template = None
 
-    def __init__(self, special: Mapping[str, int]) -> None:
-        self.special = dict(special)
+    def __init__(self, special: Mapping[str, int], shown: Mapping[str, str]) -> None:
+        self.special, self.shown = dict(special), shown
         self.pattern = re.compile("|".join([*map(re.escape, special), r"\w+", r"[^\w\s]"]))
 
     def __call__(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
@@ -82,7 +84,9 @@ class RandomTokenizer:
     def apply_chat_template(self, turns: Sequence[Mapping[str, Any]], **_: Any) -> str:
         """Qwen's form of a prompt."""
         parts = [part for turn in turns for part in turn["content"]]
-        return " ".join(part.get("text", f"{START}<|{part['type']}_pad|>{END}") for part in parts)
+        return " ".join(
+            part["text"] if "text" in part else self.shown[part["type"]] for part in parts
+        )
 
     def batch_decode(self, tokens: Tensor, **_: Any) -> list[str]:
         """Ids as text."""
@@ -140,10 +144,19 @@ def random_weights(family: ModelFamily, *, reduced: bool = False, device: str = 
             return f"random, {'reduced from ' if reduced else ''}{name}"
 
         def _tokenizer(self, config: Any) -> RandomTokenizer:
-            words = {self.image_token: "image", "<|video_pad|>": "video"}
-            words |= {START: "vision_start", END: "vision_end"}
-            special = {word: SPECIAL_IDS[f"{key}_token_id"] for word, key in words.items()}
-            return RandomTokenizer(special)
+            marks: dict[str, tuple[str, str]] = {
+                kind: getattr(self, f"{kind}_marks", ("", "")) for kind in ("image", "video")
+            }
+            special: dict[str, int] = {}
+            shown: dict[str, str] = {}
+            for kind, token in zip(marks, self.placeholders, strict=False):  # or images only
+                special[token] = SPECIAL_IDS[f"{kind}_token_id"]
+                for edge, mark in zip(("start", "end"), marks[kind], strict=True):
+                    if mark:
+                        special[mark] = SPECIAL_IDS[f"{kind}_{edge}_token_id"]
+                start, end = marks[kind] if any(marks[kind]) else marks["image"]
+                shown[kind] = f"{start}{token}{end}"
+            return RandomTokenizer(special, shown)
 
         def _stored_images(self, kind: Any) -> Any:
             return kind(**image_settings(config, kind.size))

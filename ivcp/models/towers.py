@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -147,17 +147,21 @@ class LlavaNextTower(LlavaTower):
         ]
 
     def patches(self, call: Mapping[str, Any]) -> list[Tensor]:
+        sizes = torch.as_tensor(call["image_sizes"]).tolist()
+        return [
+            torch.cat([tokens[0].flatten(0, 1), self._joined(tokens[1:], size).flatten(0, 1)])
+            for size, tokens in zip(sizes, self._tokens(call), strict=True)
+        ]
+
+    def _joined(self, tiles: Tensor, size: Sequence[int]) -> Tensor:
+        """(rows, columns, P) of an image's tiles without padding; `size` is height and width."""
         from transformers.models.llava_next import modeling_llava_next as library
 
         pinpoints, edge = self.config.image_grid_pinpoints, self.config.vision_config.image_size
-        images = []
-        sizes = torch.as_tensor(call["image_sizes"]).tolist()
-        for size, tokens in zip(sizes, self._tokens(call), strict=True):
-            high, wide = library.get_anyres_image_grid_shape(size, pinpoints, edge)
-            grid = mosaic(tokens[1:], high, wide).permute(2, 0, 1)  # (P, rows, columns)
-            unpadded = library.unpad_image(grid, size).permute(1, 2, 0)
-            images.append(torch.cat([tokens[0].flatten(0, 1), unpadded.flatten(0, 1)]))
-        return images
+        high, wide = library.get_anyres_image_grid_shape(size, pinpoints, edge)
+        grid = mosaic(tiles, high, wide).permute(2, 0, 1)  # (P, rows, columns)
+        unpadded: Tensor = library.unpad_image(grid, size).permute(1, 2, 0)
+        return unpadded
 
 
 class DeepSeekVLTower(TiledTower):

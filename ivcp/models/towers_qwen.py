@@ -1,4 +1,4 @@
-"""Vision towers of the Qwen-VL families: patches of all images in one sequence, 2 x 2 a token."""
+"""Vision towers of Qwen-VL and GLM-V: patches of all images in one sequence, 2 x 2 a token."""
 
 from __future__ import annotations
 
@@ -104,6 +104,23 @@ class Qwen25Tower(QwenTower):
             grids(call), self.merge, vision.window_size, vision.patch_size
         )
         return order, bounds
+
+
+class GlmTower(QwenTower):
+    """GLM-4.1V: a norm and a convolution over 2 x 2 patches come before the merger.
+
+    Args:
+        entry: `Glm4vModel`.
+    """
+
+    def __init__(self, entry: nn.Module) -> None:
+        super().__init__(entry)
+        self.feature_site = self.vision.post_layernorm, "output"
+
+    def project(self, features: Tensor) -> Tensor:
+        patches = features.reshape(len(features), self.merge, self.merge, -1).permute(0, 3, 1, 2)
+        embeddings: Tensor = self.vision.merger(self.vision.downsample(patches).flatten(1))
+        return embeddings
 
 
 def grids(call: Mapping[str, Any]) -> Tensor:

@@ -135,6 +135,13 @@ def qwen(sample: Sample) -> str:
     return f"{sample.question} {YES_OR_NO}"
 
 
+def glm(sample: Sample) -> str:
+    """For GLM-4.1V; boxes as in the model card of GLM-4.5V, "Grounding"."""
+    if sample.task == "grounding":
+        return f"Help me to locate {sample.question} in the image and give me its bounding boxes."
+    return plain(sample)
+
+
 def deepseek(sample: Sample) -> str:
     """For DeepSeek-VL; boxes as for LLaVA, since no format was published."""
     return REGION + sample.question if sample.task == "grounding" else plain(sample)

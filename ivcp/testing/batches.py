@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ivcp.core.errors import UserError
 from ivcp.testing import families
-from ivcp.testing.small import IMAGE, PAD, VIDEO, ImagePrompt, SmallFamily
+from ivcp.testing.small import PAD, ImagePrompt, SmallFamily, token_types
 
 GROUP = "ivcp.testing"
 """Group of entry points under which other packages name the `SmallFamily` of their family."""
@@ -74,6 +74,7 @@ def prompts(*samples: list[Any], family: str = "qwen25vl") -> Prompts:
     rows: list[Tensor] = []
     tokens: list[list[Tensor]] = []
     images: list[ImagePrompt] = []
+    small = SMALL[family]
     for sample in samples:
         generator = torch.Generator().manual_seed(zlib.crc32(repr(sample).encode()))
 
@@ -82,11 +83,13 @@ def prompts(*samples: list[Any], family: str = "qwen25vl") -> Prompts:
 
         ids: list[int] = []
         tokens.append([])
+        count = sum(not isinstance(part, int) for part in sample)
+        make = small.several if small.several and count > 1 else small.image
         for part in sample:
             if isinstance(part, int):
                 ids += torch.randint(3, 80, (part,), generator=generator).tolist()
                 continue
-            image = SMALL[family].image(part, draw)
+            image = make(part, draw)
             tokens[-1].append(image.tokens + len(ids))
             ids += image.ids
             images.append(image)
@@ -94,11 +97,14 @@ def prompts(*samples: list[Any], family: str = "qwen25vl") -> Prompts:
     input_ids = torch.nn.utils.rnn.pad_sequence(rows, True, PAD, "left")
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], True, 0, "left")
     inputs = {"input_ids": input_ids, "attention_mask": mask}
-    if SMALL[family].token_types:
-        inputs[SMALL[family].types_name] = ((input_ids == IMAGE) + 2 * (input_ids == VIDEO)).int()
+    if small.token_types:
+        inputs[small.types_name] = token_types(input_ids)
     if images:
         names = images[0].inputs
         inputs |= {name: torch.cat([image.inputs[name] for image in images]) for name in names}
+        if small.several:
+            counts = [len(of_sample) for of_sample in tokens if of_sample]
+            inputs["batch_num_images"] = torch.tensor(counts)
     return Prompts(inputs, [len(row) for row in rows], tokens, samples, family)
 
 

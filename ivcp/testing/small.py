@@ -16,6 +16,8 @@ from ivcp.models.random_weights import make_random
 
 IMAGE, VIDEO, START, END, PAD, EOS = 90, 91, 92, 93, 0, 1
 """Token ids: placeholder of an image, of a video, start and end of an image, padding, end."""
+VIDEO_START, VIDEO_END = 94, 95
+"""Token ids: start and end of a video whose frames are made of image placeholders."""
 
 TEXT = {  # grouped queries, and enough layers for methods with several stages
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6,
@@ -58,6 +60,13 @@ class ImagePrompt(NamedTuple):
     inputs: dict[str, Tensor]
 
 
+def token_types(ids: Tensor) -> Tensor:
+    """(B, S) `mm_token_type_ids`: 1 for tokens of images, 2 for tokens of videos, 0 for text."""
+    in_video = (ids == VIDEO_START).cumsum(-1) > (ids == VIDEO_END).cumsum(-1)
+    image, video = ids == IMAGE, ids == VIDEO
+    return image.int() * (1 + in_video.int()) + 2 * video.int()
+
+
 Draw = Callable[..., Tensor]
 """Gives random numbers of a shape."""
 
@@ -72,9 +81,11 @@ def square(_: Any, draw: Draw) -> ImagePrompt:
     return ImagePrompt([IMAGE] * 36, torch.arange(36), {"pixel_values": draw(1, 3, 24, 24)})
 
 
-def with_newlines(layout: ImageLayout, inputs: dict[str, Tensor]) -> ImagePrompt:
+def with_newlines(
+    layout: ImageLayout, inputs: dict[str, Tensor], token: int = IMAGE
+) -> ImagePrompt:
     """An image whose newlines have the placeholder's id too; the last stands behind all rows."""
-    return ImagePrompt([IMAGE] * (layout.stop + 1), layout.tokens, inputs)
+    return ImagePrompt([token] * (layout.stop + 1), layout.tokens, inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +96,8 @@ class SmallFamily:
         family: Its class.
         settings: Arguments of the model's configuration; `text_config` adds to `TEXT`.
         image: Makes an image of a prompt, given its size and a source of random numbers.
+        several: Likewise, for a prompt with several images, if these are other than a single one;
+            the input `batch_num_images` then holds the number of images of each prompt.
         images: Sizes of four images, as `image` takes them.
         video: Makes a video, given frames, rows and columns of tokens and a source of random
             numbers; None for a family that takes images only.
@@ -98,6 +111,7 @@ class SmallFamily:
     family: type[HubFamily]
     settings: Mapping[str, Any]
     image: Callable[[Any, Draw], ImagePrompt]
+    several: Callable[[Any, Draw], ImagePrompt] | None = None
     images: tuple[Any, Any, Any, Any] = ((6, 9), (4, 5), (7, 3), (8, 8))
     video: Callable[[int, int, int, Draw], ImagePrompt] | None = None
     cache_width: int = 2 * 2 * 16

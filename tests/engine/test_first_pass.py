@@ -80,7 +80,7 @@ def test_signals_are_those_of_a_plain_pass(family: str, layers: int) -> None:
         if batch.lengths[number] < max(batch.lengths):
             del expected[4:]  # models with one axis count padding, which turns their keys further
         for one, other in zip(found, expected, strict=False):
-            torch.testing.assert_close(one, other, atol=3e-5, rtol=1e-4)
+            torch.testing.assert_close(one, other, atol=6e-5, rtol=1e-4)
 
 
 @every_family

@@ -21,7 +21,7 @@ EVERY_METHOD = ("qwen25vl", "llava15")
 FEW = ("ivcp", "fastv", "sparsevlm")
 MASKED = [f for f in SMALL if not SMALL[f].family.bidirectional]
 CASES = [(f, name) for f in MASKED for name in (PRUNERS if f in EVERY_METHOD else FEW)]
-MROPE = ("qwen2vl", "qwen25vl", "qwen3vl", "qwen35")
+MROPE = ("qwen2vl", "qwen25vl", "qwen3vl", "qwen35", "glm4v")
 """Families whose tower attends to images of different sizes behind each other."""
 
 

@@ -25,7 +25,11 @@ BILLIONS = {  # of parameters, as the hub states them for the weights
     "qwen35_27b": 27.36, "gemma3": 4.30, "gemma3_12b": 12.19, "gemma3_27b": 27.43,
     "llava15": 7.06, "llava15_13b": 13.35, "llavanext": 7.06,
     "llavanext_13b": 13.35, "llavanext_mistral": 7.57, "internvl25": 8.08, "internvl3_2b": 2.09,
-    "internvl3": 7.94, "deepseekvl": 1.98, "deepseekvl2": 16.15, "deepseekvl2_27b": 27.48,
+    "internvl3": 7.94, "internvl35_1b": 1.06, "internvl35_2b": 2.35, "internvl35_4b": 4.73,
+    "internvl35": 8.53, "internvl35_14b": 15.12, "internvl35_38b": 38.4, "internvl35_30b": 30.85,
+    "llava_onevision_05b": 0.894, "llava_onevision": 8.03, "llava_onevision_72b": 73.2,
+    "glm41v": 10.29, "glm46v": 10.29, "deepseekvl": 1.98, "deepseekvl2": 16.15,
+    "deepseekvl2_27b": 27.48,
     "idefics3": 8.46, "smolvlm": 2.25, "smolvlm_256m": 0.256, "smolvlm_500m": 0.507,
     "smolvlm2": 2.25, "smolvlm2_256m": 0.256, "smolvlm2_500m": 0.507,
 }  # fmt: skip
