@@ -75,7 +75,7 @@ def test_a_broken_and_a_missing_clip_are_counted_and_the_run_goes_on(evaluate, t
     assert set(failed) == {
         f"{task}-{n}" for task in ("object_existence", "fine_grained_pose") for n in (0, 1)
     }
-    assert "clip.mp4 cannot be read" in failed["object_existence-0"]
+    assert "clip.mp4 cannot be opened" in failed["object_existence-0"]
     assert "Expected the clip nturgbd/clip.mp4" in failed["fine_grained_pose-1"]
     assert all(line["labels"]["task_type"] for line in lines)
     assert metrics["metrics"]["task_type/object_existence"] == 0
