@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
@@ -84,7 +84,6 @@ class QwenFamily(HubFamily):
     """As how many frames the image processor counts an image when it applies its limits."""
     image_marks: ClassVar[tuple[str, str]] = ("<|vision_start|>", "<|vision_end|>")
     """Tokens around an image."""
-    chat_options: ClassVar[Mapping[str, Any]] = {}  # variables of the chat template
 
     def __post_init__(self) -> None:
         """Check types and limits.
@@ -151,7 +150,6 @@ class QwenFamily(HubFamily):
             [{"role": "user", "content": content}],
             tokenize=False,
             add_generation_prompt=True,
-            **self.chat_options,
             **self.template_settings(),
         )
         return prompt

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +22,9 @@ class Qwen35(Qwen3VL):
     decoder_types: ClassVar[tuple[str, ...]] = ("qwen3_5_text",)
     architecture: ClassVar[str] = "Qwen3_5ForConditionalGeneration"
     supported_kinds: ClassVar[frozenset[LayerKind]] = frozenset({"full", "linear"})
-    chat_options: ClassVar[Mapping[str, Any]] = {"enable_thinking": False}
+
+    def template_settings(self) -> dict[str, Any]:
+        return {"enable_thinking": False}
 
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
         """As in other families; behind each head's query, the projection holds the head's gate."""
