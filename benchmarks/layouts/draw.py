@@ -33,10 +33,11 @@ from ivcp.models.llava15 import Llava15
 from ivcp.models.llava_onevision import LlavaOnevision
 from ivcp.models.llavanext import LlavaNext
 from ivcp.models.processor import Processor
-from ivcp.models.qwen2vl import Qwen2VL, QwenFamily
+from ivcp.models.qwen2vl import Qwen2VL
 from ivcp.models.qwen3vl import Qwen3VL
 from ivcp.models.qwen25vl import Qwen25VL
 from ivcp.models.qwen35 import Qwen35
+from ivcp.models.qwen_family import QwenFamily
 from ivcp.models.smolvlm import SmolVLM
 from ivcp.pruners.ivcp import IVCPrune
 from ivcp.testing import END, IMAGE, START, VIDEO, random_model

@@ -15,7 +15,7 @@ from ivcp.core.family import BoxFrame, Inputs
 from ivcp.core.tower import VisionTower
 from ivcp.core.video import Clip
 from ivcp.models.processor import Processor
-from ivcp.models.qwen2vl import QwenFamily
+from ivcp.models.qwen_family import QwenFamily
 from ivcp.models.towers_qwen import Qwen25Tower
 from ivcp.models.video_frames import PAIR
 

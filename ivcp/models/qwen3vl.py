@@ -14,7 +14,8 @@ from ivcp.core.family import BoxFrame, Inputs, Rows
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.video import Clip
 from ivcp.models.placeholders import repeats
-from ivcp.models.qwen2vl import QwenFamily, is_frame
+from ivcp.models.qwen_family import QwenFamily
+from ivcp.models.qwen_layouts import is_frame
 from ivcp.models.video_frames import PAIR
 
 
