@@ -155,7 +155,7 @@ function plotSpec(block, runs, axis, width) {
   const colors = [...[...looks.values()].map((look) => look.color), GRAY];
   const shapes = [...[...looks.values()].map((look) => look.shape), STAR];
   const x = {
-    field: "x", type: "quantitative", title: data.axes[axis], scale: { zero: false, nice: false, padding: 18 },
+    field: "x", type: "quantitative", title: data.axes[axis], axis: { tickCount: 8 }, scale: { zero: false, nice: false, padding: 18 },
   };
   const y = {
     field: "y", type: "quantitative", title: null, scale: { zero: false, padding: 12 },
