@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import write_predictions
+from PIL import Image
 
 from ivcp.core.layout import Grid, ImageLayout
 from ivcp.datasets.shapes import Shapes
@@ -321,6 +322,35 @@ def test_an_image_is_shared_and_its_tokens_are_drawn(open_page: Any, report: Pat
     api.expect(page.locator("#large canvas")).to_be_visible()
     page.keyboard.press("Escape")
     api.expect(page.locator("#large")).to_be_hidden()
+
+
+def test_samples_without_images_or_with_frames_are_drawn_as_far_as_they_go(
+    open_page: Any, make_run: Any, tmp_path: Path
+) -> None:
+    folder = make_run("runs/0", pruner="ivcp", value=0.5)
+    frames = tuple(Grid(start=4 + 4 * n, rows=2, columns=2, kind="frame") for n in range(3))
+    clip = {"visual_tokens": 12, "kept_tokens": 1, "images": (ImageLayout(frames),)}
+    write_predictions(
+        folder,
+        [
+            Prediction(index=0, id="clip", score=1.0, kept=(4,), **clip),
+            Prediction(index=1, id="served", score=1.0, kept=(), **clip),
+            Prediction(index=2, id="failed", score=0.0, failed="torn file"),
+            Prediction(index=3, id="saved", score=1.0, kept=(4,), **clip),
+        ],
+    )
+    (folder / "pictures").mkdir()
+    Image.new("RGB", (90, 60), "red").save(folder / "pictures/003_saved.png")
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path), "--quiet"]) == 0
+    page = open_page(tmp_path / "report.html")
+    show_samples(page)
+    assert page.locator("#sample canvas").count() == 3
+    assert page.locator("#sample .card").inner_text().count("frame, without its image") == 3
+    for text in ("Which tokens were kept is not known.", "failed: torn file"):
+        page.click("#next")
+        api.expect(page.locator("#sample .card")).to_contain_text(text)
+    page.click("#next")
+    assert page.locator("#sample img").evaluate("image => image.naturalWidth") == 90
 
 
 def test_positions_are_plotted_on_demand(open_page: Any, report: Path) -> None:

@@ -24,8 +24,8 @@ def libraries() -> dict[str, str]:
     """Each library by its file's name; they set `vegaEmbed` and `DataTable` of the window."""
     vega = import_module("vl_convert").javascript_bundle()
     tables = (files("itables") / "html" / "dt_bundle.js").read_text(encoding="utf-8")
-    tables, found = EXPORTS.subn(r"window.DataTable=\1.fn.dataTable;", tables)
-    if found != 1:
+    tables, count = EXPORTS.subn(r"window.DataTable=\1.fn.dataTable;", tables)
+    if count != 1:
         raise RuntimeError("itables exports its libraries in another way; adapt EXPORTS.")
     sources = {
         "vega.js": (

@@ -35,5 +35,5 @@ function fill(select, options, stay = 0) {
 const distinct = (values) => [...new Set(values)];
 
 /** What the filters let through: numbers of runs, and what to call when they change. */
-const shown = { runs: new Set(data.runs.keys()), off: new Set(), listeners: [] };
-const changed = () => shown.listeners.forEach((listener) => listener());
+const selection = { runs: new Set(data.runs.keys()), off: new Set(), listeners: [] };
+const changed = () => selection.listeners.forEach((listener) => listener());

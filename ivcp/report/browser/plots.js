@@ -35,8 +35,8 @@ function startPlots() {
   for (const method of methods) {
     const button = make("button", { type: "button", "aria-pressed": "true" }, symbol(method), method);
     button.onclick = () => {
-      const off = !shown.off.delete(method);
-      if (off) shown.off.add(method);
+      const off = !selection.off.delete(method);
+      if (off) selection.off.add(method);
       button.setAttribute("aria-pressed", String(!off));
       changed();
     };
@@ -52,7 +52,7 @@ function startPlots() {
     if (values.length < least) option.remove();
   }
   byId("axis").onchange = drawPlots;
-  shown.listeners.push(drawPlots);
+  selection.listeners.push(drawPlots);
   let width = byId("charts").clientWidth;
   window.addEventListener("resize", () => {
     if (byId("charts").clientWidth !== width) drawPlots();
@@ -81,13 +81,13 @@ function symbol(method) {
 
 /** The runs of each plot: those of the table, and the controls and unpruned runs beside them. */
 function blocksShown() {
-  const inTable = [...shown.runs].map((number) => data.runs[number]);
+  const inTable = [...selection.runs].map((number) => data.runs[number]);
   return distinct(inTable.map((run) => run.block)).map((block) => [
     block,
     [...data.runs.entries()].filter(
       ([number, run]) =>
         run.block === block && run.value != null &&
-        (run.unpruned || run.control || (shown.runs.has(number) && !shown.off.has(run.method))),
+        (run.unpruned || run.control || (selection.runs.has(number) && !selection.off.has(run.method))),
     ),
   ]);
 }

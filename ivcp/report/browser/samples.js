@@ -28,7 +28,7 @@ function startSamples() {
   byId("large-zoom").oninput = () => {
     byId("large-image").style.setProperty("--large", String(byId("large-zoom").value / 100));
   };
-  shown.listeners.push(() => viewer.gallery && drawSample());
+  selection.listeners.push(() => viewer.gallery && drawSample());
   new IntersectionObserver((entries, observer) => {
     if (entries.some((entry) => entry.isIntersecting)) {
       observer.disconnect();
@@ -126,7 +126,7 @@ function runsShown(sample) {
   return runs
     .filter((run) => {
       const { unpruned, method } = data.runs[run];
-      return unpruned || String(run) === by || (shown.runs.has(run) && !shown.off.has(method));
+      return unpruned || String(run) === by || (selection.runs.has(run) && !selection.off.has(method));
     })
     .sort((a, b) => rank(a) - rank(b));
 }

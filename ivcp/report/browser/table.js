@@ -42,8 +42,8 @@ function startTable() {
   table.on("draw", () => {
     const runs = table.rows({ search: "applied" }).indexes().toArray().map((i) => numbers[i]);
     byId("count").textContent = `${runs.length} of ${data.runs.length} runs`;
-    if (runs.length !== shown.runs.size || runs.some((run) => !shown.runs.has(run))) {
-      shown.runs = new Set(runs);
+    if (runs.length !== selection.runs.size || runs.some((run) => !selection.runs.has(run))) {
+      selection.runs = new Set(runs);
       changed();
     }
   });
@@ -120,7 +120,7 @@ function rowDetails(number) {
 
 /** Go to the row of a run, opened. */
 function openRow(number) {
-  if (!shown.runs.has(number)) resetFilters();
+  if (!selection.runs.has(number)) resetFilters();
   const index = table.row(`[data-run="${number}"]`).index();
   const order = table.rows({ search: "applied" }).indexes().toArray();
   if (table.page.len() > 0) table.page(Math.floor(order.indexOf(index) / table.page.len()));
