@@ -40,6 +40,7 @@ def test_a_run_from_the_command_line(model, tmp_path) -> None:
     (path,) = tmp_path.glob("outputs/*/*/metrics.json")
     report = json.loads(path.read_text())
     assert report["run"]["pruner"] == "random"
+    assert report["run"]["overrides"][:3] == [model, "pruner=random", "ratio=0.25"]
     assert report["tokens"]["keep_ratio"] == 0.25
     assert report["run"]["layers"] == [report["run"]["config"]["pruner"]["layer"]]
     assert "acc@0.5" in done.stdout

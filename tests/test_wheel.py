@@ -95,4 +95,6 @@ def test_it_runs_reports_and_lists(installed, tmp_path) -> None:
     call(installed / "ivcp", "report", "multirun", "--tables", where=tmp_path)
     lines = (tmp_path / "report" / "table.csv").read_text().splitlines()
     assert [line.split(",")[3] for line in lines] == ["pruner", "ivcp", "strided"]
+    call(installed / "ivcp", "view", "multirun", "--no-browser", where=tmp_path)
+    assert "window.DataTable=" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "strided:Strided" in call(installed / "ivcp", "run", "--help", where=tmp_path)

@@ -1,4 +1,4 @@
-"""The command `ivcp`: run, report, bench, list, completion.
+"""The command `ivcp`: run, report, view, bench, list, completion.
 
 Nothing heavy is imported before a command needs it, so that help and completion come at once.
 """
@@ -15,6 +15,7 @@ from ivcp.core.errors import did_you_mean
 COMMANDS = {
     "run": "evaluate a method, or sweep over several: ivcp run model=tiny pruner=ivcp ratio=0.3",
     "report": "compare finished runs in tables, plots, a page: ivcp report multirun --out report",
+    "view": "look at finished runs in a browser: tables, plots, samples: ivcp view multirun",
     "bench": "measure time and memory of methods: ivcp bench pruner=ivcp,fastv tokens=400,1600",
     "list": "methods with their signals and papers, models, datasets: ivcp list pruner",
     "completion": 'completion of commands, groups and settings: eval "$(ivcp completion bash)"',
@@ -54,6 +55,10 @@ def _call(command: str, words: list[str]) -> int:
         from ivcp.report.__main__ import main as report
 
         return report(words)
+    if command == "view":
+        from ivcp.report.view import main as view
+
+        return view(words)
     if command == "list":
         from ivcp.cli.catalogue import show_catalogue
 

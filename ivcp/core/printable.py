@@ -56,6 +56,8 @@ def printable(text: str, longest: int = LONGEST) -> str:
         text: Any text.
         longest: Most characters; "…" stands for the others.
     """
+    if len(text) <= longest and text.isprintable():  # most texts; a report has 100,000 of them
+        return text
     kept = "".join(
         character if character.isprintable() or character in JOINERS
         else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"

@@ -67,6 +67,7 @@ def evaluate(
     folder: str,
     judge: Judge | Mapping[str, Any] | None = None,
     backend: Backend | Mapping[str, Any] | None = None,
+    overrides: tuple[str, ...] = (),
     sweep: bool = False,
     quiet: bool = False,
 ) -> FinishedRun | None:
@@ -85,6 +86,7 @@ def evaluate(
         folder: The run's folder, which exists.
         judge: As in `Parts`; an empty mapping is none.
         backend: As in `Parts`; an empty mapping is none.
+        overrides: As in `Parts`.
         sweep: Whether this is one of several runs of a process.
         quiet: Whether progress and table stay away; what must be known is said all the same.
 
@@ -111,6 +113,7 @@ def evaluate(
         draw=draw,
         names=names,
         config=config,
+        overrides=overrides,
     )
     try:
         with stop.listening():

@@ -13,9 +13,9 @@ from rich.console import Console
 from ivcp.core.errors import UserError, exit_code
 from ivcp.core.printable import printable
 from ivcp.report.columns import Where
-from ivcp.report.comparison import Entry, make_entries, merge_repeats, with_statistics
+from ivcp.report.comparison import Entry
 from ivcp.report.escapes import markdown
-from ivcp.report.remarks import PAIRED, remarks
+from ivcp.report.gather import Gathered, gather
 from ivcp.report.tables import (
     all_lines,
     all_numbers,
@@ -24,16 +24,20 @@ from ivcp.report.tables import (
     group_tables,
     run_tables,
 )
+from ivcp.report.view import PAGE, SAMPLES, WHERE, make_page
 from ivcp.report.writers import to_csv, to_latex, to_markdown, to_screen
-from ivcp.results.load import find_runs
 
 PIPE_WIDTH = 160  # columns, where no terminal has a width
-PAGE = "report.html"
 LONGEST = 1000  # characters of a line below the tables
 
 
 def report(
-    paths: Sequence[Path], out: Path, paired: bool = True, plots: bool = True, quiet: bool = False
+    paths: Sequence[Path],
+    out: Path,
+    paired: bool = True,
+    plots: bool = True,
+    quiet: bool = False,
+    where: Sequence[str] = (),
 ) -> None:
     """Write tables, plots and the page; print the tables.
 
@@ -44,33 +48,19 @@ def report(
     Args:
         paths: Run folders or parents of run folders.
         out: Folder for the files; made if it is missing.
-        paired: Whether to read each run's predictions, for intervals, tests and galleries.
+        paired: Whether to read each run's predictions, for intervals, tests and samples.
         plots: Whether to draw plots and make the page.
         quiet: Whether to print only what was written.
+        where: Conditions on the runs, as in `choose`.
 
     Raises:
         UserError: No run could be read, or a file cannot be written.
     """
-    runs, problems = find_runs(paths)
-    for problem in problems:
-        print(printable(problem), file=sys.stderr)
-    if not runs:
-        raise UserError(
-            f"No finished run was found in {', '.join(map(str, paths))}; give folders that hold "
-            "a metrics.json, such as outputs/ or multirun/."
-        )
-    runs, repeated = merge_repeats(runs)
-    entries, lines = _compare(make_entries(runs), paired)
-    summary = ", ".join(
-        [
-            "1 run" if len(runs) == 1 else f"{len(runs)} runs",
-            *([f"{repeated} repeated left out"] if repeated else []),
-            *([f"{len(problems)} skipped"] if problems else []),
-        ]
-    )
+    gathered = gather(paths, paired, where)
+    entries, lines, summary = gathered.entries, gathered.lines, gathered.summary
     files = _tables(entries, lines)
     if plots:
-        files |= _plots_and_page(entries, [*lines, *problems], f"{summary}.", paired)
+        files |= _plots_and_page(gathered, paired)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
@@ -83,17 +73,6 @@ def report(
         print(written)
     else:
         _print(entries, [*lines, written])
-
-
-def _compare(entries: list[Entry], paired: bool) -> tuple[list[Entry], list[str]]:
-    """The entries with statistics, and the lines below their tables."""
-    if not paired:
-        return entries, remarks(entries)
-    from ivcp.report.paired import pair_entries  # torch and scipy take seconds to import
-
-    statistics, unpaired = pair_entries(entries)
-    lines = remarks(entries, unpaired)
-    return with_statistics(entries, statistics), [PAIRED, *lines] if statistics else lines
 
 
 def _tables(entries: Sequence[Entry], lines: Sequence[str]) -> dict[str, bytes]:
@@ -110,17 +89,11 @@ def _tables(entries: Sequence[Entry], lines: Sequence[str]) -> dict[str, bytes]:
     return {name: text.encode() for name, text in texts.items()}
 
 
-def _plots_and_page(
-    entries: Sequence[Entry], notes: Sequence[str], summary: str, paired: bool
-) -> dict[str, bytes]:
-    from ivcp.report.gallery import make_galleries  # these take seconds to import
-    from ivcp.report.page import to_html
-    from ivcp.report.plots import draw_plots
+def _plots_and_page(gathered: Gathered, paired: bool) -> dict[str, bytes]:
+    from ivcp.report.plots import draw_plots  # it takes seconds to import
 
-    plots, files, left_out = draw_plots(entries)
-    galleries, problems = make_galleries(entries) if paired else ([], [])
-    page = to_html(entries, plots, galleries, [*notes, *left_out, *problems], summary)
-    return {**files, PAGE: page.encode()}
+    _, files, left_out = draw_plots(gathered.entries)
+    return {**files, PAGE: make_page(gathered, SAMPLES if paired else 0, left_out)}
 
 
 def _print(entries: Sequence[Entry], lines: Sequence[str]) -> None:
@@ -152,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--no-paired",
         dest="paired",
         action="store_false",
-        help="leave out intervals, tests and galleries, for which all predictions are read",
+        help="leave out intervals, tests and samples, for which all predictions are read",
     )
     parser.add_argument(
         "--tables",
@@ -163,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--quiet", action="store_true", help="print which files were written, and no tables"
     )
+    parser.add_argument("--where", action="append", default=[], metavar="NAME=VALUE", help=WHERE)
     options = vars(parser.parse_args(arguments))
     return exit_code(lambda: report(options.pop("runs"), **options))
 

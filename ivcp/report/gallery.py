@@ -1,148 +1,282 @@
-"""The samples that pruning regressed or fixed, with images of the tokens that were kept."""
+"""Samples for the page: each once, with what every run answered and which tokens it kept."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from heapq import nsmallest
-from math import isfinite
-from operator import attrgetter
-from pathlib import Path
-from string import ascii_uppercase
-
-from PIL import Image
+from itertools import chain, zip_longest
+from typing import Any, TypeAlias
 
 from ivcp.core.errors import UserError
-from ivcp.core.layout import ImageLayout
+from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.metric import RIGHT
-from ivcp.core.strip import drawn_moments, strip_of
-from ivcp.core.types import Answer, Box
+from ivcp.core.strip import drawn_moments
+from ivcp.core.types import Answer
 from ivcp.report.comparison import Entry
 from ivcp.report.kept_tokens import drawable_images, kept_reasons
-from ivcp.report.page import LONGEST, PageImage
+from ivcp.report.marks import block_of
+from ivcp.report.photos import Photos
+from ivcp.report.positions import rotary_scores
 from ivcp.results.prediction import Prediction
-from ivcp.visualize.overlay import draw_overlay
+from ivcp.visualize.panel import reason_color
 
-PAIRS, CASES, IMAGES = 6, 4, 16
-"""Most pairs of runs of a report, samples of a pair regressed, and fixed, images of a sample."""
-WIDEST = 720  # pixels of an image on the page
-LARGEST = 50_000_000  # pixels of a saved overlay
-BLANK, TOKEN = (225, 225, 225), 24
-"""Colour of what stands for the photo, and its pixels for a token where its size is not known."""
-COLORS = 64  # of a token map
+MOST_RUNS = 100
+"""Runs of a page that have samples."""
+DROPPED = "."
+"""Stands for a token that was dropped; letters from "a" stand for reasons."""
+MOST_REASONS, MOST_OPTIONS, MOST_CODES = 26, 26, 10_000_000
+"""Kinds of reasons, options of a question, and visual tokens of all answers of a gallery."""
+MOST_LABELS, LONGEST = 8, 2000
+"""Labels of a sample, and characters of a question or an answer."""
 
-
-@dataclass(frozen=True)
-class Case:
-    """A sample that only one of two runs has right.
-
-    Attributes:
-        sample: Its id.
-        fixed: Whether the pruned run has it right.
-        question: With its options.
-        answer: What is right.
-        unpruned: What the unpruned run answered.
-        pruned: What the pruned run answered.
-        images: Of the tokens.
-        problem: Why there are no images; "" if there are.
-    """
-
-    sample: str
-    fixed: bool
-    question: str
-    answer: str
-    unpruned: str
-    pruned: str
-    images: tuple[PageImage, ...]
-    problem: str = ""
+Scores: TypeAlias = dict[str, tuple[int, float]]
+"""Index and score of each sample of a run, by its id."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What pruning regressed and fixed in one run.
+    """Samples of the runs of one dataset, model and metric.
 
     Attributes:
-        entry: The pruned run.
-        cases: Samples shown: regressed ones, then fixed ones, each by index.
-        regressed: Number of samples that only the unpruned run has right.
-        fixed: Number of samples that only the pruned run has right.
-        both: Number of samples that both answered.
+        title: Which runs these are.
+        data: What the page's script reads.
     """
 
-    entry: Entry
-    cases: tuple[Case, ...]
-    regressed: int
-    fixed: int
-    both: int
+    title: str
+    data: dict[str, Any]
 
 
-def make_galleries(entries: Sequence[Entry]) -> tuple[list[Gallery], list[str]]:
-    """Galleries of the first runs that have a baseline, and a sentence for each that is left out.
+def make_galleries(
+    entries: Sequence[Entry], samples: int, most_runs: int = MOST_RUNS
+) -> tuple[list[Gallery], list[bytes], list[str]]:
+    """Galleries of all runs that have predictions, or of the first ones.
 
-    An answer is right if its score is half or more.
+    Args:
+        entries: The runs of the page; a gallery names them by their indices.
+        samples: Most samples of a gallery.
+        most_runs: Most runs of all galleries together.
+
+    Returns:
+        The galleries, the images that they share (JPEG), and a sentence for each thing that is
+        missing.
     """
-    pairs = [(entry, entry.base) for entry in entries if entry.base]
-    galleries, problems = [], []
-    for entry, base in pairs[:PAIRS]:
-        try:
-            galleries.append(make_gallery(entry, base))
-        except UserError as error:
-            problems.append(f"Gallery of {entry.run.folder}: {error}.")
-    if len(pairs) > PAIRS:
+    blocks: dict[object, dict[int, Entry]] = {}
+    for number, entry in enumerate(entries):
+        blocks.setdefault(block_of(entry), {})[number] = entry
+    photos, galleries = Photos(), []
+    problems: list[str] = []
+    room = most_runs
+    for block in blocks.values():
+        taken = dict(list(block.items())[:room])
+        room -= len(taken)
+        if taken and (gallery := _make_gallery(taken, entries, samples, photos, problems)):
+            galleries.append(gallery)
+    if len(entries) > most_runs:
         problems.append(
-            f"Galleries are made of the first {PAIRS} of {len(pairs)} pairs; report fewer runs to "
-            "see others."
+            f"Samples of the first {most_runs} of {len(entries)} runs are on the page; look at "
+            "fewer runs to have others."
         )
-    return galleries, problems
+    return galleries, photos.files, [*problems, *photos.problems]
 
 
-def make_gallery(entry: Entry, base: Entry) -> Gallery:
-    """The samples that only one of two runs has right.
-
-    Raises:
-        UserError: The predictions of one cannot be read.
-    """
-    before = {
-        prediction.id: (prediction.score >= RIGHT, _answered(prediction))
-        for prediction in base.run.predictions()
+def _make_gallery(
+    runs: Mapping[int, Entry],
+    entries: Sequence[Entry],
+    samples: int,
+    photos: Photos,
+    problems: list[str],
+) -> Gallery | None:
+    scores: dict[int, Scores] = {}
+    for number, entry in runs.items():
+        try:
+            scores[number] = {p.id: (p.index, p.score) for p in entry.run.predictions()}
+        except UserError as error:
+            problems.append(f"Samples of {entry.run.folder}: {error}.")
+    if not scores:
+        return None
+    numbers = {entry.run: number for number, entry in enumerate(entries)}
+    bases = {n: numbers.get(base.run) for n in scores if (base := runs[n].base)}
+    chosen = choose_samples(scores, bases, samples)
+    writer = _Writer()
+    for number in scores:
+        for prediction in runs[number].run.predictions():
+            if prediction.id in chosen:
+                writer.add(number, prediction, runs[number])
+    first = next(iter(scores))
+    written = [writer.samples[name] for name in chosen]
+    images = photos.add(runs[first], [writer.predictions[name] for name in chosen])
+    for name, sample in zip(chosen, written, strict=True):
+        sample["images"] = images.get(name, [])
+        if not sample["images"]:
+            for number, answer in sample["runs"].items():
+                index = scores[number][name][0]
+                if saved := photos.add_saved(runs[number], index):
+                    answer["saved"] = saved
+    entry = runs[first]
+    counts = {
+        n: _count_changes(scores[n], scores.get(b)) for n, b in bases.items() if b is not None
     }
-    counts = {False: 0, True: 0}  # by whether they are fixed
-    changed: dict[bool, list[Prediction]] = {False: [], True: []}
-    both, by_index = 0, attrgetter("index")
-    for prediction in entry.run.predictions():
-        if prediction.id in before:
-            both += 1
-            fixed = prediction.score >= RIGHT
-            if fixed != before[prediction.id][0]:
-                counts[fixed] += 1
-                changed[fixed] = nsmallest(CASES, [*changed[fixed], prediction], by_index)
-    cases = tuple(
-        _case(prediction, before[prediction.id][1], fixed, entry, base)
-        for fixed, predictions in changed.items()
-        for prediction in predictions
+    return Gallery(
+        f"{entry.dataset} · {entry.info.model} · {entry.metric.name}",
+        {
+            "runs": list(scores),
+            "changes": {
+                n: dict(zip(("regressed", "fixed"), c, strict=True)) for n, c in counts.items()
+            },
+            "total": len(set().union(*scores.values())),
+            "samples": written,
+            "layouts": writer.layouts,
+            "reasons": [[name, _hex(name)] for name in writer.reasons],
+            "positions": writer.positions,
+        },
     )
-    return Gallery(entry, cases, counts[False], counts[True], both)
 
 
-def _case(prediction: Prediction, unpruned: str, fixed: bool, entry: Entry, base: Entry) -> Case:
-    letters = zip(ascii_uppercase, prediction.options, strict=False)
-    options = " ".join(f"{letter}. {text}" for letter, text in letters)
-    try:
-        images, problem = tuple(_images(prediction, entry, base)), ""
-    except (UserError, ValueError, ArithmeticError) as error:
-        images, problem = (), f"No image: {error}"
-    return Case(
-        prediction.id,
-        fixed,
-        f"{prediction.question} {options}".strip(),
-        _answer_text(prediction.answer),
-        unpruned,
-        _answered(prediction),
-        images,
-        problem,
-    )
+def choose_samples(
+    scores: Mapping[int, Scores], bases: Mapping[int, int | None], most: int
+) -> list[str]:
+    """Ids of the samples to show, by index.
+
+    Runs take turns: each adds the next sample that it regressed, then the next that it fixed. What
+    is left of the room goes to other samples.
+
+    Args:
+        scores: Of each run.
+        bases: The unpruned run of a run, both by their numbers.
+        most: How many samples.
+    """
+    indices = {name: index for run in scores.values() for name, (index, _) in run.items()}
+    queues = []
+    for number, base in bases.items():
+        before = scores.get(base, {}) if base is not None else {}
+        both = sorted(scores[number].keys() & before.keys(), key=indices.__getitem__)
+        for fixed in (False, True):
+            queues.append(
+                [
+                    name
+                    for name in both
+                    if (scores[number][name][1] >= RIGHT) is fixed
+                    and (before[name][1] >= RIGHT) is not fixed
+                ]
+            )
+    turns = chain.from_iterable(zip_longest(*queues))
+    others = sorted(indices, key=indices.__getitem__)
+    chosen = dict.fromkeys(name for name in chain(turns, others) if name is not None)
+    return sorted(list(chosen)[:most], key=indices.__getitem__)
+
+
+def _count_changes(scores: Scores, before: Scores | None) -> tuple[int, int]:
+    """How many samples pruning regressed, and how many it fixed."""
+    pairs = [
+        (score >= RIGHT, before[name][1] >= RIGHT)
+        for name, (_, score) in scores.items()
+        if before and name in before
+    ]
+    return pairs.count((False, True)), pairs.count((True, False))
+
+
+class _Writer:
+    """Gathers samples, and what they share, as the script reads them."""
+
+    def __init__(self) -> None:
+        self.samples: dict[str, dict[str, Any]] = {}
+        self.predictions: dict[str, Prediction] = {}
+        self.layouts: list[list[list[dict[str, Any]]]] = []
+        self.positions: dict[int, list[list[float]]] = {}
+        self.reasons: list[str] = []
+        self._numbers: dict[ImageLayout, int] = {}
+        self._room = MOST_CODES
+
+    def add(self, number: int, prediction: Prediction, entry: Entry) -> None:
+        """Add what a run answered."""
+        name = prediction.id
+        if name not in self.samples:
+            self.predictions[name] = prediction
+            self.samples[name] = _question(prediction)
+        answer: dict[str, Any] = {
+            "text": _answered(prediction),
+            "score": round(prediction.score, 4),
+            "kept": prediction.kept_tokens,
+            "visual": prediction.visual_tokens,
+        }
+        if prediction.task == "grounding":
+            answer["box"] = _box(prediction.parsed)
+        try:
+            layouts = drawable_images(prediction)
+            self._room -= prediction.visual_tokens
+            if self._room < 0:
+                raise UserError("The page has no room for more tokens.")
+            answer["inBox"] = prediction.kept_in_box
+            reasons = kept_reasons(prediction)
+            untold = prediction.kept_tokens and not prediction.kept
+            answer["layouts"] = [self._layout(layout, prediction, entry) for layout in layouts]
+            answer["codes"] = [] if untold else [self._codes(layout, reasons) for layout in layouts]
+        except (UserError, ValueError, ArithmeticError) as error:
+            answer["problem"] = str(error)
+        self.samples[name]["runs"][number] = answer
+
+    def _layout(self, layout: ImageLayout, prediction: Prediction, entry: Entry) -> int:
+        """The number of a layout: for each panel its grids; a thumbnail and a frame stand alone.
+
+        Of a long video, a few moments are there.
+        """
+        if layout not in self._numbers:
+            number = self._numbers[layout] = len(self.layouts)
+            spans = zip(layout.grids, layout.spans, strict=True)
+            apart: list[list[dict[str, Any]]] = []
+            joined: list[dict[str, Any]] = []
+            drawn = set(drawn_moments(layout))
+            for moment, (grid, (start, _)) in enumerate(spans):
+                if grid.kind == "frame" and moment not in drawn:
+                    continue
+                if grid.kind in ("thumbnail", "frame"):
+                    apart.append([_grid(grid, start)])
+                else:
+                    joined.append(_grid(grid, start))
+            self.layouts.append([joined, *apart] if joined else apart)
+            is_first = layout == prediction.images[0]
+            if is_first and (scores := rotary_scores(entry, prediction)) is not None:
+                self.positions[number] = [
+                    [round(value, 4) for value in values.tolist()] for values in scores
+                ]
+        return self._numbers[layout]
+
+    def _codes(self, layout: ImageLayout, reasons: Mapping[int, str]) -> str:
+        """A character for each visual token."""
+        return "".join(self._code(reasons.get(token)) for token in layout.tokens.tolist())
+
+    def _code(self, reason: str | None) -> str:
+        if reason is None:
+            return DROPPED
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        return chr(ord("a") + self.reasons.index(reason) % MOST_REASONS)
+
+
+def _question(prediction: Prediction) -> dict[str, Any]:
+    """What all runs have in common."""
+    answer, size = prediction.answer, prediction.image_size
+    return {
+        "key": prediction.id,
+        "question": prediction.question[:LONGEST],
+        "options": prediction.options[:MOST_OPTIONS],
+        "answer": _answer_text(answer)[:LONGEST],
+        "box": _box(answer) if prediction.task == "grounding" else None,
+        "labels": dict(list(prediction.labels.items())[:MOST_LABELS]),
+        "size": size if size and min(size) > 0 else None,
+        "runs": {},
+    }
+
+
+def _grid(grid: Grid, start: int) -> dict[str, Any]:
+    area = [round(edge, 5) for edge in grid.area]
+    return {
+        "rows": grid.rows,
+        "columns": grid.columns,
+        "area": area,
+        "kind": grid.kind,
+        "start": start,
+    }
 
 
 def _answered(prediction: Prediction) -> str:
@@ -159,91 +293,13 @@ def _answer_text(answer: Answer | None) -> str:
     return "-" if answer is None else str(answer)
 
 
-def _images(prediction: Prediction, entry: Entry, base: Entry) -> Iterator[PageImage]:
-    """The overlays that both runs saved of a sample; else a map of the tokens."""
-    pruned, unpruned = _saved(entry, prediction.index), _saved(base, prediction.index)
-    for number, path in enumerate(pruned):
-        if len(unpruned) == len(pruned):
-            yield _overlay(unpruned[number], "unpruned")
-        yield _overlay(path, f"pruned by {entry.info.pruner}")
-    if not pruned:
-        reasons, images = kept_reasons(prediction), drawable_images(prediction)
-        for image in images:
-            yield _token_map(image, reasons, prediction if image is images[-1] else None)
-
-
-def _saved(entry: Entry, index: int) -> list[Path]:
-    paths = (entry.run.folder / "pictures").glob(f"{index:03d}_*.png")
-    return sorted(paths, key=lambda path: (len(path.name), path.name))[:IMAGES]
-
-
-def _overlay(path: Path, caption: str) -> PageImage:
-    """A saved overlay, smaller.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} is no file.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked
-            with Image.open(path, formats=("PNG", "JPEG")) as image:
-                if image.width * image.height > LARGEST:
-                    raise UserError(f"{path} has more than {LARGEST:,} pixels.")
-                small = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read.") from error
-    small.thumbnail((WIDEST, 2 * WIDEST))
-    file = io.BytesIO()
-    small.save(file, format="JPEG", quality=80)
-    return PageImage(caption, file.getvalue(), "jpeg")
-
-
-def _token_map(
-    layout: ImageLayout, reasons: Mapping[int, str], prediction: Prediction | None
-) -> PageImage:
-    """Kept and dropped tokens over a blank instead of the photo.
-
-    Args:
-        layout: The image's tokens.
-        reasons: Of all kept tokens.
-        prediction: The prediction, if its boxes and its size are this image's.
-    """
-    grid = layout.grids[0]
-    size = (prediction and prediction.image_size) or (grid.columns * TOKEN, grid.rows * TOKEN)
-    if min(size) < 1:
-        raise UserError(f"an image cannot be of {size[0]} x {size[1]} pixels")
-    factor = min(1.0, 2 * WIDEST / max(size))
-    moments, of_video = drawn_moments(layout), grid.kind == "frame"
-    drawn_layout = strip_of(layout, moments)
-    kept = {token: reasons[token] for token in drawn_layout.tokens.tolist() if token in reasons}
-    boxes = (
-        (prediction.parsed, prediction.answer)
-        if prediction and prediction.task == "grounding"
-        else (None, None)
-    )
-    parsed, truth = (_box(answer, factor) for answer in boxes)
-    drawn = draw_overlay(
-        Image.new("RGB", (max(1, round(size[0] * factor)), max(1, round(size[1] * factor))), BLANK),
-        layout=drawn_layout,
-        kept=list(kept),
-        reasons=list(kept.values()),
-        predicted=parsed,
-        truth=truth,
-        labels=[f"moment {moment + 1}" for moment in moments] if of_video else None,
-    )
-    drawn.thumbnail((WIDEST, 2 * WIDEST))
-    file = io.BytesIO()
-    drawn.quantize(COLORS).save(file, format="PNG", optimize=True)
-    total = len(layout.grids)
-    some = "" if len(moments) == total else f", {len(moments)} of {total} moments"
-    return PageImage(f"token map (no photo was saved){some}", file.getvalue())
-
-
-def _box(answer: Answer | None, factor: float) -> Box | None:
-    """A box, if the answer is one, in pixels of a smaller image."""
+def _box(answer: Answer | None) -> list[float] | None:
+    """A box in pixels of the original image, if the answer is one."""
     if not isinstance(answer, tuple) or len(answer) != 4:
         return None
-    edges = [factor * edge for edge in answer if isinstance(edge, float) and isfinite(edge)]
-    return (edges[0], edges[1], edges[2], edges[3]) if len(edges) == 4 else None
+    edges = [edge for edge in answer if isinstance(edge, float) and abs(edge) < 1e6]
+    return edges if len(edges) == 4 else None
+
+
+def _hex(reason: str) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*reason_color(reason))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,24 +15,28 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ivcp.core.printable import printable
-from ivcp.report.columns import Where
+from ivcp.report.columns import COLUMNS, UNKNOWN, VALUE, score
 from ivcp.report.comparison import Entry
-from ivcp.report.tables import (
-    group_caption,
-    group_tables,
-    run_tables,
-    task_table,
-)
-from ivcp.report.variants import Values, split_settings
+from ivcp.report.marks import MEANINGS, BudgetSummary, block_of, method_name, summarize_budgets
+from ivcp.report.run_data import AXES, blocks_with_times, run_data, run_settings
+from ivcp.report.runs_table import RunsTable, make_runs_table
+from ivcp.report.tables import group_caption, group_tables, task_table
 
 if TYPE_CHECKING:
     from ivcp.report.gallery import Gallery
 
 TEMPLATE, STYLE = "page.html.j2", "page.css"
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""What a browser lets the page do: nothing but show what is in it."""
+LIBRARIES = ("vega.js", "datatables.js")
+SCRIPTS = ("data.js", "table.js", "plots.js", "overlay.js", "samples.js", "settings.js", "page.js")
+"""Files of the page's own script, which is one function."""
+EARLY = 'document.documentElement.dataset.script = "yes";'
+"""Runs before the tables are there: a browser need not lay out rows that the script leaves out."""
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+"""What a browser lets the page do: run and show what is in it, and nothing else."""
 LONGEST = 4000
 """Most characters of a question, an answer or a setting."""
+MOST_LISTED = 60
+"""Runs whose settings are listed below each other; those of more runs can be compared in pairs."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,8 @@ class PageImage:
 
 def to_html(
     entries: Sequence[Entry],
-    plots: Sequence[PageImage] = (),
     galleries: Sequence[Gallery] = (),
+    images: Sequence[bytes] = (),
     notes: Sequence[str] = (),
     summary: str = "",
 ) -> str:
@@ -58,20 +65,31 @@ def to_html(
 
     Args:
         entries: The runs.
-        plots: The plots.
-        galleries: What pruning regressed and fixed.
+        galleries: Their samples.
+        images: The images of all samples, as JPEG.
         notes: What a reader must know, one sentence each.
         summary: One sentence on what was read and left out.
     """
-    groups = group_tables(entries)
+    timed, blocks = blocks_with_times(entries), {block_of(entry) for entry in entries}
+    table, groups = make_runs_table(entries, timed == blocks), group_tables(entries)
+    common, settings = run_settings(entries)
     sections = {
         "Results": True,
+        "Plots": True,
+        "Samples": galleries,
         "By task": groups,
-        "Plots": plots,
-        "Regressed and fixed": galleries,
         "Settings": True,
         "Notes": notes,
     }
+    runs = run_data(entries, timed)
+    data = {
+        "runs": runs,
+        "axes": {name: label for name, (label, _) in AXES.items()},
+        "hidden": [number for number, column in enumerate(table.columns) if column.hidden],
+        "runsOf": [gallery.data["runs"] for gallery in galleries],
+    }
+    styles = [_text(STYLE), _labels(table)]
+    scripts = own_scripts()
     environment = Environment(
         autoescape=True,
         finalize=_printable,
@@ -79,25 +97,46 @@ def to_html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["base64"] = lambda data: Markup(base64.b64encode(data).decode())
     environment.filters["anchor"] = lambda name: name.lower().replace(" ", "-")
-    folder = files("ivcp.report")
-    return environment.from_string((folder / TEMPLATE).read_text(encoding="utf-8")).render(
-        policy=POLICY,
-        style=Markup((folder / STYLE).read_text(encoding="utf-8")),
+    return environment.from_string(_text(TEMPLATE)).render(
+        policy=POLICY + _policy("style-src", styles) + _policy("script-src", scripts),
+        styles=[Markup(style) for style in styles],
+        scripts=[Markup(script) for script in scripts],
         sections=[name for name, content in sections.items() if content],
         datasets=dict.fromkeys(entry.dataset for entry in entries),
         summary=summary,
-        runs=run_tables(entries, Where.PAGE),
+        table=table,
+        budgets=[_glance(budget) for budget in summarize_budgets(entries)],
+        marks=MEANINGS,
         tasks=task_table(entries),
         groups=groups,
         group_caption=group_caption(entries),
-        plots=plots,
         galleries=galleries,
-        run_name=run_name,
-        settings=_settings(entries),
+        axes={name: label for name, (label, _) in AXES.items()},
+        common=common,
+        listed=_listed(runs, settings),
         notes=notes,
+        data=_json(data),
+        settings=_packed({"common": common, "runs": settings}),
+        samples=[_packed(gallery.data) for gallery in galleries],
+        images=[_base64(image) for image in images],
     )
+
+
+def _glance(summary: BudgetSummary) -> dict[str, str]:
+    """A line of "At a glance"."""
+    best, base, random = summary.best, summary.unpruned, summary.random
+    cells = {column.name: column.cell(best) for column in COLUMNS if column.heading}
+    return {
+        "budget": summary.budget,
+        "where": " · ".join(summary.block[:2]),
+        "unpruned": UNKNOWN if base is None else VALUE.cell(base),
+        "method": method_name(best),
+        "score": cells["value"],
+        "difference": cells["difference"],
+        "random": UNKNOWN if random is None else score(random, best.metric.unit),
+        "below": UNKNOWN if random is None else ", ".join(summary.below) or "none",
+    }
 
 
 def _printable(value: Any) -> Any:
@@ -105,23 +144,68 @@ def _printable(value: Any) -> Any:
     return printable(value, LONGEST) if is_text else value
 
 
-def _settings(entries: Sequence[Entry]) -> list[tuple[str, Values, list[tuple[str, Values]]]]:
-    """For each dataset a title, the settings in common, and title and settings of each run."""
-    datasets: dict[str, list[Entry]] = {}
-    for entry in entries:
-        datasets.setdefault(entry.dataset, []).append(entry)
-    settings = []
-    for dataset, runs in datasets.items():
-        common, others = split_settings([entry.info for entry in runs])
-        titles = [f"{run_name(entry)} · {entry.run.folder}" for entry in runs]
-        count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-        settings.append((f"{dataset}: {count}", common, list(zip(titles, others, strict=True))))
-    return settings
+def _clean(value: Any) -> Any:
+    """`printable` of all texts in a value."""
+    if isinstance(value, str):
+        return printable(value, LONGEST)
+    if isinstance(value, Mapping):
+        return {_clean(name): _clean(item) for name, item in value.items()}
+    return list(map(_clean, value)) if isinstance(value, list | tuple) else value
 
 
-def run_name(entry: Entry) -> str:
-    """A run in a few words."""
-    layer = f", layer {entry.layers}" if entry.layers else ""
-    ratio = "" if entry.info.unpruned or entry.ratio is None else f" at {entry.ratio:g}"
-    method = f"{entry.info.pruner} {entry.variant.text}".strip()
-    return f"{entry.dataset} · {entry.info.model} · {method}{ratio}{layer}"
+def _json(value: Any) -> Markup:
+    """JSON that stands in an element: what could end the element or begin another is escaped."""
+    text = json.dumps(_clean(value), separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _packed(value: Any) -> Markup:
+    """Compressed JSON as base64; a browser unpacks it when it is needed."""
+    text = json.dumps(_clean(value), separators=(",", ":"))
+    return _base64(gzip.compress(text.encode(), mtime=0))
+
+
+def _base64(data: bytes) -> Markup:
+    return Markup(base64.b64encode(data).decode())
+
+
+def _text(name: str) -> str:
+    return (files("ivcp.report") / name).read_text(encoding="utf-8")
+
+
+def own_scripts() -> list[str]:
+    """All code of a page: the first line, libraries, then what was written for it."""
+    return [EARLY, *map(_library, LIBRARIES), _script()]
+
+
+def _library(name: str) -> str:
+    return gzip.decompress((files("ivcp.report") / "assets" / f"{name}.gz").read_bytes()).decode()
+
+
+def _script() -> str:
+    """The page's own script."""
+    body = "\n".join(_text(f"browser/{name}") for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{body}}})();\n'
+
+
+def _labels(table: RunsTable) -> str:
+    """Rules that name the cells of a row on narrow screens, where a row is a list."""
+    return "\n".join(
+        f'td.c-{column.name}::before {{ content: "{column.heading}"; }}' for column in table.columns
+    )
+
+
+def _policy(name: str, sources: Sequence[str]) -> str:
+    """A directive that allows these texts in an element, by their hashes, and no others."""
+    hashes = (hashlib.sha256(source.encode()).digest() for source in sources)
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
+    return f"{name} {allowed}; "
+
+
+def _listed(
+    runs: Sequence[Mapping[str, Any]], settings: Sequence[Mapping[str, str]]
+) -> list[tuple[str, str, Mapping[str, str]]]:
+    """Name, folder and own settings of each run, if there are few enough to be read."""
+    if len(runs) > MOST_LISTED:
+        return []
+    return [(r["name"], r["folder"], s) for r, s in zip(runs, settings, strict=True)]

@@ -97,8 +97,9 @@ def pair_entries(
         except UserError as error:
             unpaired += [(entry, f"{UNPRUNED_RUN}: {error}") for entry in others]
             continue
+        counted: dict[Entry, Counts] = {}
         for entry in others:
-            draws, missing = _draw_all(entry, base_answers, resamples)
+            draws, missing = _draw_all(entry, base_answers, resamples, counted)
             paired |= {task: draw.summary() for task, draw in draws.items()}
             unpaired += missing
     return paired, unpaired
@@ -148,9 +149,12 @@ def count_answers(entry: Entry, answers: Answers) -> Counts:
 
 
 def _draw_all(
-    entry: Entry, base_answers: Mapping[str, Answers], resamples: int
+    entry: Entry,
+    base_answers: Mapping[str, Answers],
+    resamples: int,
+    counted: dict[Entry, Counts],
 ) -> tuple[dict[Entry, Draws], list[Unpaired]]:
-    """Resamples of one run and of its tasks."""
+    """Resamples of one run and of its tasks; `counted` holds the baseline's counts."""
     try:
         answers = read_answers(entry)
     except UserError as error:
@@ -161,7 +165,7 @@ def _draw_all(
     for task in entry.tasks or (entry,):
         run, base = answers.get(task.dataset, {}), base_answers.get(task.dataset, {})
         try:
-            draws[task] = _draw(task, run, base, rng, resamples)
+            draws[task] = _draw(task, run, base, rng, resamples, counted)
         except UserError as error:
             unpaired.append((task, str(error)))
     if entry.tasks:
@@ -173,7 +177,12 @@ def _draw_all(
 
 
 def _draw(
-    task: Entry, answers: Answers, base_answers: Answers, rng: np.random.Generator, resamples: int
+    task: Entry,
+    answers: Answers,
+    base_answers: Answers,
+    rng: np.random.Generator,
+    resamples: int,
+    counted: dict[Entry, Counts],
 ) -> Draws:
     """One dataset under both methods.
 
@@ -183,7 +192,9 @@ def _draw(
     if task.base is None:
         raise UserError("the unpruned run has no such task")
     try:
-        base = count_answers(task.base, base_answers)
+        if task.base not in counted:
+            counted[task.base] = count_answers(task.base, base_answers)
+        base = counted[task.base]
     except UserError as error:
         raise UserError(f"{UNPRUNED_RUN}: {error}") from error
     if answers.keys() != base_answers.keys():

@@ -119,7 +119,7 @@ def pruner_settings(run: RunInfo) -> Values:
         if last == "_target_" and parent:
             settings[parent] = str(value).split(".")[-2:][0]
         elif last != "_target_" and last not in METHOD:
-            settings[name] = _text(value)
+            settings[name] = setting_text(value)
     return settings
 
 
@@ -135,11 +135,13 @@ def _budget(run: RunInfo) -> dict[str, str]:
 
 def _other_settings(run: RunInfo) -> Values:
     """What comparable runs have in common."""
-    return {name: _text(value) for name, value in conditions(run).items() if name not in NAMES}
+    return {
+        name: setting_text(value) for name, value in conditions(run).items() if name not in NAMES
+    }
 
 
-def _text(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A value as an override has it."""
     if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
+        return f"[{','.join(map(setting_text, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

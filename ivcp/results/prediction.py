@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ivcp.core.errors import UserError
@@ -163,6 +165,26 @@ class Prediction(Schema):
         parsed, score = self.by_rule or (self.parsed, self.score)
         changes = {"parsed": parsed, "score": score, "judge_reply": None, "by_rule": None}
         return self.model_copy(update=changes)
+
+    @property
+    def kept_in_box(self) -> float | None:
+        """Fraction of the visual tokens inside the true box that were kept.
+
+        Tokens whose centres lie in the box are inside it; if there are none, the nearest one is.
+        None without a true box, without a layout, and for a resized image.
+        """
+        box = self.answer if isinstance(self.answer, tuple) else ()
+        size = self.image_size or (0, 0)
+        edges = [edge for edge in box if isinstance(edge, float) and isfinite(edge)]
+        if len(edges) != 4 or not self.images or self.resized or min(size) < 1:
+            return None
+        corners = torch.tensor(edges) / torch.tensor([*size, *size])
+        layout = self.images[-1]
+        centers = torch.cat([grid.centers for grid in layout.grids])
+        beyond = (corners[:2] - centers).clamp_min(0) + (centers - corners[2:]).clamp_min(0)
+        distance = beyond.norm(dim=1)
+        inside = layout.tokens[distance <= distance.min()].tolist()
+        return len(set(inside) & set(self.kept)) / len(inside)
 
     def line(self) -> str:
         """One line of JSON."""

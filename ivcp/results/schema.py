@@ -203,6 +203,7 @@ class RunInfo(Schema):
         pruner: Name of the pruner, as chosen.
         dataset: Name of the dataset, as chosen.
         variant: Other settings of the pruner, as typed.
+        overrides: Everything that was typed, one override each; empty where nothing was.
         ratio: Ratio that was asked for; visual tokens that remained, over all, where none was.
         budget: What was asked for, and what came out; None for an unpruned run.
         layers: Decoder layers before which tokens are pruned.
@@ -233,6 +234,7 @@ class RunInfo(Schema):
     pruner: str
     dataset: str
     variant: str = ""
+    overrides: tuple[str, ...] = ()
     ratio: Number
     budget: BudgetInfo | None = None
     layers: tuple[int, ...]
