@@ -90,6 +90,7 @@ def evaluate_config(cfg: DictConfig) -> float:
         check_amount((o.partition("=")[0] for o in job.overrides.task), cfg.tokens)
         budget = {"tokens": cfg.tokens, **cfg.budget}
         parts["pruner"] = budgeted(parts["pruner"], parts["model"].depth(), **budget)
+        parts["overrides"] = tuple(job.overrides.task)
         run = evaluate(**parts, names=names, folder=job.runtime.output_dir, sweep=sweep)
         return float("nan") if run is None else run.value
     except Exception as error:

@@ -80,6 +80,7 @@ def results_of(
             pruner=names["pruner"],
             dataset=names["dataset"],
             variant=names.get("variant", ""),
+            overrides=parts.overrides,
             ratio=tokens.keep_ratio
             if asked is not None and asked.ratio is None
             else pruner.keep_ratio,

@@ -66,6 +66,7 @@ def evaluate(
     folder: str,
     judge: Judge | Mapping[str, Any] | None = None,
     backend: Backend | Mapping[str, Any] | None = None,
+    overrides: tuple[str, ...] = (),
     sweep: bool = False,
     quiet: bool = False,
 ) -> FinishedRun | None:
@@ -84,6 +85,7 @@ def evaluate(
         folder: The run's folder, which exists.
         judge: As in `Parts`; an empty mapping is none.
         backend: As in `Parts`; an empty mapping is none.
+        overrides: As in `Parts`.
         sweep: Whether this is one of several runs of a process.
         quiet: Whether progress and table stay away; what must be known is said all the same.
 
@@ -110,6 +112,7 @@ def evaluate(
         draw=draw,
         names=names,
         config=config,
+        overrides=overrides,
     )
     try:
         with stop.listening():

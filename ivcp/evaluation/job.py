@@ -43,6 +43,7 @@ class Parts:
         names: Names of "model", "pruner" and "dataset" for the record, and perhaps a "variant".
         config: The whole resolved configuration, for the record; evaluation itself follows the
             keys that `Settings` has.
+        overrides: What was typed, for the record.
     """
 
     pruner: Pruner
@@ -54,6 +55,7 @@ class Parts:
     draw: Draw
     names: Mapping[str, str]
     config: dict[str, Any]
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from ivcp.core.errors import UserError, exit_code
 from ivcp.core.printable import printable
-from ivcp.report.columns import Where
-from ivcp.report.comparison import Entry, make_entries, merge_repeats, with_statistics
-from ivcp.report.escapes import markdown
-from ivcp.report.remarks import PAIRED, remarks
+from ivcp.report.columns import Where, metric_name
+from ivcp.report.comparison import Entry, with_tasks
+from ivcp.report.escapes import markdown_line
+from ivcp.report.gather import Gathered, gather
 from ivcp.report.tables import (
     all_lines,
     all_numbers,
@@ -24,60 +24,55 @@ from ivcp.report.tables import (
     group_tables,
     run_tables,
 )
+from ivcp.report.variants import common_settings
 from ivcp.report.writers import to_csv, to_latex, to_markdown, to_screen
-from ivcp.results.load import find_runs
 
 PIPE_WIDTH = 160  # columns, where no terminal has a width
-PAGE = "report.html"
+PAGE, FIGURES = "report.html", "figures"
 LONGEST = 1000  # characters of a line below the tables
 
 
 def report(
-    paths: Sequence[Path], out: Path, paired: bool = True, plots: bool = True, quiet: bool = False
+    paths: Sequence[Path],
+    out: Path,
+    where: Sequence[str] = (),
+    paired: bool = True,
+    intervals: bool = True,
+    plots: bool = True,
+    quiet: bool = False,
 ) -> None:
     """Write tables, plots and the page; print the tables.
 
     The files are `table.csv`, `table.md`, `table.tex`, `pareto.png` and `report.html`; `groups.csv`
     and `groups.md` of groups, `ratio.png` and `layer.png` where runs differ in these, and
-    `positions.png` where IVC tokens were kept.
+    `positions.png` where IVC tokens were kept; each figure also alone, as PDF, SVG and PNG in
+    `figures/`.
 
     Args:
         paths: Run folders or parents of run folders.
         out: Folder for the files; made if it is missing.
+        where: Conditions that the runs must meet, as in `choose`.
         paired: Whether to read each run's predictions, for intervals, tests and galleries.
+        intervals: Whether `table.tex` has the intervals.
         plots: Whether to draw plots and make the page.
         quiet: Whether to print only what was written.
 
     Raises:
-        UserError: No run could be read, or a file cannot be written.
+        UserError: No run could be read, none meets the conditions, or a file cannot be written.
     """
-    runs, problems = find_runs(paths)
-    for problem in problems:
-        print(printable(problem), file=sys.stderr)
-    if not runs:
-        raise UserError(
-            f"No finished run was found in {', '.join(map(str, paths))}; give folders that hold "
-            "a metrics.json, such as outputs/ or multirun/."
-        )
-    runs, repeated = merge_repeats(runs)
-    entries, lines = _compare(make_entries(runs), paired)
-    summary = ", ".join(
-        [
-            "1 run" if len(runs) == 1 else f"{len(runs)} runs",
-            *([f"{repeated} repeated left out"] if repeated else []),
-            *([f"{len(problems)} skipped"] if problems else []),
-        ]
-    )
-    files = _tables(entries, lines)
+    gathered = gather(paths, paired, where)
+    entries, lines, summary = gathered.entries, gathered.lines, gathered.summary
+    files = _tables(entries, lines, intervals)
     if plots:
-        files |= _plots_and_page(entries, [*lines, *problems], f"{summary}.", paired)
+        files |= _plots_and_page(gathered, paired)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
+            (out / name).parent.mkdir(exist_ok=True)
             (out / name).write_bytes(data)
     except OSError as error:
         raise UserError(f"The report cannot be written to {out}: {error}.") from error
-    *names, last = files
+    *names, last = dict.fromkeys(f"{FIGURES}/" if "/" in name else name for name in files)
     written = f"{summary}; {', '.join(names)} and {last} are in {out}."
     if quiet:
         print(written)
@@ -85,42 +80,48 @@ def report(
         _print(entries, [*lines, written])
 
 
-def _compare(entries: list[Entry], paired: bool) -> tuple[list[Entry], list[str]]:
-    """The entries with statistics, and the lines below their tables."""
-    if not paired:
-        return entries, remarks(entries)
-    from ivcp.report.paired import pair_entries  # torch and scipy take seconds to import
-
-    statistics, unpaired = pair_entries(entries)
-    lines = remarks(entries, unpaired)
-    return with_statistics(entries, statistics), [PAIRED, *lines] if statistics else lines
-
-
-def _tables(entries: Sequence[Entry], lines: Sequence[str]) -> dict[str, bytes]:
-    notes = [markdown(line, LONGEST) for line in lines]
+def _tables(entries: Sequence[Entry], lines: Sequence[str], intervals: bool) -> dict[str, bytes]:
+    table = to_markdown(all_lines(entries))
+    notes = [markdown_line(line, LONGEST) for line in lines]
+    paper_tables = run_tables(entries, Where.PAPER, intervals)
+    if groups := group_tables(entries):
+        paper_tables = [*group_tables(entries, paper=True), *paper_tables]
     texts = {
         "table.csv": to_csv(all_numbers(entries)),
-        "table.md": "\n".join([to_markdown(all_lines(entries)), *(f"{line}\n" for line in notes)]),
-        "table.tex": to_latex(run_tables(entries, Where.PAPER)),
+        "table.md": "\n".join(
+            f"{part}\n" for part in (markdown_line(_common(entries), LONGEST), table, *notes)
+        ),
+        "table.tex": to_latex(paper_tables),
     }
-    if groups := group_tables(entries):
-        caption = markdown(group_caption(entries))
+    if groups:
+        caption = markdown_line(group_caption(entries))
         texts["groups.csv"] = to_csv(group_numbers(entries))
         texts["groups.md"] = "\n".join([*map(to_markdown, groups), f"{caption}\n"])
     return {name: text.encode() for name, text in texts.items()}
 
 
-def _plots_and_page(
-    entries: Sequence[Entry], notes: Sequence[str], summary: str, paired: bool
-) -> dict[str, bytes]:
+def _plots_and_page(gathered: Gathered, paired: bool) -> dict[str, bytes]:
     from ivcp.report.gallery import make_galleries  # these take seconds to import
     from ivcp.report.page import to_html
     from ivcp.report.plots import draw_plots
 
+    entries = gathered.entries
     plots, files, left_out = draw_plots(entries)
     galleries, problems = make_galleries(entries) if paired else ([], [])
-    page = to_html(entries, plots, galleries, [*notes, *left_out, *problems], summary)
-    return {**files, PAGE: page.encode()}
+    notes = [*gathered.lines, *gathered.problems, *left_out, *problems]
+    return {
+        **files,
+        PAGE: to_html(entries, plots, galleries, notes, f"{gathered.summary}.").encode(),
+    }
+
+
+def _common(entries: Sequence[Entry]) -> str:
+    """The settings of all runs, said once."""
+    settings = common_settings([entry.info for entry in entries])
+    metrics = {metric_name(entry) for entry in with_tasks(entries)}
+    texts = [f"{name} {value}" for name, value in settings.items()]
+    named = ", ".join(texts if len(metrics) > 1 else [*texts, f"metric {metrics.pop()}"])
+    return f"Settings of all runs: {named}." if named else "No setting is the same in all runs."
 
 
 def _print(entries: Sequence[Entry], lines: Sequence[str]) -> None:
@@ -131,7 +132,7 @@ def _print(entries: Sequence[Entry], lines: Sequence[str]) -> None:
     if groups := group_tables(entries):
         console.print(to_screen(groups, console.width))
         lines = [group_caption(entries), *lines]
-    for line in lines:
+    for line in (_common(entries), *lines):
         console.print(
             printable(line, LONGEST), markup=False, emoji=False, highlight=False, soft_wrap=True
         )
@@ -147,6 +148,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders or parents of them")
     parser.add_argument(
         "--out", type=Path, default=Path("report"), help="folder for the files (default: report)"
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only runs with this setting, such as dataset=shapes or pruner=fast*; may be repeated",
+    )
+    parser.add_argument(
+        "--no-intervals",
+        dest="intervals",
+        action="store_false",
+        help="leave the intervals out of table.tex",
     )
     parser.add_argument(
         "--no-paired",

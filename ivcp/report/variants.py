@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ivcp.core.printable import printable
 from ivcp.results.comparability import conditions, flatten
 from ivcp.results.schema import RunInfo
 
@@ -17,6 +18,9 @@ SEED = "seed"
 """Last word of settings that repeat a method instead of changing it."""
 RESULTS = {"primary_metric", "tasks", "points", "notes", "judge", "rotary"}
 """Fields of a run's record that are no settings."""
+
+LONGEST = 80
+"""Most characters of a value."""
 
 Values: TypeAlias = Mapping[str, str]
 """Values of settings by their dotted names."""
@@ -75,6 +79,19 @@ def split_settings(runs: Sequence[RunInfo]) -> tuple[Values, list[Values]]:
     ]
 
 
+def common_settings(runs: Sequence[RunInfo]) -> Values:
+    """What all runs have in common of that which comparable runs share, by name."""
+    each = [conditions(run) for run in runs]
+    first = each[0]
+    return {
+        name.removesuffix(" name"): setting_text(value)
+        for name, value in first.items()
+        if all(values.get(name) == value for values in each)
+        and not name.endswith("_target_")
+        and name.removeprefix("model.") not in first.keys() - {name}
+    }
+
+
 def _differing(each: Sequence[Values], kinds: Sequence[Hashable]) -> list[Values]:
     """Of the settings of each run those in which runs of its kind differ.
 
@@ -107,7 +124,7 @@ def _variant(values: Values) -> Variant:
     texts: dict[bool, list[str]] = {False: [], True: []}
     for name, value in values.items():
         if f"model.{name}" not in values:
-            texts[name.split(".")[-1] == SEED].append(f"{name}={value}")
+            texts[name.split(".")[-1] == SEED].append(f"{name}={printable(value, LONGEST)}")
     return Variant(" ".join(texts[False]), " ".join(texts[True]))
 
 
@@ -119,7 +136,7 @@ def pruner_settings(run: RunInfo) -> Values:
         if last == "_target_" and parent:
             settings[parent] = str(value).split(".")[-2:][0]
         elif last != "_target_" and last not in METHOD:
-            settings[name] = _text(value)
+            settings[name] = setting_text(value)
     return settings
 
 
@@ -134,11 +151,13 @@ def _budget(run: RunInfo) -> dict[str, str]:
 
 def _other_settings(run: RunInfo) -> Values:
     """What comparable runs have in common."""
-    return {name: _text(value) for name, value in conditions(run).items() if name not in NAMES}
+    return {
+        name: setting_text(value) for name, value in conditions(run).items() if name not in NAMES
+    }
 
 
-def _text(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A value as an override has it."""
     if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
+        return f"[{','.join(map(setting_text, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

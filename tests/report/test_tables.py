@@ -85,7 +85,7 @@ def test_markdown_is_a_table_with_equal_columns(entries: list[Entry]) -> None:
     assert len(lines) == 8
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert "| of<br>unpruned % |" in lines[0]
-    assert "fa\\|stv | 0.5 | 4 | acc@0.5 (%) | 80.0 | 88.9 | -10.0 | 50.0 |" in lines[4]
+    assert "fa\\|stv | 0.5 | 4 | acc@0.5 (%) | **80.0** | 88.9 | -10.0 | 50.0 |" in lines[4]
     assert "| - | - |" in lines[-1]
 
 
@@ -139,7 +139,7 @@ def test_points_are_shown_as_points(points: list[Entry]) -> None:
     assert float(pruned["difference"]) == pytest.approx(-100 * (1 / 2 + 2 / 3))
     shown = "-116.7 [-200.0, +0.0]"
     markdown = to_markdown(all_lines(points))
-    assert f"| total (points) | 83.3 | 41.7 | {shown} | 0.25 | 0 | 3 |" in markdown
+    assert f"| 83.3 | 41.7 | {shown} | 0.25 | 0 | 3 |" in markdown
     assert "mme · tiny · total (points)" in on_screen(points)
     assert shown in on_screen(points)
 
@@ -196,9 +196,12 @@ def test_every_block_is_a_latex_table_of_equal_rows(latex: str) -> None:
         assert body.startswith("\\toprule")
         assert body.rstrip().endswith("\\bottomrule")
     assert [body.count("\\midrule") for _, body in blocks] == [3, 1]  # below the head, at ratios
-    assert "\\caption{x\\_1, tiny, acc@0.5 (\\%)}" in latex
+    assert (
+        "\\caption{x\\_1, tiny, acc@0.5 (\\%). Best of a budget in bold, second underlined.}"
+        in latex
+    )
     assert "\n{[}a{]}\\textbackslash{}b\\&" in latex
-    assert "f \\& & 0.5 & 40.0" in latex
+    assert "f \\& & 0.5 & \\textbf{40.0}" in latex
     assert "fastv & 0.1 & -- & 40.0 & 44.4 & $-$50.0 &" in latex
     assert "\n\\'{e} ? $\\to$ ? aaa" in latex
     assert latex.isascii()
@@ -241,11 +244,13 @@ def test_a_group_has_a_row_a_method_and_a_column_a_task(groups: list[Entry]) -> 
     lines = to_markdown(table).splitlines()
     assert lines[0] == "## general · tiny · by task"
     assert lines[2] == (
-        "| pruner | ratio | layer | mme<br>total (points) | z_first<br>accuracy "
+        "| method | ratio | layer | mme<br>total (points) | z_first<br>accuracy "
         "| a_second<br>accuracy | average<br>average | mean of<br>unpruned % |"
     )
-    assert lines[4] == "| none | 1 | - | 200.0 | 100.0 | 80.0 | 62.4 | 100.0 |"
-    assert lines[5].startswith("| ivcp | 0.5 | 2 | 200.0 (100.0) | 100.0 (100.0) | 85.0 (106.2) |")
+    assert lines[4] == "| Unpruned | 1 | - | 200.0 | 100.0 | 80.0 | 62.4 | 100.0 |"
+    assert lines[5].startswith(
+        "| IVC-Prune | 0.5 | 2 | **200.0 (100.0)** | **100.0 (100.0)** | **85.0 (106.2)** |"
+    )
     assert lines[6].startswith(
         "| fastv | 0.5 | 2 | 100.0 (50.0)\\* | 95.0 (95.0) | 40.0 (50.0)\\* |"
     )
@@ -293,10 +298,10 @@ def test_several_datasets_have_the_mean_of_their_percentages(
     assert table.title == "all datasets · tiny · by task"
     means = {(line.cells[0], line.cells[1]): line.cells[-1] for line in table.lines}
     assert means == {
-        ("none", "-"): "100.0",
+        ("Unpruned", "-"): "100.0",
         ("fastv", "-"): "75.0",
         ("fastv", "budget.count=layer_average"): "62.5",
-        ("random", "-"): "-",
+        ("Random", "-"): "-",
     }
     asked = [line.cells[3] for line in table.lines]
     assert {cell for cell in asked if cell != "-"} == {"60 tokens", "60 tokens, layer average"}
