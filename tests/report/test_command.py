@@ -14,7 +14,7 @@ from ivcp.metrics.group_metrics import GroupMetrics
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
 from ivcp.report.__main__ import main
 
-FILES = ["pareto.png", "report.html", "table.csv", "table.md", "table.tex"]
+FILES = ["figures", "pareto.png", "report.html", "table.csv", "table.md", "table.tex"]
 
 
 def test_files_are_written_and_skipped_ones_counted(
@@ -59,7 +59,7 @@ def test_a_group_has_its_table(
     printed = capsys.readouterr().out
     assert "0.0 (0.0)*" in printed
     assert "-100.0 [-100.0, -100.0]" in printed
-    assert "groups.csv, groups.md, pareto.png and report.html are in" in printed
+    assert "groups.csv, groups.md, pareto.png, figures/ and report.html are in" in printed
     for text in (printed, (out / "table.md").read_text()):
         assert text.count("both: Rules stood in.") == 1
         assert text.count("McNemar") == 1
