@@ -25,7 +25,7 @@ UNPRUNED = NAMES["none"]
 
 
 def method_name(info: RunInfo) -> str:
-    """The method of a run: the name of its class, where the configuration is called as its module.
+    """The method of a run: the name of its class, where the configuration has the same in small.
 
     `conf/pruner/fastv.yaml` with `ivcp.pruners.fastv.FastV` is FastV; a configuration of another
     name keeps that name, since it may stand for other settings of the same class.
@@ -43,4 +43,4 @@ def _name(settings: Any, stem: str | None = None) -> str:
     if stem == module == "plus_ivc":
         added = {"ivc": "IVC", "random": NAMES["random"]}.get(str(settings.get("added")), "IVC")
         return f"{_name(settings.get('base'))} + {added}"
-    return NAMES.get(stem) or (cls if stem == module and cls.isidentifier() else stem)
+    return NAMES.get(stem) or (cls if cls.lower() == stem.replace("_", "") else stem)
