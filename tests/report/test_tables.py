@@ -329,7 +329,7 @@ def test_papers_get_methods_x_datasets_of_runs_on_each_of_them(
     rows = [line for line in text.splitlines() if line.endswith("\\\\") and "&" in line][1:]
     assert set(rows) == {
         r"Unpruned & 1 & 80.0 & 50.0 & 65.0 & 100.0 \\",
-        r"fastv & 0.5 & 40.0 & \textbf{50.0} & \textbf{45.0} & \textbf{75.0} \\",
+        r"fastv & 0.5 & \underline{40.0} & \textbf{50.0} & \textbf{45.0} & \textbf{75.0} \\",
         r"IVC-Prune & 0.5 & \textbf{60.0} & \underline{25.0} & \underline{42.5} "
         r"& \underline{62.5} \\",
         r"Random & 0.5 & \textbf{60.0} & 10.0 & 35.0 & 47.5 \\",
