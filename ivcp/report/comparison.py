@@ -9,7 +9,7 @@ from typing import TypeAlias
 from ivcp.core.budget import in_words
 from ivcp.report.method_names import method_name
 from ivcp.report.variants import Variant, find_variants, pruner_settings
-from ivcp.results.comparability import conditions, differences, differing
+from ivcp.results.comparability import differences, differing
 from ivcp.results.load import FinishedRun
 from ivcp.results.schema import Efficiency, PrimaryMetric, RunInfo, Tokens
 
@@ -183,7 +183,6 @@ def make_entries(runs: Sequence[FinishedRun]) -> list[Entry]:
     The baseline of a run is the latest unpruned run that is comparable with it.
     """
     variants = dict(zip(runs, find_variants([run.info for run in runs]), strict=True))
-    held_fixed = {run: conditions(run.info) for run in runs}
     unpruned: dict[tuple[str, str, str], list[FinishedRun]] = {}
     for run in sorted(runs, key=lambda run: run.info.date, reverse=True):
         if run.info.unpruned:
@@ -195,7 +194,7 @@ def make_entries(runs: Sequence[FinishedRun]) -> list[Entry]:
             comparable = (
                 other
                 for other in unpruned.get(_names(run.info), ())
-                if not differing(held_fixed[run], held_fixed[other])
+                if not differing(run.conditions, other.conditions)
             )
             base = next(comparable, run)
             entries[run] = _entry(run, variants[run], None if base is run else entry(base))

@@ -41,7 +41,7 @@ FORMATS: dict[Format, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": 
 MOST_LINES, MOST_ENTRIES, LONGEST = 24, 240, 80
 """Lines that have an entry each in the legend, entries at all, and characters of a label."""
 DPI = 180
-COMPRESSION = 4  # of PNG files: speed before size, for reports of many plots
+COMPRESSION = 2  # of PNG files: speed before size, for reports of many plots
 TALLEST = 60_000  # pixels of a file with several plots
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

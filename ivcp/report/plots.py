@@ -36,6 +36,8 @@ from ivcp.results.load import were_paired
 Measure: TypeAlias = Callable[[Entry], float | None]
 Ends: TypeAlias = Callable[[Entry], tuple[float, float] | None]
 FARTHEST = 1e12  # from 0, of numbers that are drawn
+MOST_RUNS = 500
+"""Runs of a report that has PDF and SVG files; embedding fonts takes half a second a figure."""
 LONGEST_NAME = 60  # characters of a file's name, without its kind
 
 
@@ -133,6 +135,11 @@ def draw_plots(
         blocks.setdefault((entry.dataset, metric.name, metric.unit), []).append(entry)
     kinds: dict[str, list[PageImage]] = {"pareto": [], "ratio": [], "layer": [], "positions": []}
     problems: list[str] = []
+    if len(entries) > MOST_RUNS:
+        problems.append(
+            f"Figures of more than {MOST_RUNS} runs are PNG alone; choose runs with --where for "
+            "PDF and SVG."
+        )
     alone: dict[str, bytes] = {}
 
     def keep(kind: str, name: str, caption: str, figure: Figure) -> None:
@@ -140,18 +147,20 @@ def draw_plots(
         kinds[kind].append(image)
         path = _free_name(f"figures/{kind}-{slug(name)}", alone)
         alone[f"{path}.png"] = image.data
-        alone.update((f"{path}.{suffix}", data) for suffix, data in to_paper(figure).items())
+        if len(entries) <= MOST_RUNS:
+            alone.update((f"{path}.{suffix}", data) for suffix, data in to_paper(figure).items())
 
     for (dataset, name, _), block in blocks.items():
+        timed = times_compare(block)
         figures = {
-            ("pareto", "against costs"): draw_pareto(block, entries),
+            ("pareto", "against costs"): draw_pareto(block, entries, timed),
             ("ratio", "over the ratio"): draw_curve(block, RATIO, by_layers, entries),
             ("layer", "over the layer"): draw_curve(block, LAYER, by_ratio, entries),
         }
         for (kind, what), figure in figures.items():
             if figure:
                 keep(kind, dataset, f"{dataset}: {name} {what}", figure)
-        if not times_compare(block):
+        if not timed:
             problems.append(
                 f"{dataset}: no panel of times, since the runs are not of one sweep, machine and "
                 "trainer."
@@ -204,7 +213,9 @@ def _free_name(path: str, taken: Collection[str]) -> str:
     return next(name for name in names if f"{name}.png" not in taken)
 
 
-def draw_pareto(entries: Sequence[Entry], everything: Sequence[Entry] = ()) -> Figure:
+def draw_pareto(
+    entries: Sequence[Entry], everything: Sequence[Entry] = (), timed: bool = True
+) -> Figure:
     """One panel a cost, score upwards; times only where they compare.
 
     Unpruned runs are dashed horizontal lines, with a star where the axis is not in percent of them.
@@ -213,11 +224,12 @@ def draw_pareto(entries: Sequence[Entry], everything: Sequence[Entry] = ()) -> F
     Args:
         entries: Runs of one dataset and primary metric.
         everything: All runs of the report, for looks that agree; `entries` if it is empty.
+        timed: Whether times compare.
     """
     lines = _lines(entries, by_layers)
     series = make_series(everything or entries)
     unpruned = [entry for entry in entries if entry.info.unpruned]
-    costs = COSTS if times_compare(entries) else tuple(cost for cost in COSTS if cost is not TIME)
+    costs = COSTS if timed else tuple(cost for cost in COSTS if cost is not TIME)
     drawn = {
         cost: {
             key: points(line, cost.measure, height, ratio, height_ends)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from ivcp.core.errors import UserError
 from ivcp.core.printable import printable
 from ivcp.results.amounts import show
-from ivcp.results.comparability import differences, flatten
+from ivcp.results.comparability import conditions, differences, differing, flatten
 from ivcp.results.schema import Results, RunInfo
 
 if TYPE_CHECKING:  # pandas and torch take seconds to import
@@ -55,6 +56,11 @@ class FinishedRun:
     def info(self) -> RunInfo:
         """What the run was."""
         return self.results.run
+
+    @cached_property
+    def conditions(self) -> Mapping[str, Any]:
+        """What a fair comparison holds fixed, by its name."""
+        return conditions(self.info)
 
     @property
     def value(self) -> float:
@@ -190,7 +196,7 @@ def were_paired(run: FinishedRun, other: FinishedRun) -> bool:
     """Whether times of two runs compare: comparable runs of one sweep, trainer and code."""
     fields = ("versions", "git", "processes")
     return (
-        not differences(run.info, other.info)
+        not differing(run.conditions, other.conditions)
         and run.folder.resolve().parent == other.folder.resolve().parent
         and all(getattr(run.info, name) == getattr(other.info, name) for name in fields)
         and run.info.config.get("trainer") == other.info.config.get("trainer")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from ivcp.report import figures
+from ivcp.report import figures, plots
 from ivcp.report.comparison import Entry, Interval, Paired
 from ivcp.report.figures import (
     CONTROLS,
@@ -38,6 +38,7 @@ from ivcp.report.plots import (
     height,
     points,
     ratio,
+    times_compare,
 )
 from ivcp.report.variants import Variant
 
@@ -366,7 +367,8 @@ def test_times_of_runs_that_were_not_paired_have_no_panel(make_run: Any, read_en
     make_run("none", pruner="none", value=0.9)
     make_run("sweep/b", pruner="ivcp", value=0.7)
     entries = read_entries()
-    labels = [panel.get_xlabel() for panel in draw_pareto(entries).axes]
+    assert not times_compare(entries)
+    labels = [panel.get_xlabel() for panel in draw_pareto(entries, timed=False).axes]
     assert labels == [cost.label for cost in COSTS[:-1]]
     _, _, problems = draw_plots(entries)
     assert "shapes: no panel of times, since the runs are not of one sweep" in problems[0]
@@ -376,10 +378,10 @@ def test_times_of_runs_that_were_not_paired_have_no_panel(make_run: Any, read_en
 def test_nothing_overlaps_with_more_than_twenty_methods(
     make_run: Any, read_entries: Any, paired: bool
 ) -> None:
-    make_run("none" if paired else "alone/none", pruner="none", value=0.9)
+    make_run("none", pruner="none", value=0.9)
     for number in range(26):
         make_run(f"{number}", pruner=f"a_method_{number}", value=0.5 + number / 100)
-    figure = draw_pareto(read_entries())
+    figure = draw_pareto(read_entries(), timed=paired)
     figure.canvas.draw()
     assert len(figure.axes) == (4 if paired else 3)
     assert len(set(legend_of(figure))) == 27
@@ -393,12 +395,18 @@ def test_nothing_overlaps_with_more_than_twenty_methods(
     assert not [(a, b) for a, b in combinations(boxes, 2) if Bbox.intersection(a, b) is not None]
 
 
-def test_files_for_papers_hold_hostile_names_as_text(make_run: Any, read_entries: Any) -> None:
+def test_files_for_papers_hold_hostile_names_as_text(
+    make_run: Any, read_entries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number, name in enumerate(("$\\frac{", "<script>", "猫 🎯", "a" * 500, "../../x")):
         make_run(f"{number}", pruner=name, value=0.5, dataset=name)
     _, files, _ = draw_plots(read_entries())
     names = [name.removeprefix("figures/") for name in files if name.startswith("figures/")]
     assert len(set(names)) == 15
+    monkeypatch.setattr(plots, "MOST_RUNS", 4)
+    _, files_of_many, (problem, *_) = draw_plots(read_entries())
+    assert {name[-3:] for name in files_of_many} == {"png"}
+    assert "choose runs with --where" in problem
     assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,80}\.(png|pdf|svg)", name) for name in names)
     for name, data in files.items():
         if name.endswith(".svg"):
