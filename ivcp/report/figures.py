@@ -40,7 +40,8 @@ FORMATS: dict[Format, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": 
 """Files for papers, and what is left out of them."""
 MOST_LINES, MOST_ENTRIES, LONGEST = 24, 240, 80
 """Lines that have an entry each in the legend, entries at all, and characters of a label."""
-DPI = 180
+DPI, COARSE_DPI = 180, 90
+"""Pixels of an inch of PNG files, and of those of many runs."""
 COMPRESSION = 2  # of PNG files: speed before size, for reports of many plots
 TALLEST = 60_000  # pixels of a file with several plots
 
@@ -274,9 +275,9 @@ def percent(panel: Axes, x: bool = False, y: bool = False) -> None:
             axis.set_major_formatter(StrMethodFormatter("{x:g}%"))
 
 
-def to_png(figure: Figure) -> bytes:
+def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as a PNG file."""
-    return _saved(figure, format="png", pil_kwargs={"compress_level": COMPRESSION})
+    return _saved(figure, format="png", dpi=dpi, pil_kwargs={"compress_level": COMPRESSION})
 
 
 def to_paper(figure: Figure) -> dict[Format, bytes]:

@@ -14,6 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from ivcp.report.comparison import Entry
 from ivcp.report.figures import (
     BLACK,
+    COARSE_DPI,
+    DPI,
     UNPRUNED_LINE,
     Key,
     Point,
@@ -37,7 +39,7 @@ Measure: TypeAlias = Callable[[Entry], float | None]
 Ends: TypeAlias = Callable[[Entry], tuple[float, float] | None]
 FARTHEST = 1e12  # from 0, of numbers that are drawn
 MOST_RUNS = 500
-"""Runs of a report that has PDF and SVG files; embedding fonts takes half a second a figure."""
+"""Runs of a report with fine figures, PDF and SVG, which take a second a figure."""
 LONGEST_NAME = 60  # characters of a file's name, without its kind
 
 
@@ -135,19 +137,19 @@ def draw_plots(
         blocks.setdefault((entry.dataset, metric.name, metric.unit), []).append(entry)
     kinds: dict[str, list[PageImage]] = {"pareto": [], "ratio": [], "layer": [], "positions": []}
     problems: list[str] = []
-    if len(entries) > MOST_RUNS:
+    if not (fine := len(entries) <= MOST_RUNS):
         problems.append(
-            f"Figures of more than {MOST_RUNS} runs are PNG alone; choose runs with --where for "
-            "PDF and SVG."
+            f"Figures of more than {MOST_RUNS} runs are coarse PNG files; choose runs with --where "
+            "for fine ones, PDF and SVG."
         )
     alone: dict[str, bytes] = {}
 
     def keep(kind: str, name: str, caption: str, figure: Figure) -> None:
-        image = PageImage(caption, to_png(figure))
+        image = PageImage(caption, to_png(figure, DPI if fine else COARSE_DPI))
         kinds[kind].append(image)
         path = _free_name(f"figures/{kind}-{slug(name)}", alone)
         alone[f"{path}.png"] = image.data
-        if len(entries) <= MOST_RUNS:
+        if fine:
             alone.update((f"{path}.{suffix}", data) for suffix, data in to_paper(figure).items())
 
     for (dataset, name, _), block in blocks.items():
