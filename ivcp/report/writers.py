@@ -19,6 +19,8 @@ from ivcp.report.tables import Table
 
 GAP = 2  # characters between columns on screen
 LATEX_HEAD = "% \\usepackage{booktabs,graphicx}\n"
+LATEX_LONGEST = 100
+"""Most characters of a cell; TeX measures no line of more than 5 metres."""
 LATEX_NOTE = "Best of a budget in bold, second underlined"
 MOST_FLOATS = 12
 """Tables between two page breaks; LaTeX holds no more than 18 that found no page."""
@@ -71,9 +73,9 @@ def _latex_float(table: Table, number: int) -> str:
         lines.append(f"{rule}{_latex_line(cells)}")
     head = _latex_line(_latex_heading(column.heading) for column in table.columns)
     body = "\n".join(["\\toprule", head, "\\midrule", *lines, "\\bottomrule"])
-    caption = latex(table.title.replace(" · ", ", "), len(table.title))
+    caption = latex(table.title.replace(" · ", ", "))
     ranked = any(rank for line in table.lines for rank in line.ranks)
-    note = latex(table.note, len(table.note))
+    note = latex(table.note)
     caption = ". ".join(filter(None, (caption, LATEX_NOTE if ranked else "", note)))
     return (
         f"\n\\begin{{table*}}\n\\caption{{{caption}.}}\n\\label{{tab:ivcp-{number + 1}}}\n"
@@ -88,14 +90,14 @@ def _latex_line(cells: Iterable[str]) -> str:
 
 
 def _latex_heading(heading: str) -> str:
-    lines = [latex(line) for line in heading.split("\n")]
+    lines = [latex(line, LATEX_LONGEST) for line in heading.split("\n")]
     return lines[0] if len(lines) == 1 else "\\shortstack[r]{" + "\\\\".join(lines) + "}"
 
 
 def _latex_cell(cell: str, column: Column, rank: int) -> str:
     """A cell; in numbers, a hyphen is a minus, and alone a dash."""
     if column.words:
-        return latex(cell)
+        return latex(cell, LATEX_LONGEST)
     text = "--" if cell == UNKNOWN else latex(cell).replace("-", "$-$")
     return LATEX_RANKS[rank].format(text)
 
