@@ -125,7 +125,8 @@ def test_images_are_complete(page: Reader) -> None:
 
 def test_every_run_is_in_it(page: Reader, folder: Path) -> None:
     for method in (
-        ["none", "1", "-", "50.0"], ["ivcp", "0.5", "4", "50.0"], ["ivcp", "0.1", "4", "30.0"],
+        ["Unpruned", "1", "-", "50.0"], ["IVC-Prune", "0.5", "4", "50.0"],
+        ["IVC-Prune", "0.1", "4", "30.0"],
         [NASTY, "0.5", "40.0"],
     ):  # fmt: skip
         assert sum(row[: len(method)] == method for row in page.rows) == 1
@@ -137,7 +138,7 @@ def test_every_run_is_in_it(page: Reader, folder: Path) -> None:
 
 
 def test_columns_of_which_nothing_is_known_are_left_out(page: Reader) -> None:
-    nasty, shapes = (row for row in page.rows if row[0] == "pruner")
+    nasty, shapes = (row for row in page.rows if row[0] == "method")
     assert "layer" in shapes
     assert {"layer", "ofunpruned %"}.isdisjoint(nasty)
     assert {"p", "fixed", "regressed"}.isdisjoint(shapes)
