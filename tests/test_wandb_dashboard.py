@@ -97,8 +97,8 @@ def test_the_run_file_holds_configuration_summary_tables_and_pictures(runs) -> N
 
 def test_every_kind_of_panel_is_there(spec) -> None:
     assert {kind: len(found) for kind, found in panels(spec).items()} == {
-        "Scatter Plot": 3,
-        "Vega2": 3,
+        "Scatter Plot": 4,
+        "Vega2": 5,
         "Weave": 2,
         "Parallel Coordinates Plot": 1,
         "Run Comparer": 1,
@@ -194,6 +194,8 @@ def test_a_report_is_one_run_with_all_its_files(monkeypatch, tmp_path, capsys) -
     (report / "report.html").write_text("<p>all of it</p>")
     picture = ROOT / "experiments" / "compare" / "pareto.png"
     (report / "pareto.png").write_bytes(picture.read_bytes())
+    (report / "figures").mkdir()
+    (report / "figures" / "pareto-shapes.pdf").write_bytes(b"%PDF")
     assert upload.main([str(report), "--project", "p", "--mode", "offline", "--group", "g"]) == 0
     (run,) = read_runs(report)
     assert f"offline: wandb sync {run.folder}" in capsys.readouterr().out
@@ -204,7 +206,9 @@ def test_a_report_is_one_run_with_all_its_files(monkeypatch, tmp_path, capsys) -
     }
     assert run.summary["plots/pareto._type"] == "image-file"
     assert run.summary["pages/report._type"] == "html-file"
-    assert run.artifacts["report"] == {"table.csv", "table.md", "report.html", "pareto.png"}
+    assert run.artifacts["report"] == {
+        "table.csv", "table.md", "report.html", "pareto.png", "figures/pareto-shapes.pdf",
+    }  # fmt: skip
 
 
 def test_a_folder_without_a_report_is_one_sentence(tmp_path, capsys) -> None:

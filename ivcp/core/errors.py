@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
+LONGEST_LINE = 4000
+"""Most characters of a line on the terminal."""
+
 
 class UserError(Exception):
     """A mistake in configuration, data or missing files, described in one sentence.
@@ -53,9 +56,12 @@ def did_you_mean(word: str, words: Iterable[object], otherwise: str = ".") -> st
 
 def exit_code(command: Callable[[], object]) -> int:
     """Run a command; 0, or 2 after a `UserError`, whose sentence goes to standard error."""
+    from ivcp.core.printable import printable  # it imports this module
+
     try:
         command()
     except UserError as error:
-        print(error, file=sys.stderr)
+        for line in str(error).split("\n"):
+            print(printable(line, LONGEST_LINE), file=sys.stderr)
         return 2
     return 0

@@ -127,7 +127,7 @@ class Tracker:
                 logger.log_summary(summary)
             if hasattr(logger, "log_table"):
                 values = {name: summary.get(name) for name in ("primary_metric", *SHORT)}
-                row = {**names_of(results), **values}
+                row = {**names_of(results), **layer_of(results), **values}
                 logger.log_table("result", columns=list(row), data=[list(row.values())])
                 rows = [[_cell(getattr(item, name)) for name in COLUMNS] for item in predictions]
                 logger.log_table("predictions", columns=list(COLUMNS), data=rows)
@@ -206,6 +206,18 @@ def names_of(results: Results) -> dict[str, str]:
         "dataset": run.dataset,
         "metric": run.primary_metric.name,
         "series": " ".join(filter(None, parts)),
+    }
+
+
+def layer_of(results: Results) -> dict[str, str | int | None]:
+    """The layer before which a run prunes, if it is one, and what runs over layers share."""
+    run = results.run
+    target = "" if run.unpruned or run.ratio is None else f"at {run.ratio:g}"
+    parts = (run.model, run.dataset, run.pruner, run.variant, target)
+    alone = len(run.layers) == 1 and not run.unpruned and not run.first_pass
+    return {
+        "layer": run.layers[0] if alone else None,
+        "series_over_layers": " ".join(filter(None, parts)),
     }
 
 

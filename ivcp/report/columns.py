@@ -9,6 +9,7 @@ from operator import attrgetter as of
 from typing import Any, TypeAlias
 
 from ivcp.report.comparison import Entry
+from ivcp.report.rerun import command_of
 from ivcp.results.schema import Unit
 
 UNKNOWN = "-"
@@ -103,6 +104,7 @@ class Column:
         where: Tables for readers that have the column.
         style: How readers see the value.
         show: The cell for readers, where it depends on more than the value.
+        ranked: Whether the best of a budget is marked; more is better.
         words: Whether cells hold words, which stand to the left.
         wraps: Whether cells may be broken between words.
         kept: Whether the column stays where nothing of it is known.
@@ -114,6 +116,7 @@ class Column:
     where: Where = NOWHERE
     style: Callable[[Any], str] = plain
     show: Callable[[Entry], str] | None = None
+    ranked: bool = False
     words: bool = False
     wraps: bool = False
     kept: bool = False
@@ -143,9 +146,13 @@ def metric_name(entry: Entry) -> str:
 
 
 def _difference(entry: Entry) -> str:
+    return change(entry.difference or 0.0, entry.metric.unit)
+
+
+def _difference_with_interval(entry: Entry) -> str:
     unit, ends = entry.metric.unit, (entry.paired.difference.low, entry.paired.difference.high)
     interval = ", ".join(change(end, unit) for end in ends if end is not None)
-    return change(entry.difference or 0.0, unit) + (f" [{interval}]" if interval else "")
+    return _difference(entry) + (f" [{interval}]" if interval else "")
 
 
 def _score(entry: Entry) -> str:
@@ -156,6 +163,11 @@ def _score_of_unpruned(entry: Entry) -> str:
     """The score, the percentage of the unpruned score in parentheses, and the mark."""
     relative = "" if entry.difference is None else f" ({RELATIVE.cell(entry)})"
     return f"{_score(entry)}{relative}{MARK if entry.paired.significant else ''}"
+
+
+def marked_score(entry: Entry) -> str:
+    """The score, and the mark."""
+    return f"{_score(entry)}{MARK if entry.paired.significant else ''}"
 
 
 def _times(name: str, field: str, heading: str, where: Where) -> tuple[Column, ...]:
@@ -169,14 +181,21 @@ def _times(name: str, field: str, heading: str, where: Where) -> tuple[Column, .
 
 # fmt: off
 MODEL = Column("model", of("info.model"), "model", Where.LIST, words=True)
-VALUE = Column("value", of("metric.value"), "score", ALL, show=_score, kept=True)
+PRUNER = Column("pruner", of("info.pruner"))
+VALUE = Column("value", of("metric.value"), "score", ALL, show=_score, ranked=True, kept=True)
 RELATIVE = Column("relative", of("relative"), "of\nunpruned %", ALL, score)
+DIFFERENCE = "difference"
+PLAIN_DIFFERENCE = Column(DIFFERENCE, of(DIFFERENCE), DIFFERENCE, show=_difference)
+COMMAND = Column("command", lambda entry: command_of(entry.info), words=True)
+COMMON = {"model", "dataset", "primary_metric", "samples"}
+"""Columns that are left out of long lists where they say the same of all lines."""
 
 COLUMNS: tuple[Column, ...] = (
     MODEL,
     Column("group", of("group")),
     Column("dataset", of("dataset"), "dataset", Where.LIST, show=of("name"), words=True),
-    Column("pruner", of("info.pruner"), "pruner", METHOD, words=True),
+    PRUNER,
+    Column("method", of("method"), "method", METHOD, words=True),
     Column("variant", of("variant.text"), "variant", METHOD, words=True, wraps=True),
     Column("ratio", of("ratio"), "ratio", METHOD),
     Column("budget", of("budget"), "budget: asked,\ncame out", METHOD, words=True, wraps=True),
@@ -187,7 +206,9 @@ COLUMNS: tuple[Column, ...] = (
     RELATIVE,
     Column("relative_low", of("paired.relative.low")),
     Column("relative_high", of("paired.relative.high")),
-    Column("difference", of("difference"), "difference\n[95 %]", ALL, show=_difference),
+    Column(
+        DIFFERENCE, of("difference"), "difference\n[95 %]", ALL, show=_difference_with_interval
+    ),
     Column("difference_low", of("paired.difference.low")),
     Column("difference_high", of("paired.difference.high")),
     Column("mcnemar_p", of("paired.p"), "p", WIDE, p_value),
@@ -205,6 +226,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("samples", of("samples"), "samples", WIDE),
     Column("failed_samples", of("failed_samples")),
     Column("folder", lambda entry: str(entry.run.folder)),
+    COMMAND,
 )
 # fmt: on
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
+from ivcp.core.budget import in_words
+from ivcp.report.method_names import method_name
 from ivcp.report.variants import Variant, find_variants, pruner_settings
-from ivcp.results.comparability import conditions, differences, differing
+from ivcp.results.comparability import differences, differing
 from ivcp.results.load import FinishedRun
 from ivcp.results.schema import Efficiency, PrimaryMetric, RunInfo, Tokens
-
-if TYPE_CHECKING:
-    pass
 
 ALPHA = 0.05
 
@@ -113,6 +112,19 @@ class Entry:
         return f"{self.group}/{self.dataset}" if self.group else self.dataset
 
     @property
+    def method(self) -> str:
+        """The pruner's name as papers write it."""
+        return method_name(self.info)
+
+    @property
+    def target(self) -> str:
+        """What was asked for, which runs of one budget have in common; "" if that is unknown."""
+        budget = self.info.budget
+        if self.info.unpruned or (budget is None and self.info.ratio is None):
+            return ""
+        return in_words(self.info.ratio, None, "final") if budget is None else budget.asked
+
+    @property
     def ratio(self) -> float | None:
         """Ratio that was asked for, else measured; 1 for an unpruned run."""
         if self.dataset == ALL_SETS:
@@ -172,7 +184,6 @@ def make_entries(runs: Sequence[FinishedRun]) -> list[Entry]:
     The baseline of a run is the latest unpruned run that is comparable with it.
     """
     variants = dict(zip(runs, find_variants([run.info for run in runs]), strict=True))
-    held_fixed = {run: conditions(run.info) for run in runs}
     unpruned: dict[tuple[str, str, str], list[FinishedRun]] = {}
     for run in sorted(runs, key=lambda run: run.info.date, reverse=True):
         if run.info.unpruned:
@@ -184,7 +195,7 @@ def make_entries(runs: Sequence[FinishedRun]) -> list[Entry]:
             comparable = (
                 other
                 for other in unpruned.get(_names(run.info), ())
-                if not differing(held_fixed[run], held_fixed[other])
+                if not differing(run.conditions, other.conditions)
             )
             base = next(comparable, run)
             entries[run] = _entry(run, variants[run], None if base is run else entry(base))
@@ -309,8 +320,18 @@ def _entry(run: FinishedRun, variant: Variant, base: Entry | None) -> Entry:
     )
 
 
-def _order(entry: Entry) -> tuple[str, str, str, bool, float, float, str, str]:
+def _order(entry: Entry) -> tuple[str | float, ...]:
     info, value = entry.info, entry.metric.value
-    numbers = -(entry.ratio or 0.0), 1.0 if value is None else -value
     names = info.dataset, info.model, entry.dataset if entry.group else ""
-    return *names, not info.unpruned, *numbers, info.pruner, entry.layers
+    rank = 1.0 if value is None else -value
+    return (
+        *names, not info.unpruned, *_asked(entry), entry.target, rank, info.pruner, entry.layers
+    )  # fmt: skip
+
+
+def _asked(entry: Entry) -> tuple[bool, float]:
+    """Order of budgets: fractions, then numbers of tokens, each from large to small."""
+    budget = entry.info.budget
+    if budget is None or (budget.tokens is None and budget.ratio is None):
+        return False, -(entry.ratio or 0.0)
+    return budget.tokens is not None, -(budget.tokens or budget.ratio or 0.0)

@@ -10,8 +10,13 @@ from ivcp.core.printable import LONGEST, printable
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What spreadsheets take for the beginning of a formula."""
 
-MARKDOWN = re.compile(r"[\\`*#|]|(?<!\w)_|_(?!\w)|](?=[(\[])|<(?=[a-zA-Z/!?])|&(?=#?\w+;)")
-"""What Markdown or HTML would take for markup."""
+MARKDOWN = re.compile(
+    r"[\\`*#|$~]|(?<!\w)_|_(?!\w)|](?=[(\[:])|<(?=[a-zA-Z/!?])|&(?=#?\w+;)"
+    r"|:(?=//)|(?<=www)\.|(?<=\w)@(?=[\w-]+\.[\w.-]*[a-zA-Z])"
+)
+"""What Markdown or HTML would take for markup, an address or a formula."""
+MARKDOWN_START = re.compile(r"^(\d{1,9}(?=[.)])|(?=[-+=>]))")
+"""What at the start of a line would make a list, a quotation or a heading of it."""
 
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -54,14 +59,23 @@ def markdown(text: str, longest: int = LONGEST) -> str:
     return MARKDOWN.sub(lambda m: entities.get(m[0], f"\\{m[0]}"), printable(text, longest))
 
 
-def latex(text: str) -> str:
+def markdown_line(text: str, longest: int = LONGEST) -> str:
+    r"""A text as a paragraph in GitHub's Markdown.
+
+    >>> print(markdown_line("- a"), markdown_line("1. *b*"))
+    \- a 1\. \*b\*
+    """
+    return MARKDOWN_START.sub(r"\1\\", markdown(text, longest).strip())
+
+
+def latex(text: str, longest: int = LONGEST) -> str:
     r"""A text that pdflatex prints, white space as one space; "?" for what it cannot print.
 
     >>> latex("50 %_a\n[b] é 猫")
     "50 \\%\\_a {[}b{]} \\'{e} ?"
     """
     pieces: list[str] = []
-    for character in unicodedata.normalize("NFKD", " ".join(printable(text).split())):
+    for character in unicodedata.normalize("NFKD", " ".join(printable(text, longest).split())):
         if character in LATEX:
             pieces.append(LATEX[character])
         elif character.isascii():

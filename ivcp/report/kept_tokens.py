@@ -9,7 +9,7 @@ from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.printable import printable
 from ivcp.results.prediction import Prediction
 
-MOST_TOKENS, MOST_GRIDS = 200_000, 64
+MOST_TOKENS, MOST_GRIDS = 65_536, 64
 LAST_INDEX = 2**31  # into a prompt
 FARTHEST = 100.0  # sides of an image that padding reaches beyond it
 LONGEST = 40  # characters of a reason

@@ -14,9 +14,8 @@ from torch import Tensor
 from ivcp.core.errors import UserError
 from ivcp.core.rope import rotation_scores
 from ivcp.report.comparison import Entry
-from ivcp.report.figures import draw_figure, literal, to_png
+from ivcp.report.figures import draw_figure, literal
 from ivcp.report.kept_tokens import drawable_images, kept_reasons
-from ivcp.report.page import PageImage
 from ivcp.results.prediction import Prediction
 from ivcp.visualize.panel import reason_color
 
@@ -28,11 +27,12 @@ MOST = 4
 MOST_ANGLES = 20_000_000  # tokens times frequencies
 
 
-def plot_positions(entries: Sequence[Entry]) -> tuple[list[PageImage], list[str]]:
+def plot_positions(entries: Sequence[Entry]) -> tuple[list[tuple[str, str, Figure]], list[str]]:
     """Plots of the IVC tokens of the first run of each model, dataset and pruner that has some.
 
     Returns:
-        At most `MOST`, and a sentence for each kind of run that was left out.
+        At most `MOST`, each with a name and a caption, and a sentence for each kind of run that was
+        left out.
     """
     samples, problems = find_samples(entries)
     plots = []
@@ -40,8 +40,9 @@ def plot_positions(entries: Sequence[Entry]) -> tuple[list[PageImage], list[str]
         info, what = entry.info, "V(m) and U(m) at each visual token, IVC tokens marked"
         if rotary_scores(entry, sample) is None:
             what = "kept tokens by role; the run's record holds no rotary frequencies for V and U"
-        caption = f"{info.pruner} on {info.dataset} ({info.model}): {what}"
-        plots.append(PageImage(caption, to_png(draw_positions(entry, sample))))
+        caption = f"{entry.method} on {info.dataset} ({info.model}): {what}"
+        name = f"{info.pruner}-{info.dataset}"
+        plots.append((name, caption, draw_positions(entry, sample)))
     return plots, problems
 
 
@@ -101,7 +102,7 @@ def draw_positions(entry: Entry, sample: Prediction) -> Figure:
         Line2D([], [], color=color, marker="s", linestyle="", label=literal(name))
         for name, color in {**names, "dropped": DROPPED}.items()
     ]
-    method = entry.info.pruner if entry.ratio is None else f"{entry.info.pruner} at {entry.ratio:g}"
+    method = entry.method if entry.ratio is None else f"{entry.method} at {entry.ratio:g}"
     title = f"{method} · {entry.info.model} · first image of sample {sample.id}"
     figure, (panel,) = draw_figure(title, 1, handles)
     panel.set_xlabel("prompt index of the visual token")

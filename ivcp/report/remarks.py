@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
+from ivcp.report.columns import change
 from ivcp.report.comparison import Entry, Unpaired
 
 PAIRED = (
     "difference: run minus unpruned, with the 95 % interval of a paired bootstrap; p: McNemar's "
     "exact test on the answers that pruning fixed and regressed."
 )
-MOST = 50
-"""Notes of runs below a table."""
+MOST, MOST_LOSERS = 50, 10
+"""Notes of runs below a table, and methods named in one of them."""
+RANDOM = "random"
 
 
 def remarks(entries: Sequence[Entry], unpaired: Sequence[Unpaired] = ()) -> list[str]:
@@ -30,7 +33,7 @@ def remarks(entries: Sequence[Entry], unpaired: Sequence[Unpaired] = ()) -> list
     ]
     if len(notes) > MOST:
         lines.append(f"{len(notes) - MOST} more notes are in the runs' metrics.json.")
-    return [*lines, *missing_statistics(entries, unpaired)]
+    return [*worse_than_random(entries), *lines, *missing_statistics(entries, unpaired)]
 
 
 def missing_statistics(entries: Sequence[Entry], unpaired: Sequence[Unpaired]) -> list[str]:
@@ -54,6 +57,49 @@ def missing_statistics(entries: Sequence[Entry], unpaired: Sequence[Unpaired]) -
         more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
         lines.append(f"{dataset}: no interval, no test: {reason} ({alike[0].run.folder}{more}).")
     return lines
+
+
+def worse_than_random(entries: Sequence[Entry]) -> list[str]:
+    """For each dataset and model the methods whose score is below that of random tokens.
+
+    They are compared at the same budget; at the same layer where there is such a random run, and
+    with the mean of several seeds.
+    """
+    blocks: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in entries:
+        if entry.target and entry.metric.value is not None:
+            blocks.setdefault((entry.name, entry.info.model, entry.metric.name), []).append(entry)
+    lines = []
+    for (dataset, model, metric), block in blocks.items():
+        controls = [entry for entry in block if entry.info.pruner == RANDOM]
+        losers = [
+            (entry.metric.value - fmean(values), entry)
+            for entry in block
+            if entry.metric.value is not None
+            and entry.info.pruner != RANDOM
+            and (values := _scores_of_random(entry, controls))
+        ]
+        unit = block[0].metric.unit
+        texts = [
+            f"{' '.join(filter(None, (entry.method, entry.variant.text)))} at {entry.target} "
+            f"({change(difference, unit)})"
+            for difference, entry in sorted(losers, key=lambda loser: loser[0])
+            if change(difference, unit).startswith("-")
+        ]
+        if texts:
+            more = f" and {len(texts) - MOST_LOSERS} more" if len(texts) > MOST_LOSERS else ""
+            named = ", ".join(texts[:MOST_LOSERS])
+            lines.append(
+                f"{dataset}, {model}: below random tokens of the same budget in {metric}: "
+                f"{named}{more}."
+            )
+    return lines
+
+
+def _scores_of_random(entry: Entry, controls: Sequence[Entry]) -> list[float]:
+    alike = [control for control in controls if control.target == entry.target]
+    same_layer = [control for control in alike if control.layers == entry.layers]
+    return [c.metric.value for c in same_layer or alike if c.metric.value is not None]
 
 
 def _notes(entry: Entry) -> Iterator[str]:

@@ -8,9 +8,14 @@ from dataclasses import dataclass, replace
 from ivcp.core.printable import printable
 from ivcp.report.columns import (
     COLUMNS,
+    COMMAND,
+    COMMON,
+    DIFFERENCE,
     GROUP,
     MARK,
     MODEL,
+    PLAIN_DIFFERENCE,
+    PRUNER,
     RELATIVE,
     SCORE,
     SIGNIFICANT,
@@ -19,6 +24,7 @@ from ivcp.report.columns import (
     Column,
     Value,
     Where,
+    marked_score,
     metric_name,
     score,
 )
@@ -38,12 +44,14 @@ class Line:
     Attributes:
         values: Raw numbers and texts.
         cells: The same for readers.
+        ranks: For each column 1 for the best value of a budget, 2 for the second.
         unpruned: Whether the line is a baseline.
         ruled: Whether a rule sets it apart from the line before.
     """
 
     values: tuple[Value, ...]
     cells: tuple[str, ...]
+    ranks: tuple[int, ...]
     unpruned: bool
     ruled: bool
 
@@ -56,17 +64,19 @@ class Table:
         title: One line.
         columns: What the columns hold.
         lines: A value and a cell for each column.
+        note: What a reader of the table alone must know; without a full stop.
     """
 
     title: str
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
+    note: str = ""
 
 
 def make_table(
     entries: Sequence[Entry], columns: Sequence[Column], title: str = "", all_columns: bool = False
 ) -> Table:
-    """One line an entry, with a rule where the ratio changes.
+    """One line an entry, with a rule where the budget changes.
 
     Args:
         entries: The lines.
@@ -81,16 +91,46 @@ def make_table(
         or column.kept
         or all_columns
     }
+    values = {column: [column.value(entry) for entry in entries] for column in cells}
+    ranks = {
+        column: _ranks(entries, values[column]) if column.ranked else [0] * len(entries)
+        for column in cells
+    }
     lines = [
         Line(
-            values=tuple(column.value(entry) for column in cells),
+            values=tuple(column_values[number] for column_values in values.values()),
             cells=tuple(column_cells[number] for column_cells in cells.values()),
+            ranks=tuple(column_ranks[number] for column_ranks in ranks.values()),
             unpruned=entry.info.unpruned,
-            ruled=number > 0 and entry.ratio != entries[number - 1].ratio,
+            ruled=number > 0 and _budget(entry) != _budget(entries[number - 1]),
         )
         for number, entry in enumerate(entries)
     ]
     return Table(title, tuple(cells), tuple(lines))
+
+
+def _budget(entry: Entry) -> tuple[bool, str]:
+    return entry.info.unpruned, entry.target
+
+
+def _ranks(entries: Sequence[Entry], values: Sequence[Value]) -> list[int]:
+    """1 for the best of the runs that a reader compares, 2 for the second, as they are shown.
+
+    These are pruned runs of one model, dataset, metric and budget; one alone is not the best.
+    """
+    blocks: dict[object, list[tuple[int, float]]] = {}
+    for number, (entry, value) in enumerate(zip(entries, values, strict=True)):
+        if not entry.info.unpruned and isinstance(value, float):
+            key = entry.info.model, entry.name, entry.metric.name, entry.target
+            shown = round(value, 3 if entry.metric.unit else 1)
+            blocks.setdefault(key, []).append((number, shown))
+    ranks = [0] * len(entries)
+    for block in blocks.values():
+        best = sorted({shown for _, shown in block}, reverse=True)[:2]
+        for number, shown in block:
+            if len(block) > 1 and shown in best:
+                ranks[number] = 1 + best.index(shown)
+    return ranks
 
 
 def all_numbers(entries: Sequence[Entry]) -> Table:
@@ -99,8 +139,17 @@ def all_numbers(entries: Sequence[Entry]) -> Table:
 
 
 def all_lines(entries: Sequence[Entry]) -> Table:
-    """Runs and tasks with what readers want to know of them."""
-    return make_table(with_tasks(entries), columns_of(Where.LIST))
+    """Runs and tasks with what readers want to know of them, and the command of each.
+
+    Columns that say the same of all lines are left out: `common_settings` says it once.
+    """
+    lines = with_tasks(entries)
+    columns = [
+        column
+        for column in columns_of(Where.LIST)
+        if column.name not in COMMON or len({column.value(line) for line in lines}) > 1
+    ]
+    return make_table(lines, [*columns, replace(COMMAND, heading=COMMAND.name)])
 
 
 def task_table(entries: Sequence[Entry]) -> Table:
@@ -109,17 +158,34 @@ def task_table(entries: Sequence[Entry]) -> Table:
     return make_table(tasks, columns_of(Where.LIST))
 
 
-def run_tables(entries: Sequence[Entry], where: Where) -> list[Table]:
-    """One table for each dataset, model and metric; tasks of a group are left out."""
+def run_tables(entries: Sequence[Entry], where: Where, intervals: bool = True) -> list[Table]:
+    """One table for each dataset, model and metric; tasks of a group are left out.
+
+    Args:
+        entries: The runs.
+        where: For which readers.
+        intervals: Whether differences have their intervals.
+    """
+    columns = columns_of(where)
+    if not intervals:
+        columns = [PLAIN_DIFFERENCE if each.name == DIFFERENCE else each for each in columns]
     blocks: dict[str, list[Entry]] = {}
     for entry in entries:
         title = f"{entry.dataset} · {entry.info.model} · {metric_name(entry)}"
         blocks.setdefault(title, []).append(entry)
-    return [make_table(block, columns_of(where), title) for title, block in blocks.items()]
+    return [make_table(block, columns, title) for title, block in blocks.items()]
 
 
-def group_tables(entries: Sequence[Entry]) -> list[Table]:
-    """One table for each group and model: a line a run, a column a task, and the average."""
+def group_tables(entries: Sequence[Entry], paper: bool = False) -> list[Table]:
+    """One table for each group and model: a line a run, a column a task, and the average.
+
+    Runs on several datasets are a group, too.
+
+    Args:
+        entries: The runs.
+        paper: Whether cells hold the score and the mark alone, as papers print them.
+    """
+    cell = replace(SCORE, show=marked_score) if paper else SCORE
     groups: dict[str, list[Entry]] = {}
     for entry in (*entries, *over_sets(entries)):
         if entry.tasks:
@@ -129,18 +195,20 @@ def group_tables(entries: Sequence[Entry]) -> list[Table]:
     for title, runs in groups.items():
         columns = columns_of(Where.GROUP)
         columns += [
-            SCORE.of_task(name, name, _heading(name, task)) for name, task in _tasks(runs).items()
+            cell.of_task(name, name, _heading(name, task)) for name, task in _tasks(runs).items()
         ]
-        columns.append(replace(SCORE, name=AVERAGE, heading=_heading(AVERAGE, runs[0])))
+        columns.append(replace(cell, name=AVERAGE, heading=_heading(AVERAGE, runs[0]), kept=False))
         columns.append(_mean_relative(runs))
-        tables.append(make_table(runs, columns, title))
+        table = make_table(runs, columns, title)
+        marked = any(task.paired.significant for run in runs for task in (run, *run.tasks))
+        tables.append(replace(table, note=f"{MARK}: {MARKED[:-1]}") if marked else table)
     return tables
 
 
 def group_numbers(entries: Sequence[Entry]) -> Table:
     """The runs of groups: of each task the score, its relation to the unpruned one, the mark."""
     runs = [entry for entry in (*entries, *over_sets(entries)) if entry.tasks]
-    columns = [MODEL, GROUP, *columns_of(Where.GROUP)]
+    columns = [MODEL, GROUP, PRUNER, *columns_of(Where.GROUP)]
     numbers = (("", VALUE), ("_relative", RELATIVE), ("_significant", SIGNIFICANT))
     for name in _tasks(runs):
         columns += [column.of_task(name, f"{name}{kind}") for kind, column in numbers]
@@ -173,7 +241,7 @@ def _mean_relative(runs: Sequence[Entry]) -> Column:
         relative = [task.relative for task in tasks if task.relative is not None]
         return sum(relative) / len(names) if len(relative) == len(names) else None
 
-    return Column("mean_relative", mean, "mean of\nunpruned %", style=score)
+    return Column("mean_relative", mean, "mean of\nunpruned %", style=score, ranked=True)
 
 
 def _tasks(runs: Sequence[Entry]) -> dict[str, Entry]:

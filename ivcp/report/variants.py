@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ivcp.core.printable import printable
 from ivcp.results.comparability import conditions, flatten
 from ivcp.results.schema import RunInfo
 
@@ -17,6 +18,9 @@ SEED = "seed"
 """Last word of settings that repeat a method instead of changing it."""
 RESULTS = {"primary_metric", "tasks", "points", "notes", "judge", "rotary"}
 """Fields of a run's record that are no settings."""
+
+LONGEST = 80
+"""Most characters of a value."""
 
 Values: TypeAlias = Mapping[str, str]
 """Values of settings by their dotted names."""
@@ -75,6 +79,19 @@ def split_settings(runs: Sequence[RunInfo]) -> tuple[Values, list[Values]]:
     ]
 
 
+def common_settings(runs: Sequence[RunInfo]) -> Values:
+    """What all runs have in common of that which comparable runs share, by name."""
+    each = [conditions(run) for run in runs]
+    first = each[0]
+    return {
+        name.removesuffix(" name"): setting_text(value)
+        for name, value in first.items()
+        if all(values.get(name) == value for values in each)
+        and not name.endswith("_target_")
+        and name.removeprefix("model.") not in first.keys() - {name}
+    }
+
+
 def _differing(each: Sequence[Values], kinds: Sequence[Hashable]) -> list[Values]:
     """Of the settings of each run those in which runs of its kind differ.
 
@@ -107,7 +124,7 @@ def _variant(values: Values) -> Variant:
     texts: dict[bool, list[str]] = {False: [], True: []}
     for name, value in values.items():
         if f"model.{name}" not in values:
-            texts[name.split(".")[-1] == SEED].append(f"{name}={value}")
+            texts[name.split(".")[-1] == SEED].append(f"{name}={printable(value, LONGEST)}")
     return Variant(" ".join(texts[False]), " ".join(texts[True]))
 
 

@@ -19,6 +19,12 @@ from ivcp.report.tables import Table
 
 GAP = 2  # characters between columns on screen
 LATEX_HEAD = "% \\usepackage{booktabs,graphicx}\n"
+LATEX_LONGEST = 100
+"""Most characters of a cell; TeX measures no line of more than 5 metres."""
+LATEX_NOTE = "Best of a budget in bold, second underlined"
+MOST_FLOATS = 12
+"""Tables between two page breaks; LaTeX holds no more than 18 that found no page."""
+LATEX_RANKS = ("{}", "\\textbf{{{}}}", "\\underline{{{}}}")
 LATEX_FIT = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"
 """Makes a table smaller that is wider than the page."""
 
@@ -34,33 +40,46 @@ def to_csv(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, under its title if it has one."""
+    """The table in GitHub's Markdown, under its title; the best of a budget is bold."""
     lines = [
         ["<br>".join(map(markdown, column.heading.split("\n"))) for column in table.columns],
         ["---" if column.words else "---:" for column in table.columns],
-        *([markdown(cell) for cell in line.cells] for line in table.lines),
+        *(list(map(_markdown_cell, line.cells, line.ranks)) for line in table.lines),
     ]
     title = f"## {markdown(table.title)}\n\n" if table.title else ""
     return title + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def to_latex(tables: Iterable[Table]) -> str:
-    """The tables as floats with booktabs."""
-    return LATEX_HEAD + "".join(map(_latex_float, tables))
+def _markdown_cell(cell: str, rank: int) -> str:
+    text = markdown(cell, len(cell))
+    return f"**{text}**" if rank == 1 else text
 
 
-def _latex_float(table: Table) -> str:
+def to_latex(tables: Sequence[Table]) -> str:
+    """The tables as floats with booktabs; the best of a budget is bold, the second underlined."""
+    return LATEX_HEAD + "".join(
+        ("" if number % MOST_FLOATS or not number else "\n\\clearpage\n")
+        + _latex_float(table, number)
+        for number, table in enumerate(tables)
+    )
+
+
+def _latex_float(table: Table, number: int) -> str:
     kinds = "".join("l" if column.words else "r" for column in table.columns)
     lines = []
     for line in table.lines:
-        cells = zip(line.cells, table.columns, strict=True)
+        cells = map(_latex_cell, line.cells, table.columns, line.ranks)
         rule = "\\midrule\n" if line.ruled else ""
-        lines.append(f"{rule}{_latex_line(_latex_cell(*cell) for cell in cells)}")
+        lines.append(f"{rule}{_latex_line(cells)}")
     head = _latex_line(_latex_heading(column.heading) for column in table.columns)
     body = "\n".join(["\\toprule", head, "\\midrule", *lines, "\\bottomrule"])
     caption = latex(table.title.replace(" · ", ", "))
+    ranked = any(rank for line in table.lines for rank in line.ranks)
+    note = latex(table.note)
+    caption = ". ".join(filter(None, (caption, LATEX_NOTE if ranked else "", note)))
     return (
-        f"\n\\begin{{table*}}\n\\caption{{{caption}}}\n\\centering\\scriptsize\n"
+        f"\n\\begin{{table*}}\n\\caption{{{caption}.}}\n\\label{{tab:ivcp-{number + 1}}}\n"
+        "\\centering\\scriptsize\n"
         f"\\setlength{{\\tabcolsep}}{{3pt}}\n{LATEX_FIT}\n\\begin{{tabular}}{{{kinds}}}\n{body}\n"
         "\\end{tabular}}\n\\end{table*}\n"
     )
@@ -71,15 +90,16 @@ def _latex_line(cells: Iterable[str]) -> str:
 
 
 def _latex_heading(heading: str) -> str:
-    lines = [latex(line) for line in heading.split("\n")]
+    lines = [latex(line, LATEX_LONGEST) for line in heading.split("\n")]
     return lines[0] if len(lines) == 1 else "\\shortstack[r]{" + "\\\\".join(lines) + "}"
 
 
-def _latex_cell(cell: str, column: Column) -> str:
+def _latex_cell(cell: str, column: Column, rank: int) -> str:
     """A cell; in numbers, a hyphen is a minus, and alone a dash."""
     if column.words:
-        return latex(cell)
-    return "--" if cell == UNKNOWN else latex(cell).replace("-", "$-$")
+        return latex(cell, LATEX_LONGEST)
+    text = "--" if cell == UNKNOWN else latex(cell).replace("-", "$-$")
+    return LATEX_RANKS[rank].format(text)
 
 
 def to_screen(tables: Sequence[Table], width: int) -> Group:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from ivcp.core.errors import UserError
+from ivcp.core.printable import printable
 from ivcp.results.amounts import show
-from ivcp.results.comparability import differences, flatten
+from ivcp.results.comparability import conditions, differences, differing, flatten
 from ivcp.results.schema import Results, RunInfo
 
 if TYPE_CHECKING:  # pandas and torch take seconds to import
@@ -27,6 +30,8 @@ ROOTS = (Path("outputs"), Path("multirun"))
 """Where other runs are looked for."""
 LARGEST = 64_000_000
 """Most bytes of a `metrics.json`; more is none of ours."""
+LONGEST = 1000
+"""Most characters of a sentence about a path."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,15 +46,21 @@ class FinishedRun:
         pruned = not info.unpruned and info.ratio is not None
         method = f"{info.pruner} at {info.ratio:g}" if pruned else info.pruner
         value = show(metric.value, metric.unit)
-        return (
+        return printable(
             f"FinishedRun({info.model} · {info.dataset} · {method}: {metric.name} {value}, "
-            f"{info.samples} samples, {self.folder})"
+            f"{info.samples} samples, {self.folder})",
+            LONGEST,
         )
 
     @property
     def info(self) -> RunInfo:
         """What the run was."""
         return self.results.run
+
+    @cached_property
+    def conditions(self) -> Mapping[str, Any]:
+        """What a fair comparison holds fixed, by its name."""
+        return conditions(self.info)
 
     @property
     def value(self) -> float:
@@ -103,21 +114,38 @@ def find_runs(paths: Iterable[str | Path]) -> tuple[list[FinishedRun], list[str]
     Returns:
         The runs in the order of their paths, and one sentence for each path that was left out.
     """
-    runs: dict[Path, FinishedRun] = {}
+    runs: dict[str, FinishedRun] = {}
     problems: list[str] = []
     for path in map(Path, paths):
-        files = [path] if path.is_file() else sorted(path.rglob(METRICS))
-        files = [file for file in files if file.parent.name != BEFORE]
-        if not files:
-            what = "holds no finished run" if path.is_dir() else "does not exist"
+        files, closed = ([path], []) if os.path.isfile(path) else _result_files(path)
+        problems += closed
+        if not files and not closed:
+            what = "holds no finished run" if os.path.isdir(path) else "does not exist"
             problems.append(f"{path} {what}.")
         for file in files:
-            if file.resolve() not in runs:
+            real = os.path.realpath(file)  # which takes loops of links for what they are
+            if real not in runs:
                 try:
-                    runs[file.resolve()] = FinishedRun(file.parent, read_results(file))
+                    runs[real] = FinishedRun(file.parent, read_results(file))
                 except UserError as error:
                     problems.append(str(error))
-    return list(runs.values()), problems
+    return list(runs.values()), [printable(problem, LONGEST) for problem in problems]
+
+
+def _result_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """What is called `metrics.json` in a folder and below it, and the folders that are closed."""
+    closed: list[str] = []
+
+    def refused(error: OSError) -> None:
+        if os.path.isdir(error.filename):
+            closed.append(f"{error.filename} cannot be read ({error.strerror}).")
+
+    files = [
+        Path(parent, METRICS)
+        for parent, folders, names in os.walk(folder, onerror=refused)
+        if (METRICS in names or METRICS in folders) and Path(parent).name != BEFORE
+    ]
+    return sorted(files), closed
 
 
 def find_baseline(run: RunInfo, runs: Iterable[FinishedRun]) -> FinishedRun | None:
@@ -168,7 +196,7 @@ def were_paired(run: FinishedRun, other: FinishedRun) -> bool:
     """Whether times of two runs compare: comparable runs of one sweep, trainer and code."""
     fields = ("versions", "git", "processes")
     return (
-        not differences(run.info, other.info)
+        not differing(run.conditions, other.conditions)
         and run.folder.resolve().parent == other.folder.resolve().parent
         and all(getattr(run.info, name) == getattr(other.info, name) for name in fields)
         and run.info.config.get("trainer") == other.info.config.get("trainer")

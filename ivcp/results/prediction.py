@@ -15,7 +15,7 @@ from ivcp.core.layout import ImageLayout
 from ivcp.core.metric import ScoredAnswer
 from ivcp.core.printable import whole
 from ivcp.core.types import Answer, Sample, Task
-from ivcp.results.schema import Finite, Schema
+from ivcp.results.schema import Amount, Finite, Schema
 
 TIMES = (
     "vision_ms", "language_prefill_ms", "pruning_overhead_ms", "time_to_first_token_ms",
@@ -93,7 +93,7 @@ class Prediction(Schema):
         decode_ms_per_token: Each further token; None if there is none.
     """
 
-    index: Annotated[int, Field(ge=0)]
+    index: Amount
     id: Text
     task: Task | None = None
     question: Text = ""
@@ -110,16 +110,16 @@ class Prediction(Schema):
     by_rule: tuple[Answered, Finite] | None = None
     failed: Text | None = None
     image_size: tuple[int, int] | None = None
-    prompt_tokens: int = 0
-    visual_tokens: int = 0
-    kept_tokens: int = 0
-    generated_tokens: int = 0
+    prompt_tokens: Amount = 0
+    visual_tokens: Amount = 0
+    kept_tokens: Amount = 0
+    generated_tokens: Amount = 0
     resized: bool = False
     images: tuple[ImageLayout, ...] = ()
-    kept: tuple[int, ...] = ()
-    reasons: dict[str, tuple[int, ...]] = Field(default={})
-    layer_tokens: tuple[int, ...] = ()
-    first_pass_tokens: tuple[int, ...] = ()
+    kept: tuple[Amount, ...] = ()
+    reasons: dict[str, tuple[Amount, ...]] = Field(default={})
+    layer_tokens: tuple[Amount, ...] = ()
+    first_pass_tokens: tuple[Amount, ...] = ()
     kv_cache_bytes: Finite = 0.0
     kv_cache_bytes_unpruned: Finite = 0.0
     prefill_flops: int = 0

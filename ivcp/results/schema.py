@@ -13,6 +13,9 @@ from ivcp.core.budget import Count, Over, in_words
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = Finite | None
 """None where a value is undefined, e.g. the mean of no samples."""
+Amount = Annotated[int, Field(ge=0, le=10**18)]
+"""What is counted; a bound keeps every reader's arithmetic in range."""
+Name = Annotated[str, Field(max_length=10_000)]
 Unit = Literal["%", ""]
 """Of a value: "%" for a fraction, "" for points."""
 
@@ -101,7 +104,7 @@ class Efficiency(Schema):
     tokens_per_second: Number = None
     samples_per_second: Number = None
     seconds_by_process: tuple[Finite, ...] = ()
-    halved_batches: int = 0
+    halved_batches: Amount = 0
     peak_memory_bytes: Number = None
 
 
@@ -114,9 +117,9 @@ class MetricInfo(Schema):
         metric: Dotted path of the class that scored; empty for a group, whose tasks have theirs.
     """
 
-    name: str
+    name: Name
     unit: Unit = "%"
-    metric: str = ""
+    metric: Name = ""
 
 
 class PrimaryMetric(MetricInfo):
@@ -139,9 +142,9 @@ class Judging(Schema):
 
     by: Literal["rule", "model"] = "rule"
     reason: str | None = None
-    wanted: int = 0
-    judged: int = 0
-    unreadable: int = 0
+    wanted: Amount = 0
+    judged: Amount = 0
+    unreadable: Amount = 0
     account: dict[str, Any] = Field(default={})
 
 
@@ -160,7 +163,7 @@ class BudgetInfo(Schema):
     count: Count = "final"
     over: Over = "video"
     ratio: Number = None
-    tokens: int | None = None
+    tokens: Amount | None = None
     solved: bool = True
     obtained: Number = None
 
@@ -184,7 +187,7 @@ class Rotary(Schema):
     """Rotary position embeddings of the decoder: inverse frequencies, and axes of positions."""
 
     inverse_frequencies: tuple[Finite, ...]
-    axes: int
+    axes: Amount
 
 
 class GitState(Schema):
@@ -230,15 +233,15 @@ class RunInfo(Schema):
     """
 
     schema_version: Literal[1] = 1
-    model: str
-    pruner: str
-    dataset: str
-    variant: str = ""
-    overrides: tuple[str, ...] = ()
+    model: Name
+    pruner: Name
+    dataset: Name
+    variant: Name = ""
+    overrides: tuple[Name, ...] = ()
     ratio: Number
     budget: BudgetInfo | None = None
-    layers: tuple[int, ...]
-    first_pass: int = 0
+    layers: tuple[Amount, ...]
+    first_pass: Amount = 0
     unpruned: bool
     config: dict[str, Any]
     versions: dict[str, str | None] = Field(default={})
@@ -247,15 +250,15 @@ class RunInfo(Schema):
     dtype: str = ""
     attention: str = ""
     rotary: Rotary | None = None
-    processes: int = 1
+    processes: Amount = 1
     seconds: Number = None
-    batch_size: int | Literal["auto"] = 1
-    samples: int
-    failed_samples: int = 0
+    batch_size: Amount | Literal["auto"] = 1
+    samples: Amount
+    failed_samples: Amount = 0
     date: str = ""
     primary_metric: PrimaryMetric
     points: tuple[str, ...] = ()
-    tasks: dict[str, MetricInfo] = Field(default={})
+    tasks: dict[Name, MetricInfo] = Field(default={})
     notes: tuple[str, ...] = ()
     judge: Judging = Judging()
 

@@ -21,12 +21,12 @@ COSTS = {
     "keep_ratio": "visual tokens kept",
     "kv_ratio": "KV cache, of unpruned",
     "flops_ratio": "prefill FLOPs, of unpruned",
+    "prefill_ms": "prefill, ms (median)",
 }
-"""Costs on the x axes: name in the summary and in the table `result`, and label."""
+"""Costs on the x axes, as in a report: name in the summary and the table `result`, and label."""
 PINNED = (
     "primary_metric",
     *COSTS,
-    "prefill_ms",
     "pruning_overhead_ms",
     "unparsed_rate",
     "failed_samples",
@@ -85,7 +85,7 @@ def workspace(
 
 
 def sections() -> list[Section]:
-    """Pareto plots, curves over ratios, comparison of runs, times, kept tokens."""
+    """Pareto plots, curves over costs and layers, comparison of runs, times, kept tokens."""
     from wandb_workspaces.reports import v2 as panels
     from wandb_workspaces.workspaces import Section, SectionLayoutSettings
 
@@ -101,20 +101,22 @@ def sections() -> list[Section]:
         )
         for key, label in COSTS.items()
     ]
+    axes = [(key, label, "series") for key, label in COSTS.items()]
+    axes.append(("layer", "layer before which tokens are pruned", "series_over_layers"))
     curves = [
         panels.CustomChart(
             query={"summaryTable": {"tableKey": "result"}},
             chart_name="wandb/lineseries/v0",
-            chart_fields={"step": key, "lineKey": "series", "lineVal": "primary_metric"},
+            chart_fields={"step": key, "lineKey": series, "lineVal": "primary_metric"},
             chart_strings={"title": f"Primary metric over {label}", "xname": label},
         )
-        for key, label in COSTS.items()
+        for key, label, series in axes
     ]
     columns = [
         panels.ParallelCoordinatesPlotColumn(metric=panels.Config("names.pruner")),
         *(
             panels.ParallelCoordinatesPlotColumn(metric=panels.SummaryMetric(key))
-            for key in (*COSTS, "prefill_ms", "primary_metric")
+            for key in (*COSTS, "primary_metric")
         ),
     ]
     times = [
@@ -128,8 +130,8 @@ def sections() -> list[Section]:
         grid_y_axis="index",
     )
     return [
-        section("Pareto", *pareto, columns=3),
-        section("Ratio curves", *curves, columns=3),
+        section("Pareto", *pareto, columns=2, rows=2),
+        section("Curves", *curves, columns=3, rows=2),
         section(
             "Runs",
             panels.WeavePanelSummaryTable(table_name="result"),

@@ -18,7 +18,7 @@ def upload(report: Path, project: str, mode: str = "online", **options: Any) -> 
     """Log a report's tables, images and pages as one run of job type "report".
 
     Every `*.csv` becomes a table, every `*.png` an image, every `*.html` a page, each under its
-    stem; all files of the folder itself, whatever their kind, are in one artifact.
+    stem; all of these and the figures, whatever their kind, are in one artifact.
 
     Args:
         report: Folder that `python -m ivcp.report` wrote.
@@ -35,6 +35,7 @@ def upload(report: Path, project: str, mode: str = "online", **options: Any) -> 
     import wandb
 
     files = sorted(path for path in report.glob("*") if path.is_file())
+    figures = sorted(path for path in report.glob("figures/*") if path.is_file())
     tables = [path for path in files if path.suffix == ".csv"]
     if not tables:
         raise UserError(
@@ -50,13 +51,13 @@ def upload(report: Path, project: str, mode: str = "online", **options: Any) -> 
     logged |= {f"pages/{path.stem}": wandb.Html(str(path)) for path in _of(files, ".html")}
     run.log(logged)
     artifact = wandb.Artifact(f"report-{report.resolve().name}", type="report")
-    for path in files:
-        artifact.add_file(str(path))
+    for path in (*files, *figures):
+        artifact.add_file(str(path), name=path.relative_to(report).as_posix())
     run.log_artifact(artifact)
     address = None if run.offline else run.url
     folder = Path(run.dir).parent
     logger.finalize("success")
-    message = f"{len(logged)} tables, plots and pages and {len(files)} files are"
+    message = f"{len(logged)} tables, plots and pages and {len(files) + len(figures)} files are"
     return f"{message} at {address}." if address else f"{message} offline: wandb sync {folder}"
 
 

@@ -14,7 +14,7 @@ from ivcp.metrics.group_metrics import GroupMetrics
 from ivcp.metrics.multiple_choice import MultipleChoiceMetrics
 from ivcp.report.__main__ import main
 
-FILES = ["pareto.png", "report.html", "table.csv", "table.md", "table.tex"]
+FILES = ["figures", "pareto.png", "report.html", "table.csv", "table.md", "table.tex"]
 
 
 def test_files_are_written_and_skipped_ones_counted(
@@ -59,7 +59,7 @@ def test_a_group_has_its_table(
     printed = capsys.readouterr().out
     assert "0.0 (0.0)*" in printed
     assert "-100.0 [-100.0, -100.0]" in printed
-    assert "groups.csv, groups.md, pareto.png and report.html are in" in printed
+    assert "groups.csv, groups.md, pareto.png, figures/ and report.html are in" in printed
     for text in (printed, (out / "table.md").read_text()):
         assert text.count("both: Rules stood in.") == 1
         assert text.count("McNemar") == 1
@@ -129,3 +129,26 @@ def test_the_module_runs_without_a_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "does not exist" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_conditions_choose_runs_and_keep_their_baselines(
+    make_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dataset in ("pope", "shapes"):
+        make_run(f"runs/{dataset}", pruner="none", value=0.9, ratio=1.0, dataset=dataset)
+        for ratio in (0.5, 0.1):
+            name = f"runs/{dataset}{ratio}"
+            make_run(name, pruner="ivcp", value=ratio, ratio=ratio, dataset=dataset)
+    command = [str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--tables", "--quiet"]
+    assert main([*command, "--where", "dataset=pope", "--where", "ratio=0.5"]) == 0
+    assert "2 runs, 4 not asked for" in capsys.readouterr().out
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert text.startswith("Settings of all runs: model tiny, dataset pope,")
+    assert "| IVC-Prune | 0.5 | 50.0 | 55.6 |" in text
+    for condition, sentence in (
+        ("datset=x", "did you mean dataset"),
+        ("ratio=7", "No run meets"),
+        ("x", "="),
+    ):
+        assert main([*command, "--where", condition]) == 2
+        assert sentence in capsys.readouterr().err

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from ivcp.core.printable import printable
 from ivcp.report.__main__ import main
-from ivcp.report.escapes import csv_text, latex, markdown
+from ivcp.report.escapes import csv_text, latex, markdown, markdown_line
 from ivcp.report.page import own_scripts
 
 HOSTILE = (
@@ -53,10 +55,25 @@ def test_no_text_is_a_formula(text: str) -> None:
         ("<b> &lt; a < b & c", "&lt;b> &amp;lt; a < b & c"),
         ("<0.001 snake_case [1, 2]", "<0.001 snake_case [1, 2]"),
         ("*a* _i_ `c` [l](x)", r"\*a\* \_i\_ \`c\` [l\](x)"),
+        (
+            "$x$ ~~a~~ http://b www.c me@d.org acc@0.5",
+            (r"\$x\$ \~\~a\~\~ http\://b www\.c me\@d.org acc@0.5"),
+        ),
     ],
 )
 def test_markdown_escapes_markup_alone(text: str, escaped: str) -> None:
     assert markdown(text) == escaped
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("- a", r"\- a"), ("1. a", r"1\. a"), ("    + a", r"\+ a"), ("> a", r"\> a"),
+        ("===", r"\==="), ("# a", r"\# a"), ("5 runs", "5 runs"),
+    ],
+)  # fmt: skip
+def test_a_line_of_markdown_begins_nothing(text: str, line: str) -> None:
+    assert markdown_line(text) == line
 
 
 @pytest.mark.parametrize(
@@ -96,6 +113,7 @@ def test_a_hostile_report_is_text(
             device=text,
             notes=[text],
             config={"pruner": {text: text}, "model": {"path": text}},
+            overrides=[text],
             tasks={text: {"name": text}} if number % 2 else {},
             values={f"{text}/{text}": 0.5},
         )
@@ -110,12 +128,17 @@ def test_a_hostile_report_is_text(
     files = [(out / name).open(newline="") for name in ("table.csv", "groups.csv")]
     cells = [cell for file in files for line in csv.reader(file) for cell in line]
     assert not [cell for cell in cells if re.match(r"[=+@\t\r-]", cell) and not is_number(cell)]
-    for name, block in (("table.md", 0), ("groups.md", 1)):
+    for name, block in (("table.md", 1), ("groups.md", 1)):
         text = (out / name).read_text()
         lines = text.split("\n\n")[block].splitlines()
         assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}) == 1
         assert "<script" not in text
-    assert (out / "table.tex").read_text().isascii()
+    tex = (out / "table.tex").read_text()
+    assert tex.isascii()
+    bare = re.sub(r"\\[{}\\]", "", tex)
+    assert bare.count("{") == bare.count("}")
+    assert not {"input", "write"} & set(re.findall(r"\\([a-z]+)", tex))
+    check_tex(out / "table.tex")
     page = (out / "report.html").read_bytes().decode()
     for code in own_scripts():
         page = page.replace(f"<script>{code}</script>", "")
@@ -123,6 +146,17 @@ def test_a_hostile_report_is_text(
     data = r"""type="(?:text/plain|application/json)" id="[a-z0-9-]+">"""
     assert not re.findall(f"<(?:script(?! {data})|img src=x|b>x|style><b)", page)
     assert "{{ 7 * 7 }}" in page
+
+
+def check_tex(path: Path) -> None:
+    """Compile a table where LaTeX is installed."""
+    if shutil.which("pdflatex") is None:
+        return
+    head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    path.with_name("all.tex").write_text(f"{head}\\input{{{path.stem}}}\\end{{document}}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=path.parent, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def is_number(text: str) -> bool:

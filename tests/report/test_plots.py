@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 
-from ivcp.report import figures
-from ivcp.report.comparison import Entry
+from ivcp.report import figures, plots
+from ivcp.report.comparison import Entry, Interval, Paired
 from ivcp.report.figures import (
     CONTROLS,
     MOST_ENTRIES,
     MOST_LINES,
+    STROKES,
     by_layers,
     by_ratio,
     legend,
@@ -33,6 +38,7 @@ from ivcp.report.plots import (
     height,
     points,
     ratio,
+    times_compare,
 )
 from ivcp.report.variants import Variant
 
@@ -73,7 +79,11 @@ def test_plots_follow_what_runs_differ_in(make_run: Any, read_entries: Any) -> N
         "shapes: acc@0.5 over the ratio",
         "shapes: acc@0.5 over the layer",
     ]
-    assert list(files) == ["pareto.png", "ratio.png", "layer.png"]
+    names = ("pareto-pope", "pareto-shapes", "ratio-shapes", "layer-shapes")
+    alone = [f"figures/{name}.{kind}" for name in names for kind in ("png", "pdf", "svg")]
+    assert list(files) == ["pareto.png", "ratio.png", "layer.png", *alone]
+    assert files["figures/pareto-pope.pdf"].startswith(b"%PDF")
+    assert b"<svg" in files["figures/pareto-pope.svg"]
     assert problems[:2] == [
         "shapes: runs that prune at several layers (2+6) are in no curve over layers.",
         "shapes: runs that prune before layer 0 after a first pass (0 after 2) are in no curve "
@@ -119,7 +129,7 @@ def test_each_cost_has_a_panel_with_the_baseline(make_run: Any, read_entries: An
         assert lines["#0072B2"].get_xdata() == pytest.approx([costs[panel.get_xlabel()]])
     stars = [[line for line in p.lines if line.get_marker() == "*"] for p in figure.axes]
     assert [len(star) for star in stars] == [0, 0, 1, 1]
-    assert legend_of(figure) == ["ivcp", "random", "unpruned"]
+    assert legend_of(figure) == ["IVC-Prune", "Random", "unpruned"]
 
 
 def test_a_cost_that_is_not_known_leaves_its_panel_empty(make_run: Any, read_entries: Any) -> None:
@@ -170,7 +180,7 @@ def test_scores_over_ratios_are_in_percent_of_the_unpruned_one(make_entries_of: 
     figure = draw_curve(entries, RATIO, by_layers)
     assert drawn(figure) == [(pytest.approx([10, 50]), pytest.approx([25, 75]))]
     assert figure.axes[0].get_ylabel() == "acc@0.5, of unpruned"
-    assert legend_of(figure) == ["ivcp"]
+    assert legend_of(figure) == ["IVC-Prune"]
 
 
 def test_scores_over_layers_leave_out_several_at_once(make_entries_of: Any) -> None:
@@ -244,7 +254,7 @@ def test_layers_are_separate_lines_in_one_colour(several_layers: list[Entry]) ->
     assert [line.label for line in series.values()] == [
         "fastv @ layer 2",
         "fastv @ layer 4",
-        "random @ layer 4",
+        "Random @ layer 4",
     ]
     early, late, control = series.values()
     assert early.color == late.color
@@ -254,7 +264,7 @@ def test_layers_are_separate_lines_in_one_colour(several_layers: list[Entry]) ->
 
 def test_ratios_are_lines_of_a_curve_over_layers(several_layers: list[Entry]) -> None:
     labels = [line.label for line in make_series(several_layers, by_ratio).values()]
-    assert labels == ["fastv at 0.1", "fastv at 0.5", "random at 0.1", "random at 0.5"]
+    assert labels == ["fastv at 0.1", "fastv at 0.5", "Random at 0.1", "Random at 0.5"]
 
 
 def test_variants_look_different_and_a_control_with_some_is_not_grey(
@@ -279,16 +289,16 @@ def test_runs_with_other_settings_are_other_lines(make_run: Any, read_entries: A
             name = f"{prune}{keep_ratio}"
             make_run(name, pruner="ivcp", value=0.5, ratio=keep_ratio, config=config)
     labels = [line.label for line in make_series(read_entries()).values()]
-    assert labels == ["ivcp prune_earlier_kv=false", "ivcp prune_earlier_kv=true"]
+    assert labels == ["IVC-Prune prune_earlier_kv=false", "IVC-Prune prune_earlier_kv=true"]
 
 
 def test_one_layer_needs_no_mention_and_two_models_do(make_run: Any, read_entries: Any) -> None:
     make_run("a", pruner="fastv", value=0.5, layers=[4])
     make_run("b", pruner="ivcp", value=0.5, layers=[4])
-    assert [line.label for line in make_series(read_entries()).values()] == ["fastv", "ivcp"]
+    assert [line.label for line in make_series(read_entries()).values()] == ["fastv", "IVC-Prune"]
     make_run("c", pruner="ivcp", value=0.5, layers=[4], model="big")
     labels = [line.label for line in make_series(read_entries()).values()]
-    assert labels == ["fastv (tiny)", "ivcp (big)", "ivcp (tiny)"]
+    assert labels == ["fastv (tiny)", "IVC-Prune (big)", "IVC-Prune (tiny)"]
 
 
 def test_many_pruners_look_different(make_run: Any, read_entries: Any) -> None:
@@ -312,7 +322,10 @@ def test_runs_of_one_ratio_are_one_point(make_run: Any, read_entries: Any) -> No
     make_run("low", pruner="random", value=0.1, ratio=0.25)
     make_run("failed", pruner="random", value=None, ratio=0.1)
     line = points(read_entries(), COSTS[0].measure, height, ratio)
-    assert line == [pytest.approx((25, 10, 10, 10)), pytest.approx((50, 30, 20, 40))]
+    assert [point[:4] for point in line] == [
+        pytest.approx((25, 10, 10, 10)), pytest.approx((50, 30, 20, 40))
+    ]  # fmt: skip
+    assert [point.repeats for point in line] == [False, True]
 
 
 def test_names_are_short_text_and_no_formulas() -> None:
@@ -331,3 +344,71 @@ def test_plots_stand_below_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "TALLEST", 4)
     data, missing = stack(parts)
     assert (size_of(data), missing) == ((4, 3), 1)
+
+
+def test_the_stroke_of_a_run_is_the_interval_of_its_difference(
+    make_run: Any, read_entries: Any
+) -> None:
+    make_run("a", pruner="none", value=0.9)
+    make_run("b", pruner="ivcp", value=0.7)
+    entries = read_entries()
+    paired = Paired(difference=Interval(-0.3, -0.1), relative=Interval(0.6, 0.9))
+    entries[1] = replace(entries[1], paired=paired)
+    figure = draw_pareto(entries)
+    ((x, low), (_, high)) = figure.axes[0].collections[0].get_segments()[0]
+    assert (x, low, high) == pytest.approx((50, 60, 80))
+    assert legend_of(figure)[-1] == STROKES[False]
+    assert legend_of(draw_pareto([*entries[:1], replace(entries[1], paired=Paired())]))[-1] == (
+        "unpruned"
+    )
+
+
+def test_times_of_runs_that_were_not_paired_have_no_panel(make_run: Any, read_entries: Any) -> None:
+    make_run("none", pruner="none", value=0.9)
+    make_run("sweep/b", pruner="ivcp", value=0.7)
+    entries = read_entries()
+    assert not times_compare(entries)
+    labels = [panel.get_xlabel() for panel in draw_pareto(entries, timed=False).axes]
+    assert labels == [cost.label for cost in COSTS[:-1]]
+    _, _, problems = draw_plots(entries)
+    assert "shapes: no panel of times, since the runs are not of one sweep" in problems[0]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_nothing_overlaps_with_more_than_twenty_methods(
+    make_run: Any, read_entries: Any, paired: bool
+) -> None:
+    make_run("none", pruner="none", value=0.9)
+    for number in range(26):
+        make_run(f"{number}", pruner=f"a_method_{number}", value=0.5 + number / 100)
+    figure = draw_pareto(read_entries(), timed=paired)
+    figure.canvas.draw()
+    assert len(figure.axes) == (4 if paired else 3)
+    assert len(set(legend_of(figure))) == 27
+    boxes = [figure.legends[0].get_window_extent()]
+    boxes += [panel.xaxis.label.get_window_extent() for panel in figure.axes]
+    boxes += [panel.bbox for panel in figure.axes]
+    assert all(
+        box.x0 >= 0 and box.x1 <= figure.bbox.x1 and 0 <= box.y0 < box.y1 <= figure.bbox.y1
+        for box in boxes
+    )
+    assert not [(a, b) for a, b in combinations(boxes, 2) if Bbox.intersection(a, b) is not None]
+
+
+def test_files_for_papers_hold_hostile_names_as_text(
+    make_run: Any, read_entries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(("$\\frac{", "<script>", "猫 🎯", "a" * 500, "../../x")):
+        make_run(f"{number}", pruner=name, value=0.5, dataset=name)
+    _, files, _ = draw_plots(read_entries())
+    names = [name.removeprefix("figures/") for name in files if name.startswith("figures/")]
+    assert len(set(names)) == 15
+    monkeypatch.setattr(plots, "MOST_RUNS", 4)
+    _, files_of_many, (problem, *_) = draw_plots(read_entries())
+    assert {name[-3:] for name in files_of_many} == {"png"}
+    assert "choose runs with --where" in problem
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,80}\.(png|pdf|svg)", name) for name in names)
+    for name, data in files.items():
+        if name.endswith(".svg"):
+            assert b"<script" not in data
+            ElementTree.fromstring(data)

@@ -111,8 +111,8 @@ def test_odd_frequencies_leave_the_roles(
     make_ivc_run: Any, read_entries: Any, frequencies: list[float]
 ) -> None:
     make_ivc_run(rotary={"inverse_frequencies": frequencies, "axes": 1})
-    (plot,), problems = plot_positions(read_entries())
-    assert plot.caption.endswith("holds no rotary frequencies for V and U")
+    ((_, caption, _),), problems = plot_positions(read_entries())
+    assert caption.endswith("holds no rotary frequencies for V and U")
     assert problems == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ivcp.report.remarks import MOST, remarks
+from ivcp.report.remarks import MOST, remarks, worse_than_random
 
 ALONE = (
     "no unpruned run of the same model, data and settings is there to compare them with; report "
@@ -46,3 +46,19 @@ def test_missing_statistics_are_grouped_by_reason(
         f"shapes: no interval, no test: it is torn ({tmp_path / 'a'} and 1 more).",
         f"shapes: no interval, no test: it is missing ({tmp_path / 'c'}).",
     ]
+
+
+def test_who_loses_to_random_tokens_is_said(make_run: Any, read_entries: Any) -> None:
+    make_run("none", pruner="none", value=0.1)
+    for seed, value in enumerate((0.6, 0.8)):
+        make_run(f"r{seed}", pruner="random", value=value, layers=[4], config={"seed": seed})
+    make_run("deep", pruner="random", value=0.2, layers=[8])
+    make_run("a", pruner="ivcp", value=0.65, layers=[4])
+    make_run("b", pruner="fastv", value=0.1, layers=[2])
+    make_run("c", pruner="dart", value=0.3, layers=[8])
+    make_run("d", pruner="dart", value=0.1, ratio=0.1, layers=[4])
+    (line,) = worse_than_random(read_entries())
+    assert line == (
+        "shapes, tiny: below random tokens of the same budget in acc@0.5: fastv at 50 % (-43.3), "
+        "IVC-Prune at 50 % (-5.0)."
+    )

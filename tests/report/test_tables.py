@@ -85,7 +85,7 @@ def test_markdown_is_a_table_with_equal_columns(entries: list[Entry]) -> None:
     assert len(lines) == 8
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert "| of<br>unpruned % |" in lines[0]
-    assert "fa\\|stv | 0.5 | 4 | acc@0.5 (%) | 80.0 | 88.9 | -10.0 | 50.0 |" in lines[4]
+    assert "fa\\|stv | 0.5 | 4 | acc@0.5 (%) | **80.0** | 88.9 | -10.0 | 50.0 |" in lines[4]
     assert "| - | - |" in lines[-1]
 
 
@@ -139,7 +139,7 @@ def test_points_are_shown_as_points(points: list[Entry]) -> None:
     assert float(pruned["difference"]) == pytest.approx(-100 * (1 / 2 + 2 / 3))
     shown = "-116.7 [-200.0, +0.0]"
     markdown = to_markdown(all_lines(points))
-    assert f"| total (points) | 83.3 | 41.7 | {shown} | 0.25 | 0 | 3 |" in markdown
+    assert f"| 83.3 | 41.7 | {shown} | 0.25 | 0 | 3 |" in markdown
     assert "mme · tiny · total (points)" in on_screen(points)
     assert shown in on_screen(points)
 
@@ -196,21 +196,25 @@ def test_every_block_is_a_latex_table_of_equal_rows(latex: str) -> None:
         assert body.startswith("\\toprule")
         assert body.rstrip().endswith("\\bottomrule")
     assert [body.count("\\midrule") for _, body in blocks] == [3, 1]  # below the head, at ratios
-    assert "\\caption{x\\_1, tiny, acc@0.5 (\\%)}" in latex
+    assert (
+        "\\caption{x\\_1, tiny, acc@0.5 (\\%). Best of a budget in bold, second underlined.}"
+        in latex
+    )
     assert "\n{[}a{]}\\textbackslash{}b\\&" in latex
-    assert "f \\& & 0.5 & 40.0" in latex
+    assert "f \\& & 0.5 & \\textbf{40.0}" in latex
     assert "fastv & 0.1 & -- & 40.0 & 44.4 & $-$50.0 &" in latex
     assert "\n\\'{e} ? $\\to$ ? aaa" in latex
     assert latex.isascii()
 
 
-def test_it_compiles(latex: str, tmp_path: Path) -> None:
-    if shutil.which("pdflatex") is None:
-        pytest.skip("pdflatex is not installed")
+@pytest.mark.parametrize("engine", ["pdflatex", "xelatex"])
+def test_it_compiles(latex: str, tmp_path: Path, engine: str) -> None:
+    if shutil.which(engine) is None:
+        pytest.skip(f"{engine} is not installed")
     (tmp_path / "table.tex").write_text(latex, encoding="utf-8")
     head = "\\documentclass{article}\\usepackage{booktabs,graphicx}"
     (tmp_path / "all.tex").write_text(f"{head}\\begin{{document}}\\input{{table}}\\end{{document}}")
-    command = ["pdflatex", "-interaction=nonstopmode", "-draftmode", "-halt-on-error", "all.tex"]
+    command = [engine, "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
 
@@ -241,11 +245,13 @@ def test_a_group_has_a_row_a_method_and_a_column_a_task(groups: list[Entry]) -> 
     lines = to_markdown(table).splitlines()
     assert lines[0] == "## general · tiny · by task"
     assert lines[2] == (
-        "| pruner | ratio | layer | mme<br>total (points) | z_first<br>accuracy "
+        "| method | ratio | layer | mme<br>total (points) | z_first<br>accuracy "
         "| a_second<br>accuracy | average<br>average | mean of<br>unpruned % |"
     )
-    assert lines[4] == "| none | 1 | - | 200.0 | 100.0 | 80.0 | 62.4 | 100.0 |"
-    assert lines[5].startswith("| ivcp | 0.5 | 2 | 200.0 (100.0) | 100.0 (100.0) | 85.0 (106.2) |")
+    assert lines[4] == "| Unpruned | 1 | - | 200.0 | 100.0 | 80.0 | 62.4 | 100.0 |"
+    assert lines[5].startswith(
+        "| IVC-Prune | 0.5 | 2 | **200.0 (100.0)** | **100.0 (100.0)** | **85.0 (106.2)** |"
+    )
     assert lines[6].startswith(
         "| fastv | 0.5 | 2 | 100.0 (50.0)\\* | 95.0 (95.0) | 40.0 (50.0)\\* |"
     )
@@ -293,10 +299,10 @@ def test_several_datasets_have_the_mean_of_their_percentages(
     assert table.title == "all datasets · tiny · by task"
     means = {(line.cells[0], line.cells[1]): line.cells[-1] for line in table.lines}
     assert means == {
-        ("none", "-"): "100.0",
+        ("Unpruned", "-"): "100.0",
         ("fastv", "-"): "75.0",
         ("fastv", "budget.count=layer_average"): "62.5",
-        ("random", "-"): "-",
+        ("Random", "-"): "-",
     }
     asked = [line.cells[3] for line in table.lines]
     assert {cell for cell in asked if cell != "-"} == {"60 tokens", "60 tokens, layer average"}
@@ -314,6 +320,77 @@ def test_several_datasets_have_the_mean_of_their_percentages(
     assert "budget_over=frame" in frames.variant.text
     shown = {entry.budget for entry in entries}
     assert shown == {None, "60 tokens: 60.2", "60 tokens, layer average: 60.2"}
+
+
+def test_papers_get_methods_x_datasets_of_runs_on_each_of_them(
+    make_run: Any, read_entries: Any
+) -> None:
+    for dataset, unpruned, scores in (("x", 0.8, (0.4, 0.6, 0.6)), ("y", 0.5, (0.5, 0.25, 0.1))):
+        make_run(f"{dataset}0", pruner="none", dataset=dataset, value=unpruned, ratio=1.0)
+        for pruner, value in zip(("fastv", "ivcp", "random"), scores, strict=True):
+            make_run(f"{dataset}{pruner}", pruner=pruner, dataset=dataset, value=value)
+    text = to_latex(group_tables(read_entries(), paper=True))
+    assert "\\caption{all datasets, tiny, by task. Best of a budget in bold" in text
+    rows = [line for line in text.splitlines() if line.endswith("\\\\") and "&" in line][1:]
+    assert set(rows) == {
+        r"Unpruned & 1 & 80.0 & 50.0 & 65.0 & 100.0 \\",
+        r"fastv & 0.5 & \underline{40.0} & \textbf{50.0} & \textbf{45.0} & \textbf{75.0} \\",
+        r"IVC-Prune & 0.5 & \textbf{60.0} & \underline{25.0} & \underline{42.5} "
+        r"& \underline{62.5} \\",
+        r"Random & 0.5 & \textbf{60.0} & 10.0 & 35.0 & 47.5 \\",
+    }
+
+
+def test_the_best_is_that_of_a_budget_as_it_is_shown(make_run: Any, read_entries: Any) -> None:
+    make_run("none", pruner="none", value=0.99)
+    values = {0.5: (0.8001, 0.8002, 0.7, 0.6), 0.1: (0.3,)}
+    for keep_ratio, scores in values.items():
+        for number, value in enumerate(scores):
+            make_run(f"{keep_ratio}{number}", pruner=f"p{number}", value=value, ratio=keep_ratio)
+    (table,) = run_tables(read_entries(), Where.PAPER)
+    score = [column.name for column in table.columns].index("value")
+    ranks = [(line.cells[score], line.ranks[score]) for line in table.lines]
+    assert ranks == [
+        ("99.0", 0), ("80.0", 1), ("80.0", 1), ("70.0", 2), ("60.0", 0), ("30.0", 0)
+    ]  # fmt: skip
+
+
+def test_budgets_in_tokens_are_told_apart_by_what_was_asked_for(
+    make_run: Any, read_entries: Any
+) -> None:
+    for tokens in (64, 192):
+        for number, ratio in enumerate((0.33, 0.30)):
+            budget = {"tokens": tokens, "obtained": 60.0 + number}
+            name = f"{tokens}-{number}"
+            make_run(name, pruner=f"p{number}", value=0.5, ratio=ratio, budget=budget)
+    entries = read_entries()
+    assert [entry.target for entry in entries] == ["192 tokens"] * 2 + ["64 tokens"] * 2
+    (table,) = run_tables(entries, Where.PAPER)
+    assert [line.ruled for line in table.lines] == [False, False, True, False]
+
+
+def test_intervals_can_stay_away_from_papers(points: list[Entry]) -> None:
+    (with_them,) = run_tables(points, Where.PAPER)
+    (without,) = run_tables(points, Where.PAPER, intervals=False)
+    assert "-116.7 [-200.0, +0.0]" in with_them.lines[1].cells
+    assert "-116.7" in without.lines[1].cells
+
+
+def test_many_tables_leave_latex_room(make_run: Any, read_entries: Any) -> None:
+    for number in range(30):
+        make_run(f"{number}", pruner="none", value=0.5, dataset=f"d{number}")
+    text = to_latex(run_tables(read_entries(), Where.PAPER))
+    assert [part.count("\\begin{table*}") for part in text.split("\\clearpage")] == [12, 12, 6]
+
+
+def test_every_line_has_its_command(make_run: Any, read_entries: Any) -> None:
+    make_run("a", pruner="ivcp", value=0.5, overrides=["pruner=ivcp", "data.root=/my data;rm"])
+    make_run("b", pruner="ivcp", value=0.4, ratio=0.3, config={"seed": 3, "ratio": 0.3})
+    commands = [line["command"] for line in read_csv(all_numbers(read_entries()))]
+    assert commands == [
+        "ivcp run pruner=ivcp 'data.root=/my data;rm'",
+        "ivcp run model=tiny pruner=ivcp dataset=shapes ratio=0.3 seed=3",
+    ]
 
 
 def test_tasks_that_a_run_lacks_are_gaps(make_run: Any, read_entries: Any) -> None:

@@ -126,6 +126,25 @@ def test_a_closed_folder_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
         read_results(tmp_path / "metrics.json")
 
 
+def test_a_closed_folder_and_an_impossible_path_are_a_sentence_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "runs" / "open", made_results())
+    write_run(tmp_path / "runs" / "closed", made_results())
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    runs, problems = find_runs([tmp_path / "runs", "a" * 5000, "\x1b[31mred"])
+    assert [run.folder.name for run in runs] == ["open"]
+    assert problems[0] == f"{tmp_path}/runs/closed cannot be read (Permission denied)."
+    assert [len(problems), problems[2]] == [3, "red does not exist."]
+
+
 def test_runs_and_predictions_as_tables(tmp_path: Path) -> None:
     write_run(tmp_path / "a", made_results())
     write_run(tmp_path / "b", unpruned_results())
