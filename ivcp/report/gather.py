@@ -104,8 +104,8 @@ def choose(entries: Sequence[Entry], where: Sequence[str]) -> list[Entry]:
 
 def _settings(info: RunInfo) -> dict[str, str]:
     """Fields of a run's record and settings of its configuration, by name."""
-    record = info.model_dump(mode="json", exclude={"config"})
-    return {name: setting_text(v) for name, v in flatten({**info.config, **record}).items()}
+    values = flatten(info.config) | flatten(info.model_dump(mode="json", exclude={"config"}))
+    return {name: setting_text(value) for name, value in values.items()}
 
 
 def _compare(entries: list[Entry], paired: bool) -> tuple[list[Entry], list[str]]:

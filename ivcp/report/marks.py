@@ -62,8 +62,8 @@ def budget_name(entry: Entry) -> str:
 
 
 def method_name(entry: Entry) -> str:
-    """Pruner and what sets it apart from other runs of that pruner."""
-    return f"{entry.info.pruner} {entry.variant.settings}".strip()
+    """Method and what sets it apart from other runs of that method."""
+    return f"{entry.method} {entry.variant.settings}".strip()
 
 
 def summarize_budgets(entries: Sequence[Entry]) -> list[BudgetSummary]:

@@ -3,7 +3,7 @@
 COLUMN_MEANINGS = {
     "model": "The model, by the name of its configuration.",
     "dataset": "The dataset, by the name of its configuration.",
-    "pruner": "The method that chose the visual tokens to keep; “none” keeps all of them.",
+    "method": "The method that chose the visual tokens to keep; “Unpruned” keeps all of them.",
     "variant": "Settings in which runs of one method differ, and seeds.",
     "ratio": "The keep ratio that was asked for: the fraction of the visual tokens to keep.",
     "budget": "What was asked for where the ratio alone does not say it, and what came out.",

@@ -126,5 +126,5 @@ def run_name(entry: Entry) -> str:
     """A run in a few words."""
     layer = f", layer {entry.layers}" if entry.layers else ""
     ratio = "" if entry.info.unpruned or entry.ratio is None else f" at {entry.ratio:g}"
-    method = f"{entry.info.pruner} {entry.variant.text}".strip()
+    method = f"{entry.method} {entry.variant.text}".strip()
     return f"{entry.dataset} · {entry.info.model} · {method}{ratio}{layer}"

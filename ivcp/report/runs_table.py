@@ -14,7 +14,7 @@ from ivcp.report.marks import BELOW, BEST, BETTER, WORSE, find_marks
 from ivcp.report.meanings import COLUMN_MEANINGS
 from ivcp.report.tables import Line, columns_of, make_table
 
-METHOD, MARKS, AFTER = "pruner", "marks", "difference"
+METHOD, MARKS, AFTER = "method", "marks", "difference"
 """The column of the rows' names, that of the marks, and the column before the marks."""
 FACTS = ("dataset", "model", "primary_metric", "variant", "layer", "samples")
 """Columns that are said once above the table where all runs agree."""

@@ -169,12 +169,12 @@ def test_table_is_sorted_filtered_and_its_columns_are_chosen(open_page: Any, rep
     expect_methods(page, "fastv 0.2", first=True)
     assert page.locator("#runs thead th.c-value").get_attribute("aria-sort") == "ascending"
     page.locator("#runs thead th.c-value .dt-column-order").click()
-    expect_methods(page, "none 1", first=True)
+    expect_methods(page, "Unpruned 1", first=True)
     page.select_option("#filter-dataset", "shapes")
-    page.select_option("#filter-method", "ivcp")
-    expect_methods(page, "ivcp 0.5", "ivcp 0.2")
+    page.select_option("#filter-method", "IVC-Prune")
+    expect_methods(page, "IVC-Prune 0.5", "IVC-Prune 0.2")
     page.select_option("#filter-budget", "20 %")
-    expect_methods(page, "ivcp 0.2")
+    expect_methods(page, "IVC-Prune 0.2")
     assert page.locator("#count").inner_text() == "1 of 8 runs"
     page.click("#reset")
     page.select_option("#filter-mark", "↓ below random")
@@ -198,9 +198,9 @@ def test_marks_have_words_and_the_best_and_the_losers_are_named(
     texts = page.locator("#runs tbody tr:has-text('fastv') .c-marks").all_inner_texts()
     assert [text.split("\n") for text in texts[:2]] == [["▼ worse ↓ below random"]] * 2
     best = page.locator("#runs tbody tr:has(.mark.best) th").all_inner_texts()
-    assert [text.lstrip("▸ ") for text in best] == ["ivcp", "ivcp"]
+    assert [text.lstrip("▸ ") for text in best] == ["IVC-Prune", "IVC-Prune"]
     glance = page.locator(".glance tbody tr").all_inner_texts()
-    assert [glance[0].split("\t")[number] for number in (3, 7)] == ["ivcp", "fastv"]
+    assert [glance[0].split("\t")[number] for number in (3, 7)] == ["IVC-Prune", "fastv"]
     page.get_by_text("What the columns and marks mean").click()
     for heading in page.locator("#runs thead .dt-column-title").all_inner_texts():
         assert page.locator(f'.legend dt:text-is("{heading}")').count() == 1 or heading == "marks"
@@ -286,7 +286,7 @@ def test_samples_are_walked_through_and_filtered(open_page: Any, report: Path) -
     page.select_option("#change", "fixed")
     api.expect(position).to_contain_text("1 of 1 of")  # ivcp at 0.2 has the first sample right
     page.select_option("#change", "regressed")
-    page.select_option("#by", label="ivcp · 50 % · layer 4")
+    page.select_option("#by", label="IVC-Prune · 50 % · layer 4")
     api.expect(position).to_contain_text("1 of 1 of")
     page.select_option("#by", label="any method")
     page.select_option("#change", "disagree")
@@ -305,7 +305,7 @@ def test_an_image_is_shared_and_its_tokens_are_drawn(open_page: Any, report: Pat
     assert len(re.findall(r'id="image-\d+"', text)) == SAMPLES
     page = open_page(report)
     show_samples(page)
-    card = page.locator("#sample .card", has_text="ivcp · 20 %")
+    card = page.locator("#sample .card", has_text="IVC-Prune · 20 %")
     assert "29 of 144 tokens kept" in card.inner_text()
     pixels = """canvas => { const pen = canvas.getContext('2d');
       const at = (x, y) => [...pen.getImageData(x, y, 1, 1).data].slice(0, 3);

@@ -150,11 +150,11 @@ def test_only_the_scripts_and_styles_of_the_package_may_run(page: Reader) -> Non
 
 
 def test_every_run_is_in_it(page: Reader, folder: Path) -> None:
-    heads = next(row for row in page.rows if row[0] == "pruner")
-    wanted = [heads.index(name) for name in ("pruner", "ratio", "layer", "score")]
+    heads = next(row for row in page.rows if row[0] == "method")
+    wanted = [heads.index(name) for name in ("method", "ratio", "layer", "score")]
     shown = [[row[i] for i in wanted] for row in page.rows if len(row) == len(heads)]
-    for method in (["none", "1", "-", "50.0"], ["ivcp", "0.5", "4", "50.0"],
-                   ["ivcp", "0.1", "4", "30.0"], [NASTY, "0.5", "-", "40.0"]):  # fmt: skip
+    for method in (["Unpruned", "1", "-", "50.0"], ["IVC-Prune", "0.5", "4", "50.0"],
+                   ["IVC-Prune", "0.1", "4", "30.0"], [NASTY, "0.5", "-", "40.0"]):  # fmt: skip
         assert shown.count(method) == 1
     text = "".join(page.words)
     for name in ("none", "ivcp", "low", "nasty"):
@@ -164,7 +164,7 @@ def test_every_run_is_in_it(page: Reader, folder: Path) -> None:
 
 
 def test_columns_of_which_nothing_is_known_are_left_out(page: Reader) -> None:
-    (heads,) = (row for row in page.rows if row[:1] == ["pruner"])
+    (heads,) = (row for row in page.rows if row[:1] == ["method"])
     assert {"layer", "of unpruned %", "difference [95 %]"} <= set(heads)
     assert {"p", "fixed", "regressed"}.isdisjoint(heads)
 
@@ -203,12 +203,12 @@ def test_a_budget_names_its_best_method_and_who_loses_to_random(
     page = Reader((tmp_path / "out/report.html").read_text(encoding="utf-8"))
     glance = [row for row in page.rows if row[0] in ("50 %", "10 %")]
     assert glance == [
-        ["50 %", "shapes · tiny", "90.0", "ivcp", "80.0", "-10.0", "60.0", "fastv"],
-        ["10 %", "shapes · tiny", "90.0", "ivcp", "30.0", "-60.0", "-", "-"],
+        ["50 %", "shapes · tiny", "90.0", "IVC-Prune", "80.0", "-10.0", "60.0", "fastv"],
+        ["10 %", "shapes · tiny", "90.0", "IVC-Prune", "30.0", "-60.0", "-", "-"],
     ]
-    marks = page.rows[[row[0] for row in page.rows].index("pruner")].index("marks")
+    marks = page.rows[[row[0] for row in page.rows].index("method")].index("marks")
     assert [row[marks] for row in page.rows if row[0] == "fastv"] == ["↓ below random"]
-    assert [row[marks] for row in page.rows if row[0] == "ivcp"] == ["★ best", ""]
+    assert [row[marks] for row in page.rows if row[0] == "IVC-Prune"] == ["★ best", ""]
 
 
 def test_settings_of_many_runs_are_not_listed(make_run: Any, tmp_path: Path) -> None:
