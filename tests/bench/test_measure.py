@@ -195,7 +195,11 @@ def test_what_is_not_measured_is_said(arguments, capsys) -> None:
         ("image", (448,), "image must be a width and a height"),
         ("image", (64.0, 64.0), "image must be a width and a height"),
         ("image", (MAX_PIXELS, 2), "of at most 100,000,000 pixels"),
-        ("image", (1, 300), "An image cannot be resized for the model: absolute aspect ratio"),
+        (
+            "image",
+            (1, 300),
+            "An image or video cannot be resized for the model: absolute aspect ratio",
+        ),
         (
             "subjects",
             [subject(IVCP, Method("late", IVCPrune(keep_ratio=0.5, layer=8)))],

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from expected import EXPECTED
 from test_invariants import PRUNERS, build
-from test_video import FAMILIES, FRAMES, video_prompt
+from test_video import FAMILIES, frames_of, video_prompt
 from torch import Tensor
 
 from ivcp import pruned
@@ -29,13 +30,14 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 @every_method
 def test_each_frame_keeps_its_budget(family: str, name: str, greedy: Any) -> None:
     model = model_of(family)
-    inputs, parts = video_prompt(family, image=True)
-    with pruned(model, build(name, 0.4), budget_over="frame") as session:
+    has_image = not EXPECTED[family].videos_alone
+    inputs, parts = video_prompt(family, image=has_image)
+    with pruned(model, build(name, 0.4, family), budget_over="frame") as session:
         greedy(model, inputs, 2)
     (kept,) = session.kept
-    image, *frames = holders(parts, session)
-    assert len(frames) == sum(FRAMES)
-    for tokens in (image, *frames):
+    budgets = holders(parts, session)
+    assert len(budgets) == has_image + sum(frames_of(family))
+    for tokens in budgets:
         assert torch.isin(kept, tokens).sum() == round(0.4 * len(tokens))
     assert len(session.reasons[0]) == len(kept)
     text = inputs["input_ids"].shape[1] - sum(map(len, parts))
@@ -59,7 +61,7 @@ def holders(parts: list[Tensor], session: Any) -> list[Tensor]:
 def test_all_videos_of_a_sample_share_a_budget(family: str, name: str, greedy: Any) -> None:
     model = model_of(family)
     inputs, videos = video_prompt(family)
-    with pruned(model, build(name, 0.35), budget_over="sample") as session:
+    with pruned(model, build(name, 0.35, family), budget_over="sample") as session:
         greedy(model, inputs, 2)
     kept = [int(torch.isin(session.kept[0], tokens).sum()) for tokens in videos]
     assert sum(kept) == len(session.kept[0]) == round(0.35 * sum(map(len, videos)))
@@ -72,7 +74,7 @@ def test_all_images_of_a_sample_share_a_budget(family: str, name: str, greedy: A
     model, batch = model_of(family), batch_of(family)
     images = batch.tokens[1]
     sizes = [layout.length for layout in layouts_of(family).images]
-    pruner = build(name, 0.4)
+    pruner = build(name, 0.4, family)
     if isinstance(pruner, VidCom2 | EVS) and len(frame_sizes(family)) > 1:
         with (
             pytest.raises(UserError, match="all have the same number of tokens"),

@@ -68,7 +68,7 @@ def test_it_is_the_largest_size_within_the_budget(
     assert 0 < count([found]) < total
 
 
-ONE_SIZE = ("llava15", "deepseekvl", "idefics3", "smolvlm")
+ONE_SIZE = ("llava15", "deepseekvl", "idefics3", "smolvlm", "gemma3")
 """Families whose processor brings every image to one size, or to one longest edge."""
 
 
