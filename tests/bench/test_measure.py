@@ -198,7 +198,7 @@ def test_what_is_not_measured_is_said(arguments, capsys) -> None:
         (
             "image",
             (1, 300),
-            "An image or video cannot be resized for the model: absolute aspect ratio",
+            "cannot be resized for the model: absolute aspect ratio",
         ),
         (
             "subjects",
