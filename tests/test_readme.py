@@ -68,12 +68,13 @@ def test_a_run(command, folders, tmp_path, monkeypatch, capfd) -> None:
     assert list(tmp_path.rglob("metrics.json"))
 
 
-def test_the_report(tmp_path, monkeypatch, capsys) -> None:
+def test_the_reports(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_py("-m", "pruner=none,random", "hydra.sweep.dir=multirun", *LESS) == 0
-    (command,) = (c for c in COMMANDS if c.startswith("ivcp report"))
-    assert main(shlex.split(command)[1:]) == 0
-    assert (tmp_path / "report" / "report.html").exists()
+    for part, more in (("view", ["--no-browser"]), ("report", [])):
+        (command,) = (c for c in COMMANDS if c.startswith(f"ivcp {part}"))
+        assert main([*shlex.split(command)[1:], *more]) == 0
+        (tmp_path / "report" / "report.html").unlink()
 
 
 def test_the_measurement(tmp_path, monkeypatch) -> None:
@@ -86,7 +87,7 @@ def test_the_measurement(tmp_path, monkeypatch) -> None:
 
 def test_no_command_is_left_out() -> None:
     others = [command for command in COMMANDS if command not in RUNS]
-    assert [command.split()[1] for command in others] == ["report", "bench", "run"]
+    assert [command.split()[1] for command in others] == ["view", "report", "bench", "run"]
     assert len(RUNS) > 8
 
 
