@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from PIL import Image
 
-from ivcp.core.video import Video
+if TYPE_CHECKING:
+    from ivcp.core.video import Video  # it imports torch, which takes seconds
+
 
 Box = tuple[float, float, float, float]
 """`(x1, y1, x2, y2)` with `x1 <= x2`, `y1 <= y2`; the docstring at hand names the frame."""
