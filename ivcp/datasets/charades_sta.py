@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ivcp.core.errors import UserError
 from ivcp.core.types import Sample, Span, Task
-from ivcp.datasets.annotation_tables import read_table
 from ivcp.datasets.annotation_values import brief, fields
-from ivcp.datasets.video_benchmark import Row, VideoBenchmark
+from ivcp.datasets.video_benchmark import VideoBenchmark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +28,10 @@ class CharadesSTA(VideoBenchmark):
     benchmark: ClassVar[str] = "Charades-STA"
     hub: ClassVar[str] = "lmms-lab/charades_sta"
     columns: ClassVar[tuple[str, ...]] = ("video", "caption", "timestamp")
+    tables: ClassVar[tuple[str, ...]] = (
+        "data/test-00000-of-00001.parquet",
+        "test-00000-of-00001.parquet",
+    )
     subfolders: ClassVar[tuple[str, ...]] = ("Charades_v1_480", *VideoBenchmark.subfolders)
 
     rows: int | None = 3720
@@ -37,14 +39,6 @@ class CharadesSTA(VideoBenchmark):
     @property
     def task(self) -> Task:
         return "temporal_grounding"
-
-    def read_rows(self, home: Path) -> Iterable[Row]:
-        path = self.file("data/test-00000-of-00001.parquet", "test-00000-of-00001.parquet")
-        for number, row in enumerate(read_table(path, self.origin)):
-            yield f"row {number} of {path}", row
-
-    def clip_name(self, row: Mapping[str, Any]) -> str:
-        return str(row["video"])
 
     def add_question(self, sample: Sample, row: Mapping[str, Any], where: str) -> Sample:
         caption, timestamp = fields(row, ("caption", "timestamp"), where)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, ClassVar
 
 from ivcp.core.errors import UserError
 from ivcp.core.types import Sample
-from ivcp.datasets.annotation_tables import read_table
 from ivcp.datasets.annotation_values import brief, fields
 from ivcp.datasets.answer_options import LETTERED, read_options
-from ivcp.datasets.video_benchmark import Row, VideoBenchmark
+from ivcp.datasets.video_benchmark import VideoBenchmark
 
 ENDING = "Answer with the option's letter from the given choices directly."
 """Source of the wording: `lmms_eval/tasks/egoschema` of lmms-eval; VLMEvalKit lacks the set."""
@@ -34,17 +32,11 @@ class EgoSchema(VideoBenchmark):
     benchmark: ClassVar[str] = "EgoSchema"
     hub: ClassVar[str] = "lmms-lab/egoschema"
     columns: ClassVar[tuple[str, ...]] = ("video_idx", "question", "option", "answer")
+    tables: ClassVar[tuple[str, ...]] = ("Subset/test-00000-of-00001.parquet",)
+    clip_column: ClassVar[str] = "video_idx"
     key: ClassVar[str] = "video_idx"
 
     rows: int | None = 500
-
-    def read_rows(self, home: Path) -> Iterable[Row]:
-        path = self.file("Subset/test-00000-of-00001.parquet")
-        for number, row in enumerate(read_table(path, self.origin)):
-            yield f"row {number} of {path}", row
-
-    def clip_name(self, row: Mapping[str, Any]) -> str:
-        return str(row["video_idx"])
 
     def add_question(self, sample: Sample, row: Mapping[str, Any], where: str) -> Sample:
         question, option, answer = fields(row, ("question", "option", "answer"), where)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, ClassVar
 
 from ivcp.core.errors import UserError
 from ivcp.core.types import Sample
-from ivcp.datasets.annotation_tables import read_table
 from ivcp.datasets.annotation_values import brief, fields
 from ivcp.datasets.answer_options import read_options
-from ivcp.datasets.video_benchmark import Row, VideoBenchmark
+from ivcp.datasets.video_benchmark import VideoBenchmark
 
 ENDING = "Answer with the option's letter from the given choices directly."
 """Source of the wording: `vlmeval/dataset/longvideobench.py` of VLMEvalKit."""
@@ -34,6 +32,8 @@ class LongVideoBench(VideoBenchmark):
     benchmark: ClassVar[str] = "LongVideoBench"
     hub: ClassVar[str] = "longvideobench/LongVideoBench"
     columns: ClassVar[tuple[str, ...]] = ("id", "video_path", "question", "correct_choice")
+    tables: ClassVar[tuple[str, ...]] = ("lvb_val.json", "validation-00000-of-00001.parquet")
+    clip_column: ClassVar[str] = "video_path"
     key: ClassVar[str] = "id"
     label_columns: ClassVar[tuple[str, ...]] = (
         "duration_group",
@@ -42,14 +42,6 @@ class LongVideoBench(VideoBenchmark):
     )
 
     rows: int | None = 1337
-
-    def read_rows(self, home: Path) -> Iterable[Row]:
-        path = self.file("lvb_val.json", "validation-00000-of-00001.parquet")
-        for number, row in enumerate(read_table(path, self.origin)):
-            yield f"row {number} of {path}", row
-
-    def clip_name(self, row: Mapping[str, Any]) -> str:
-        return str(row["video_path"])
 
     def add_question(self, sample: Sample, row: Mapping[str, Any], where: str) -> Sample:
         question, choice = fields(row, ("question", "correct_choice"), where)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ivcp.core.types import Sample
-from ivcp.datasets.annotation_tables import read_table
 from ivcp.datasets.annotation_values import fields
 from ivcp.datasets.answer_options import in_brackets, letter_of, read_options
 from ivcp.datasets.data_root import first_file
@@ -54,14 +53,8 @@ class MLVU(VideoBenchmark):
     def read_rows(self, home: Path) -> Iterable[Row]:
         for file in TASKS:
             paths = [home / part / f"{file}.json" for part in ("MLVU/json", "json")]
-            if (path := first_file(paths)) is None:
-                continue  # `notes` compares the number of questions
-            task = file.partition("_")[2]
-            for number, row in enumerate(read_table(path, self.origin)):
-                where = f"row {number} of {path}"
-                if isinstance(row, Mapping):
-                    row = {**row, "task_type": task, "folder": file, "id": f"{task}-{number}"}
-                yield where, row
+            if path := first_file(paths):  # `notes` compares the number of questions
+                yield from self.read_file(path, file.partition("_")[2], folder=file)
 
     def clip_name(self, row: Mapping[str, Any]) -> str:
         return f"{row['folder']}/{row['video']}"

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from ivcp.core.errors import UserError
 from ivcp.core.types import Sample
 from ivcp.core.video import Video
-from ivcp.datasets.annotation_tables import read_table
 from ivcp.datasets.annotation_values import brief, fields
 from ivcp.datasets.answer_options import in_brackets, letter_of, read_options
 from ivcp.datasets.video_benchmark import Row, VideoBenchmark
@@ -86,13 +85,8 @@ class MVBench(VideoBenchmark):
         """The tasks that are there, in VLMEvalKit's order."""
         for task in FOLDERS_OF_TASKS:
             path = home / "json" / f"{task}.json"
-            if not path.is_file():
-                continue  # `notes` compares the number of questions
-            for number, row in enumerate(read_table(path, self.origin)):
-                where = f"row {number} of {path}"
-                if isinstance(row, Mapping):
-                    row = {**row, "task_type": task, "id": f"{task}-{number}"}
-                yield where, row
+            if path.is_file():  # `notes` compares the number of questions
+                yield from self.read_file(path, task)
 
     def clip_name(self, row: Mapping[str, Any]) -> str:
         return f"{row['task_type']}/{row['video']}"

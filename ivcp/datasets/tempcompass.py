@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal, get_args
 
 from ivcp.core.errors import UserError
 from ivcp.core.types import Sample, Task
-from ivcp.datasets.annotation_tables import read_table
 from ivcp.datasets.annotation_values import brief, fields
 from ivcp.datasets.answer_options import LETTERED, letter_of
 from ivcp.datasets.video_benchmark import Row, VideoBenchmark
@@ -43,6 +42,7 @@ class TempCompass(VideoBenchmark):
 
     hub: ClassVar[str] = "lmms-lab/TempCompass"
     columns: ClassVar[tuple[str, ...]] = ("video_id", "question", "answer")
+    clip_column: ClassVar[str] = "video_id"
     label_columns: ClassVar[tuple[str, ...]] = ("dim", "task_type")
 
     part: Part
@@ -70,13 +70,7 @@ class TempCompass(VideoBenchmark):
 
     def read_rows(self, home: Path) -> Iterable[Row]:
         path = self.file(f"{self.part}/test-00000-of-00001.parquet")
-        for number, row in enumerate(read_table(path, self.origin)):
-            if isinstance(row, Mapping):
-                row = {**row, "task_type": self.part}
-            yield f"row {number} of {path}", row
-
-    def clip_name(self, row: Mapping[str, Any]) -> str:
-        return str(row["video_id"])
+        return self.read_file(path, self.part)
 
     def add_question(self, sample: Sample, row: Mapping[str, Any], where: str) -> Sample:
         text, answer = fields(row, ("question", "answer"), where)

@@ -15,6 +15,7 @@ from ivcp.core.errors import UserError
 from ivcp.core.fields import check_fields
 from ivcp.core.types import IMAGE_ID, BrokenSample, Sample, Task
 from ivcp.core.video import Video
+from ivcp.datasets.annotation_tables import read_table
 from ivcp.datasets.annotation_values import fields, read_id
 from ivcp.datasets.data_root import data_root, image_file, user_path
 from ivcp.datasets.tsv import check_sample
@@ -38,6 +39,8 @@ class VideoBenchmark(ABC):
         benchmark: Published name, by which model families choose a wording.
         hub: Id of the dataset on the Hugging Face hub; the folder has the name behind the slash.
         columns: What every row must have.
+        tables: Where the table of questions may stand in the folder of the set.
+        clip_column: Column of the path of a row's clip in the folder of clips.
         key: Column of the id of a question; "" if the row's number is its id.
         label_columns: Columns by which results are broken down; notes count absent clips by the
             first.
@@ -54,6 +57,8 @@ class VideoBenchmark(ABC):
     benchmark: ClassVar[str]
     hub: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
+    tables: ClassVar[tuple[str, ...]] = ()
+    clip_column: ClassVar[str] = "video"
     key: ClassVar[str] = ""
     label_columns: ClassVar[tuple[str, ...]] = ()
     subfolders: ClassVar[tuple[str, ...]] = ("video", "videos", "data", "")
@@ -79,9 +84,8 @@ class VideoBenchmark(ABC):
         """The kind of answer."""
         return "multiple_choice"
 
-    @abstractmethod
     def read_rows(self, home: Path) -> Iterable[Row]:
-        """All questions.
+        """All questions, each with where it stands.
 
         Args:
             home: Folder of the set.
@@ -89,10 +93,24 @@ class VideoBenchmark(ABC):
         Raises:
             UserError: A file cannot be had or read.
         """
+        return self.read_file(self.file(*self.tables))
 
-    @abstractmethod
+    def read_file(self, path: Path, task: str = "", **added: str) -> Iterable[Row]:
+        """The rows of a table, each with where it stands.
+
+        Args:
+            path: The file.
+            task: The task that the file is about, which rows get as `task_type`, with an `id`.
+            **added: More that rows get.
+        """
+        for number, row in enumerate(read_table(path, self.origin)):
+            if task and isinstance(row, Mapping):
+                row = {**row, "task_type": task, "id": f"{task}-{number}", **added}
+            yield f"row {number} of {path}", row
+
     def clip_name(self, row: Mapping[str, Any]) -> str:
         """Path of a row's clip in the folder of clips; its suffix may be left out."""
+        return str(row[self.clip_column])
 
     @abstractmethod
     def add_question(self, sample: Sample, row: Mapping[str, Any], where: str) -> Sample:

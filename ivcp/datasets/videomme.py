@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ivcp.core.errors import UserError
 from ivcp.core.types import Sample
-from ivcp.datasets.annotation_tables import read_table
 from ivcp.datasets.annotation_values import fields
 from ivcp.datasets.answer_options import LETTERED, read_options
 from ivcp.datasets.data_root import image_file
 from ivcp.datasets.subtitles import clip_seconds, has_subtitles, read_srt, uniform_lines
-from ivcp.datasets.video_benchmark import Row, VideoBenchmark
+from ivcp.datasets.video_benchmark import VideoBenchmark
 
 FRAMES = "\nThese are the frames of a video. "
 SUBTITLES = "This video's subtitles are listed below:\n{}\n"
@@ -47,6 +46,11 @@ class VideoMME(VideoBenchmark):
     benchmark: ClassVar[str] = "Video-MME"
     hub: ClassVar[str] = "lmms-lab/Video-MME"
     columns: ClassVar[tuple[str, ...]] = ("videoID", "question", "options", "answer")
+    tables: ClassVar[tuple[str, ...]] = (
+        "videomme/test-00000-of-00001.parquet",
+        "test-00000-of-00001.parquet",
+    )
+    clip_column: ClassVar[str] = "videoID"
     key: ClassVar[str] = "question_id"
     label_columns: ClassVar[tuple[str, ...]] = ("duration", "domain", "sub_category", "task_type")
 
@@ -65,14 +69,6 @@ class VideoMME(VideoBenchmark):
             raise UserError(
                 f"dataset.subtitle_frames must be at least 1; got {self.subtitle_frames}."
             )
-
-    def read_rows(self, home: Path) -> Iterable[Row]:
-        path = self.file("videomme/test-00000-of-00001.parquet", "test-00000-of-00001.parquet")
-        for number, row in enumerate(read_table(path, self.origin)):
-            yield f"row {number} of {path}", row
-
-    def clip_name(self, row: Mapping[str, Any]) -> str:
-        return str(row["videoID"])
 
     def add_question(self, sample: Sample, row: Mapping[str, Any], where: str) -> Sample:
         question, options, answer = fields(row, ("question", "options", "answer"), where)

@@ -19,7 +19,7 @@ from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.core.video import Clip
 from ivcp.models import wording
-from ivcp.models.decoders import projected, rotated_pairs
+from ivcp.models.decoders import rotated_pairs
 from ivcp.models.hub import NUMBER, four_numbers
 from ivcp.models.processor import Processor
 from ivcp.models.qwen3vl import Qwen3VL
@@ -172,14 +172,8 @@ class Glm4V(Qwen3VL):
             renamed.append(row.masked_fill(of_video, config.video_token_id))
         return super().layouts(model, renamed, positions, inputs)
 
-    def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
-        return rotated_pairs(layer, projected(layer, hidden, "q"), rotary)
-
-    def stored_states(
-        self, layer: nn.Module, hidden: Tensor, rotary: Any, *, values: bool = True
-    ) -> tuple[Tensor, Tensor]:
-        keys = rotated_pairs(layer, projected(layer, hidden, "k"), rotary)
-        return keys, projected(layer, hidden, "v") if values else keys
+    def rotate(self, layer: nn.Module, states: Tensor, rotary: Any) -> Tensor:
+        return rotated_pairs(layer, states, rotary)
 
 
 def _inside(start: Tensor, end: Tensor) -> Tensor:

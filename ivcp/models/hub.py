@@ -351,13 +351,17 @@ class HubFamily(ModelFamily):
     def inverse_frequencies(self, model: nn.Module) -> Tensor:
         return rope_frequencies(self.decoder(model))
 
+    def rotate(self, layer: nn.Module, states: Tensor, rotary: Any) -> Tensor:
+        """Queries or keys with their rotary embedding."""
+        return rotated(layer, states, rotary)
+
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
-        return rotated(layer, projected(layer, hidden, "q"), rotary)
+        return self.rotate(layer, projected(layer, hidden, "q"), rotary)
 
     def stored_states(
         self, layer: nn.Module, hidden: Tensor, rotary: Any, *, values: bool = True
     ) -> tuple[Tensor, Tensor]:
-        keys = rotated(layer, projected(layer, hidden, "k"), rotary)
+        keys = self.rotate(layer, projected(layer, hidden, "k"), rotary)
         return keys, projected(layer, hidden, "v") if values else keys
 
 

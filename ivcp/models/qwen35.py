@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ivcp.core.layer_kinds import LayerKind
-from ivcp.models.decoders import projected, rotated
+from ivcp.models.decoders import projected
 from ivcp.models.qwen3vl import Qwen3VL
 
 
@@ -28,4 +28,4 @@ class Qwen35(Qwen3VL):
 
     def query_states(self, layer: nn.Module, hidden: Tensor, rotary: Any) -> Tensor:
         """As in other families; behind each head's query, the projection holds the head's gate."""
-        return rotated(layer, projected(layer, hidden, "q")[:, ::2], rotary)
+        return self.rotate(layer, projected(layer, hidden, "q")[:, ::2], rotary)

@@ -54,14 +54,10 @@ def block_of(entry: Entry) -> Block:
 
 def budget_name(entry: Entry) -> str:
     """What a run was to keep, in words."""
-    if entry.info.unpruned:
-        return "unpruned"
-    if entry.info.budget is not None:
-        return entry.info.budget.asked
-    return "own settings" if entry.ratio is None else f"{100 * entry.ratio:.4g} %"
+    return entry.target or ("unpruned" if entry.info.unpruned else "own settings")
 
 
-def method_name(entry: Entry) -> str:
+def variant_name(entry: Entry) -> str:
     """Method and what sets it apart from other runs of that method."""
     return f"{entry.method} {entry.variant.settings}".strip()
 
@@ -81,7 +77,7 @@ def summarize_budgets(entries: Sequence[Entry]) -> list[BudgetSummary]:
         scored = [entry for entry in alike if entry.metric.value is not None]
         if scored:
             random = random_score(scored)
-            below = dict.fromkeys(method_name(e) for e in scored if _is_below(e, random))
+            below = dict.fromkeys(variant_name(e) for e in scored if _is_below(e, random))
             best = max(scored, key=_value)
             summaries.append(
                 BudgetSummary(block, budget, unpruned.get(block), best, random, tuple(below))

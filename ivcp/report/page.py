@@ -17,7 +17,7 @@ from markupsafe import Markup
 from ivcp.core.printable import printable
 from ivcp.report.columns import COLUMNS, UNKNOWN, VALUE, score
 from ivcp.report.comparison import Entry
-from ivcp.report.marks import MEANINGS, BudgetSummary, block_of, method_name, summarize_budgets
+from ivcp.report.marks import MEANINGS, BudgetSummary, block_of, summarize_budgets, variant_name
 from ivcp.report.run_data import AXES, blocks_with_times, run_data, run_settings
 from ivcp.report.runs_table import RunsTable, make_runs_table
 from ivcp.report.tables import group_caption, group_tables, task_table
@@ -131,7 +131,7 @@ def _glance(summary: BudgetSummary) -> dict[str, str]:
         "budget": summary.budget,
         "where": " · ".join(summary.block[:2]),
         "unpruned": UNKNOWN if base is None else VALUE.cell(base),
-        "method": method_name(best),
+        "method": variant_name(best),
         "score": cells["value"],
         "difference": cells["difference"],
         "random": UNKNOWN if random is None else score(random, best.metric.unit),

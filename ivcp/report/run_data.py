@@ -8,7 +8,7 @@ from typing import Any
 
 from ivcp.report.columns import UNKNOWN, change, metric_name, score
 from ivcp.report.comparison import Entry
-from ivcp.report.marks import Block, block_of, budget_name, method_name
+from ivcp.report.marks import Block, block_of, budget_name, variant_name
 from ivcp.report.rerun import command_of
 from ivcp.report.variants import split_settings
 from ivcp.results.load import FinishedRun, were_paired
@@ -95,7 +95,7 @@ def _run(entry: Entry, numbers: Mapping[FinishedRun, int], timed: bool) -> dict[
         "block": " · ".join((entry.dataset, info.model, metric_name(entry))),
         "dataset": entry.dataset,
         "model": info.model,
-        "method": method_name(entry),
+        "method": variant_name(entry),
         "pruner": info.pruner,
         "budget": budget_name(entry),
         "layer": entry.layers,
