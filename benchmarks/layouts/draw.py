@@ -24,9 +24,10 @@ from ivcp.datasets.scenes import make_scene
 from ivcp.models.backports.deepseek_vl2_processing import PUBLISHED_TILES
 from ivcp.models.deepseekvl import DeepSeekVL
 from ivcp.models.deepseekvl2 import DeepSeekVL2
+from ivcp.models.encoding import FULL_AREA
 from ivcp.models.gemma3 import Gemma3
 from ivcp.models.glm4v import Glm4V
-from ivcp.models.hub import FULL_AREA, HubFamily
+from ivcp.models.hub import HubFamily
 from ivcp.models.idefics3 import FAKE, Idefics3
 from ivcp.models.internvl import InternVL
 from ivcp.models.llava15 import Llava15

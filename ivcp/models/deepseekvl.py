@@ -13,7 +13,8 @@ from ivcp.core.layout import PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.models import wording
-from ivcp.models.hub import HubFamily, images_of
+from ivcp.models.encoding import images_of
+from ivcp.models.hub import HubFamily
 from ivcp.models.llava15 import square_area, square_frame, square_layouts, tokens_along
 from ivcp.models.processor import ProcessedImages, Processor
 from ivcp.models.towers import DeepSeekVLTower

@@ -17,7 +17,8 @@ from ivcp.core.types import Box, Sample
 from ivcp.core.view import LAYER_SIGNALS, TOWER_SIGNALS, Signal
 from ivcp.models import wording
 from ivcp.models.decoders import PLAIN
-from ivcp.models.hub import FULL_AREA, HubFamily, images_of, magnified
+from ivcp.models.encoding import FULL_AREA, images_of, magnified
+from ivcp.models.hub import HubFamily
 from ivcp.models.placeholders import assign, structural
 from ivcp.models.processor import ProcessedImages, Processor
 from ivcp.models.towers import DeepSeekVL2Tower

@@ -16,7 +16,8 @@ from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.models import wording
 from ivcp.models.decoders import rope_frequencies
-from ivcp.models.hub import HubFamily, images_of
+from ivcp.models.encoding import images_of
+from ivcp.models.hub import HubFamily
 from ivcp.models.llava15 import square_layouts
 from ivcp.models.processor import ProcessedImages, Processor
 from ivcp.models.towers import Gemma3Tower

@@ -17,7 +17,8 @@ from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample, Task
 from ivcp.models import idefics_wording as words
-from ivcp.models.hub import HubFamily, images_of
+from ivcp.models.encoding import images_of
+from ivcp.models.hub import HubFamily
 from ivcp.models.placeholders import mismatch, repeats, runs
 from ivcp.models.processor import ProcessedImages, Processor
 from ivcp.models.towers_idefics import Idefics3Tower, shown_views

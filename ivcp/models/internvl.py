@@ -18,7 +18,8 @@ from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.core.video import Clip, Video
 from ivcp.models import wording
-from ivcp.models.hub import HubFamily, images_of, interleaved, magnified
+from ivcp.models.encoding import images_of, interleaved, magnified
+from ivcp.models.hub import HubFamily
 from ivcp.models.placeholders import mismatch, repeats, runs
 from ivcp.models.processor import ProcessedImages, ProcessedVideos, Processor
 from ivcp.models.thinking import final_answer

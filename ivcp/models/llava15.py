@@ -15,7 +15,7 @@ from ivcp.core.tower import VisionTower
 from ivcp.core.types import Box, Sample
 from ivcp.models import wording
 from ivcp.models.clip_text import ClipFamily
-from ivcp.models.hub import images_of
+from ivcp.models.encoding import images_of
 from ivcp.models.placeholders import assign
 from ivcp.models.processor import ProcessedImages, Processor
 from ivcp.models.towers import LlavaTower

@@ -18,7 +18,8 @@ from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.core.video import Clip, Video
 from ivcp.models import wording
-from ivcp.models.hub import HubFamily, images_of
+from ivcp.models.encoding import images_of
+from ivcp.models.hub import HubFamily
 from ivcp.models.llava15 import square_area, square_frame
 from ivcp.models.llavanext import anyres, anyres_tokens
 from ivcp.models.placeholders import assign, structural

@@ -16,7 +16,7 @@ from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.models import wording
 from ivcp.models.clip_text import ClipFamily
-from ivcp.models.hub import images_of
+from ivcp.models.encoding import images_of
 from ivcp.models.llava15 import VICUNA
 from ivcp.models.placeholders import assign, structural
 from ivcp.models.processor import ProcessedImages, Processor

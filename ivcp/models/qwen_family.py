@@ -21,7 +21,8 @@ from ivcp.core.tower import VisionTower
 from ivcp.core.types import Sample
 from ivcp.core.video import Clip, Video
 from ivcp.models import checkpoint, wording
-from ivcp.models.hub import HubFamily, images_of
+from ivcp.models.encoding import images_of
+from ivcp.models.hub import HubFamily
 from ivcp.models.pixel_limits import check_limits
 from ivcp.models.processor import ProcessedImages, ProcessedVideos, Processor
 from ivcp.models.qwen_layouts import check_types, run_layouts
