@@ -98,8 +98,7 @@ class AnswerMetric(ABC):
         Returns:
             One row a unit, in an order that depends on the samples alone.
         """
-        counts = pd.DataFrame({"score": scored["score"].astype(float), "samples": 1.0})
-        return sum_by_image(counts, scored)
+        return count_by_image(scored["score"], scored)
 
     def primary_value(self, sums: Statistics) -> Statistics:
         """(...) primary metric from (..., columns of `sufficient_statistics`) sums."""
@@ -141,6 +140,17 @@ def divided(numerator: Statistics, denominator: Statistics) -> Statistics:
     with np.errstate(divide="ignore", invalid="ignore"):
         quotient: Statistics = np.where(denominator == 0, np.nan, numerator / denominator)
     return quotient
+
+
+def count_by_image(scores: pd.Series[Any], scored: pd.DataFrame) -> pd.DataFrame:
+    """Scores and numbers of answers of each image.
+
+    Args:
+        scores: One an answer, numbers or truth values.
+        scored: As in `sum_by_image`.
+    """
+    counts = pd.DataFrame({"score": scores.to_numpy(dtype=float), "samples": 1.0})
+    return sum_by_image(counts, scored)
 
 
 def sum_by_image(statistics: pd.DataFrame, scored: pd.DataFrame) -> pd.DataFrame:
@@ -195,9 +205,15 @@ def to_frame(answers: Iterable[ScoredAnswer]) -> pd.DataFrame:
         {**scored.labels, "parsed": scored.parsed, "answer": scored.answer, "score": scored.score}
         for scored in answers
     ]
-    columns = dict.fromkeys(["parsed", "answer", "score", *(key for row in rows for key in row)])
-    data = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in columns}
-    return pd.DataFrame(data).astype({"score": float})
+    columns = list(
+        dict.fromkeys(["parsed", "answer", "score", *(key for row in rows for key in row)])
+    )
+    values = np.empty((len(rows), len(columns)), dtype=object)
+    for column, name in enumerate(columns):  # one block, not a series a column, takes a fifth
+        values[:, column] = np.fromiter((row.get(name) for row in rows), object, len(rows))
+    frame = pd.DataFrame(values, columns=columns, dtype=object, copy=False)
+    frame["score"] = frame["score"].astype(float)
+    return frame
 
 
 def by_label(scored: pd.DataFrame, label: str, column: str = "score") -> dict[str, float]:

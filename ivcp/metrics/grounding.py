@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ivcp.core.metric import AnswerMetric, ToBox, unparsed_rate
+from ivcp.core.metric import AnswerMetric, ToBox, count_by_image, unparsed_rate
 from ivcp.core.types import BOX_BEYOND_IMAGE, Answer, Box, Sample
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -88,7 +88,7 @@ class GroundingMetrics(AnswerMetric):
 
     def sufficient_statistics(self, scored: pd.DataFrame) -> pd.DataFrame:
         """A hit is an IoU of at least one half; a unit is an image with all its expressions."""
-        return super().sufficient_statistics(scored.assign(score=self.right(scored)))
+        return count_by_image(self.right(scored), scored)
 
     def notes(self, scored: pd.DataFrame) -> Sequence[str]:
         """How many true boxes reach beyond their image."""
