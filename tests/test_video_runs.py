@@ -92,11 +92,22 @@ def test_spans_of_time_are_in_predictions_and_in_the_report(evaluate, tmp_path, 
     assert (tmp_path / "page" / "report.html").stat().st_size > 0
 
 
-def test_two_processes_answer_as_one_does(evaluate, model, tmp_path) -> None:
-    home = WRITERS["egoschema_subset"](tmp_path)
-    (home / "videos" / "0a0.mp4").write_bytes(b"no clip")
-    words = ("dataset=egoschema_subset", "batch_size=1")
-    _, single = evaluate(*words)
+ANSWER = ("id", "failed", "prompt", "prediction", "parsed", "score", "kept")
+
+
+def answers(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    return [{name: json.loads(line)[name] for name in ANSWER} for line in lines]
+
+
+def test_every_set_on_two_processes_and_resumed(evaluate, model, tmp_path) -> None:
+    write_all(tmp_path)
+    (clip, *_) = sorted(tmp_path.rglob("0a0.mp4"))
+    clip.write_bytes(b"no clip")  # of EgoSchema
+    words = ("dataset=video", "batch_size=1")
+    evaluate(*words)
+    expected = answers(tmp_path / "run")
+    assert [answer["id"] for answer in expected if answer["failed"]] == ["egoschema_subset/0a0"]
     done = subprocess.run(
         [
             sys.executable, RUN, *words, model, *QUICK, "trainer=ddp_cpu", f"data.root={tmp_path}",
@@ -105,11 +116,15 @@ def test_two_processes_answer_as_one_does(evaluate, model, tmp_path) -> None:
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    lines = (tmp_path / "two" / "predictions.jsonl").read_text().splitlines()
-    kept = ("id", "failed", "prompt", "prediction", "parsed", "score", "kept")
-    expected = [{name: line[name] for name in kept} for line in single]
-    assert [{name: json.loads(line)[name] for name in kept} for line in lines] == expected
-    assert [bool(line["failed"]) for line in expected] == [False, True]
+    assert answers(tmp_path / "two") == expected
+
+    predictions = tmp_path / "run" / "predictions.jsonl"
+    lines = predictions.read_text().splitlines(keepends=True)
+    predictions.write_text("".join(lines[: len(lines) // 2]))
+    (tmp_path / "run" / "metrics.json").unlink()
+    evaluate(*words, "resume=true")
+    assert answers(tmp_path / "run") == expected
+    assert predictions.read_text().startswith("".join(lines[: len(lines) // 2]))
 
 
 def test_the_suite_runs_every_set(evaluate, tmp_path) -> None:
