@@ -53,6 +53,7 @@ class LlamaWindow(ModelAdapter):
             PromptLayout(len(row), (self.image,), query_offset=self.query_offset) for row in rows
         ]
 
+    rotate = HubFamily.rotate
     query_states = HubFamily.query_states
     stored_states = HubFamily.stored_states
 

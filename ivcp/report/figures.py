@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ from matplotlib.ticker import StrMethodFormatter
 from PIL import Image
 
 from ivcp.core.printable import printable
+
+logging.getLogger("fontTools.subset").setLevel(logging.WARNING)  # 40 lines a font and PDF
 
 if TYPE_CHECKING:  # it imports pandas, and a benchmark's plot does without
     from ivcp.report.comparison import Entry
