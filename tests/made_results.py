@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ivcp.results.load import FinishedRun
+from ivcp.results.prediction import Prediction
 from ivcp.results.schema import Results
 
 TIMES = {"median": 2.0, "q1": 1.0, "q3": None}
@@ -65,3 +67,8 @@ def write_run(folder: Path, results: Results) -> FinishedRun:
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(results.text(), encoding="utf-8")
     return FinishedRun(folder, results)
+
+
+def write_predictions(folder: Path, predictions: Iterable[Prediction]) -> None:
+    """Write the file of a run's predictions."""
+    (folder / "predictions.jsonl").write_text("".join(map(Prediction.line, predictions)))

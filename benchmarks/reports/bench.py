@@ -188,18 +188,30 @@ def evaluate(folder: Path) -> Path:
 
 
 def copy_runs(source: Path, folder: Path, count: int) -> int:
-    """Copy a run under other names, one of them unpruned for each pair; return how many."""
+    """Copy a run under other names and with other answers, one run unpruned for each pair.
+
+    Returns:
+        How many runs there are now.
+    """
     rng = random.Random(0)
     pruned = product(RATIOS, LAYERS, PRUNERS)
     methods = [("none", 1.0, 16), *((name, ratio, layer) for ratio, layer, name in pruned)]
     combinations = list(islice(product(methods, MODELS, DATASETS), count))
     report = json.loads((source / "metrics.json").read_text())
+    lines = [json.loads(line) for line in (source / "predictions.jsonl").open()]
     for number, ((pruner, ratio, layer), model, dataset) in enumerate(combinations):
         run = folder / f"{number:04d}"
         run.mkdir(parents=True)
-        changed = rewrite(report, model, dataset, pruner, ratio, layer, rng.uniform(0.95, 1.0))
+        right = [rng.random() < 0.95 * ratio**0.1 for _ in lines]
+        answers = [
+            {**line, "score": float(hit), "parsed": line["answer"] if hit else None}
+            for line, hit in zip(lines, right, strict=True)
+        ]
+        value = sum(right) / len(right)
+        changed = rewrite(report, model, dataset, pruner, ratio, layer, value)
         (run / "metrics.json").write_text(json.dumps(changed, indent=2))
-        shutil.copy(source / "predictions.jsonl", run)
+        text = "".join(json.dumps(answer) + "\n" for answer in answers)
+        (run / "predictions.jsonl").write_text(text)
     return len(combinations)
 
 
@@ -210,12 +222,11 @@ def rewrite(
     pruner: str,
     ratio: float,
     layer: int,
-    factor: float,
+    value: float,
 ) -> dict[str, Any]:
     """The contents of `metrics.json` as another run could have them."""
     report = copy.deepcopy(report)
     run = report["run"]
-    value = 0.9 * ratio**0.1 * factor
     run |= {"model": model, "dataset": dataset, "pruner": pruner, "ratio": ratio}
     run |= {"layers": [] if pruner == "none" else [layer], "unpruned": pruner == "none"}
     run["config"] |= {"ratio": ratio}

@@ -17,7 +17,7 @@ from ivcp.core.errors import UnreachableBudgetError, UserError
 from ivcp.core.frame_view import by_frame
 from ivcp.core.joined_view import over_sample
 from ivcp.core.layer_kinds import Kinds
-from ivcp.core.pruner import Pruner, Size, Stage, TokenCount
+from ivcp.core.pruner import Pruner, Renumbering, Size, Stage, TokenCount
 from ivcp.core.selection import Selection
 from ivcp.core.view import Signal, View
 
@@ -100,7 +100,7 @@ class Budgeted(Pruner):
     def reads_start(self) -> bool:
         return self.method.reads_start()
 
-    def renumbers(self) -> bool:
+    def renumbers(self) -> Renumbering:
         return self.method.renumbers()
 
     def takes_whole_images(self) -> bool:

@@ -132,7 +132,7 @@ class ImageLayout:
         thumbnail = self.grids[self.spans.index(self.global_view)]
         corner, far = torch.tensor(thumbnail.area[:2]), torch.tensor(thumbnail.area[2:])
         size = torch.tensor([thumbnail.columns, thumbnail.rows])
-        cell = ((self._centers - corner) / (far - corner) * size).floor().long()
+        cell = ((self.centers - corner) / (far - corner) * size).floor().long()
         cell = cell.clamp(torch.zeros_like(size), size - 1)
         index = cell[:, 1] * thumbnail.columns + cell[:, 0]
         # rounding may put a thumbnail token's own centre into a neighbouring cell
@@ -147,7 +147,7 @@ class ImageLayout:
     @cached_property
     def on_padding(self) -> Tensor:
         """(V,) whether the centre of a token lies outside the image; on the CPU."""
-        return ((self._centers < 0) | (self._centers > 1)).any(1)
+        return ((self.centers < 0) | (self.centers > 1)).any(1)
 
     def on_original(self, visible: Box) -> ImageLayout:
         """The layout with areas in fractions of the original image.
@@ -165,8 +165,9 @@ class ImageLayout:
 
         return ImageLayout(tuple(replace(grid, area=moved(grid.area)) for grid in self.grids))
 
-    @property
-    def _centers(self) -> Tensor:
+    @cached_property
+    def centers(self) -> Tensor:
+        """(V, 2) x and y of each token's centre, as fractions of the image."""
         return torch.cat([grid.centers for grid in self.grids])
 
 

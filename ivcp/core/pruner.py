@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 Size: TypeAlias = tuple[int, int]
 """Width and height of an image in pixels."""
+Renumbering: TypeAlias = bool | Literal["ranks", "shuffled"]
+"""New positions of kept tokens in the layers behind a stage; False keeps their own.
+
+True numbers them and the text without gaps, all axes alike, as releases do; "ranks" closes the gaps
+on each axis, so that rows and columns stay; with "shuffled" the kept tokens of an image take each
+other's positions at random. The last two leave the positions of what is generated as they are.
+"""
 TokenCount: TypeAlias = Callable[[Sequence[Size]], float]
 """Visual tokens that a model's processor makes of a sample's images of these sizes."""
 
@@ -137,8 +144,8 @@ class Pruner(ABC):
         """
         return [self.select(view, stage) for view in views]
 
-    def renumbers(self) -> bool:
-        """Whether kept tokens get new, gapless positions instead of their original ones."""
+    def renumbers(self) -> Renumbering:
+        """Which new positions kept tokens get instead of their original ones."""
         return False
 
     def first_pass(self) -> int:
@@ -253,18 +260,18 @@ class LayerPruner(DecoderPruner):
         layer: Decoder layer before which to prune, 0 .. L-1 (1 .. L-1 for methods that read the
             layer before); "auto" takes the published layer of the model, else half its depth.
         prune_earlier_kv: Whether to prune the KV cache of the layers before it, too.
-        renumber: Whether kept tokens get gapless positions instead of their original ones.
+        renumber: New positions of kept tokens, as in `Renumbering`; False keeps their own.
     """
 
     layer: int | Auto = "auto"
     prune_earlier_kv: bool = True
-    renumber: bool = False
+    renumber: Renumbering = False
 
     def stages(self) -> tuple[Stage, ...]:
         layers: Sequence[int] | Auto = "auto" if self.layer == "auto" else (self.layer,)
         return self.stages_before(layers, self.prune_earlier_kv)
 
-    def renumbers(self) -> bool:
+    def renumbers(self) -> Renumbering:
         return self.renumber
 
     def fitted(
@@ -304,12 +311,12 @@ class StagedPruner(DecoderPruner):
         layers: Decoder layers before which to prune, ascending; "auto" takes those of
             `auto_layers`.
         prune_earlier_kv: Whether to prune the KV cache of earlier layers, too.
-        renumber: Whether kept tokens get gapless positions instead of their original ones.
+        renumber: New positions of kept tokens, as in `Renumbering`; False keeps their own.
     """
 
     layers: tuple[int, ...] | Auto = "auto"
     prune_earlier_kv: bool = False
-    renumber: bool = False
+    renumber: Renumbering = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -322,7 +329,7 @@ class StagedPruner(DecoderPruner):
     def stages(self) -> tuple[Stage, ...]:
         return self.stages_before(self.layers, self.prune_earlier_kv)
 
-    def renumbers(self) -> bool:
+    def renumbers(self) -> Renumbering:
         return self.renumber
 
     def fitted(
@@ -370,10 +377,10 @@ class TowerPruner(Pruner):
     """Base of methods that prune before the language model, by signals of the vision tower.
 
     Attributes:
-        renumber: Whether kept tokens get gapless positions instead of their original ones.
+        renumber: New positions of kept tokens, as in `Renumbering`; False keeps their own.
     """
 
-    renumber: bool = False
+    renumber: Renumbering = False
 
     needs: ClassVar[frozenset[Signal]] = frozenset()
 
@@ -384,7 +391,7 @@ class TowerPruner(Pruner):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage(0, self.needs, tower_layers=self.tower_layers()),)
 
-    def renumbers(self) -> bool:
+    def renumbers(self) -> Renumbering:
         return self.renumber
 
 

@@ -35,6 +35,7 @@ from ivcp.engine.linear_state import (
 )
 from ivcp.engine.masks import attention_mask
 from ivcp.engine.prompt import Prompt, prompt_positions
+from ivcp.engine.renumbering import check_renumbering, model_positions, new_positions
 from ivcp.engine.sample_tokens import KEPT, MERGED, all_tokens
 from ivcp.engine.sliding import check_window
 from ivcp.engine.stopwatch import Stopwatch
@@ -88,6 +89,7 @@ class Prefill:
         self.stages = {stage.layer: n for n, stage in enumerate(context.pruner.stages())}
         self.clock, self.counts, self.stored = Stopwatch(), TokenCounts(), StoredTokens()
         self.reasons = [KEPT, MERGED]
+        self.kept_after: list[list[list[tuple[Tensor, Tensor]]]] = []  # [stage][sample][image]
         self.source: Tensor | None = None  # (B, P) columns of the remaining tokens in layer 0
         check_states(cache, context.kinds)
         check_window(context, backend, cache, width)
@@ -109,6 +111,8 @@ class Prefill:
         needs = frozenset().union(*(stage.needs for stage in context.pruner.stages()))
         self.embeddings = embeds if needs & {"embeddings", "text_embeddings"} else None
         self.positions = prompt_positions(positions, prompt, cache, embeds)
+        check_renumbering(context.pruner.renumbers(), cache)
+        self.entering_positions = model_positions(positions, embeds)
         self.inverse_frequencies = to_device(context.inverse_frequencies, device)
 
     def _inputs(self, real: Tensor | None) -> LayerInputs:
@@ -164,7 +168,7 @@ class Prefill:
         changed = {"position_embeddings": self._rotary(index, hidden, rotary)}
         if self.cache is None:
             return changed | self.inputs.without_cache(hidden)
-        renumbered = self.source is not None and self.context.pruner.renumbers()
+        renumbered = self.source is not None and self.context.pruner.renumbers() is True
         layer = pruned_layer(self.cache, index, self.past)
         changed |= self.inputs.with_cache(self.cache, index, hidden)
         layer.renumbered |= renumbered
@@ -188,16 +192,24 @@ class Prefill:
     def _rotary(self, index: int, hidden: Tensor, rotary: Any) -> Any:
         """Position embeddings of the tokens that enter a layer."""
         pruned, dropped = self._pruned_cache(index), self.source is not None
-        if (dropped and self.context.pruner.renumbers()) or (pruned and pruned.renumbered):
+        if (dropped and self.context.pruner.renumbers() is True) or (pruned and pruned.renumbered):
             slots = stored_slots(self.cache, index)
             kind = self.context.kinds[index]
             return self.inputs.gapless(self._earlier_mask(index), slots, hidden, kind)
-        return self._of_remaining(index, rotary) if dropped else rotary
+        return self._of_remaining(index, hidden, rotary) if dropped else rotary
 
-    def _of_remaining(self, index: int, rotary: Any) -> Any:
-        """Position embeddings of the remaining tokens, in their original positions."""
+    def _of_remaining(self, index: int, hidden: Tensor, rotary: Any) -> Any:
+        """Position embeddings of the remaining tokens, mostly in their original positions."""
         kind = self.context.kinds[index]
-        if kind not in self.remaining_rotary and (source := self.source) is not None:
+        renumbering = self.context.pruner.renumbers()
+        if kind not in self.remaining_rotary and isinstance(renumbering, str):
+            make_ids, width = self.prompt.make_ids, hidden.shape[1]
+            ids = new_positions(renumbering, self.entering_positions, self.samples, make_ids, width)
+            adapter, decoder = self.context.adapter, self.context.decoder
+            self.remaining_rotary[kind] = adapter.rotary(
+                decoder, hidden, ids if len(ids) > 1 else ids[0], kind
+            )
+        elif kind not in self.remaining_rotary and (source := self.source) is not None:
             choose = partial(take_columns, columns=source)
             self.remaining_rotary[kind] = rotary_rows(rotary, choose)
         return self.remaining_rotary[kind]
@@ -253,6 +265,7 @@ class Prefill:
             selections.append(check_selections(answer, counts, hidden, pruner.name))
         lengths = [len(sample) for sample in self.samples]
         kept = apply_selections(self.samples, selections, self.reasons)
+        self.kept_after.append([sample.remaining_visual() for sample in self.samples])
         columns = [sample.columns for sample in self.samples]
         self.stored.close_group(stage.layer, columns, hidden.shape[1])
         new_states = any(

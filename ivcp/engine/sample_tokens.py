@@ -79,6 +79,10 @@ class SampleTokens:
         number = torch.searchsorted(self.layout.text, queries)  # text is never dropped
         return self.columns[self.text[to_device(number, self.columns.device)]]
 
+    def remaining_visual(self) -> list[tuple[Tensor, Tensor]]:
+        """For each image, prompt indices of its tokens and which of them remain, on the device."""
+        return [(image.tokens, image.index) for image in self.images]
+
     def kept(self, names: Sequence[str]) -> tuple[Tensor, list[str]]:
         """Ascending prompt indices of the kept visual tokens, on the CPU, and their reasons."""
         if not self.images:

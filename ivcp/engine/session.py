@@ -33,6 +33,7 @@ class PrefillResults:
     cache_lengths: list[list[int]] = field(default_factory=list)
     cache_bytes: int = 0
     read_kept: Callable[[], list[tuple[Tensor, list[str]]]] = list
+    read_kept_after: Callable[[], list[list[Tensor]]] = list
     read_remaining: Callable[[], list[Tensor]] = list
     read_overhead: Callable[[], float] = float
     kept: list[tuple[Tensor, list[str]]] | None = None
@@ -56,6 +57,7 @@ class Session:
         kept: For each sample, ascending prompt indices of its kept visual tokens (padding is not
             counted; where the prompt continues a cache, the new text alone is counted).
         reasons: For each sample, why each token was kept, as a word.
+        kept_after: `[stage][sample]` the same as `kept` behind each stage.
         remaining: For each sample, prompt indices of all tokens that remain after the last stage,
             in the order of the rows of the model's output (rows are padded on the left).
         layer_tokens: `[layer][sample]` tokens that each layer processed.
@@ -120,6 +122,10 @@ class Session:
     @property
     def reasons(self) -> list[list[str]]:
         return [reasons for _, reasons in self._kept()]
+
+    @property
+    def kept_after(self) -> list[list[Tensor]]:
+        return self._results.read_kept_after()
 
     @property
     def remaining(self) -> list[Tensor]:
@@ -226,6 +232,7 @@ class Session:
         """Take the results of a finished prefill."""
         # the functions hold the samples' indices, not the prefill: it holds hidden states
         samples, names = prefill.samples, prefill.reasons
+        kept_after = prefill.kept_after
         self._set(
             PrefillResults(
                 layouts=[sample.layout for sample in samples],
@@ -234,6 +241,7 @@ class Session:
                 cache_lengths=prefill.cache_lengths(),
                 cache_bytes=prefill.cache_bytes(),
                 read_kept=lambda: [sample.kept(names) for sample in samples],
+                read_kept_after=lambda: [[_joined(row) for row in rows] for rows in kept_after],
                 read_remaining=lambda: [sample.origin.cpu() for sample in samples],
                 read_overhead=prefill.clock.seconds,
             )
@@ -261,6 +269,13 @@ class Session:
         if self.questions is None:
             return None
         return [_of_row(self.questions, "questions", row, rows) for row in range(rows)]
+
+
+def _joined(images: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Ascending prompt indices, on the CPU, of the tokens of all images that remain."""
+    if not images:
+        return torch.empty(0, dtype=torch.long)
+    return torch.cat([tokens[index] for tokens, index in images]).sort().values.cpu()
 
 
 def _of_row(texts: list[str], name: str, row: int, rows: int) -> str:

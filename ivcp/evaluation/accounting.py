@@ -172,6 +172,8 @@ def tokens_of(predictions: Sequence[Prediction]) -> Tokens:
         keep_ratio=ratio(sum(prediction.kept_tokens for prediction in predictions), visual),
         layer_average_ratio=ratio(sum(processed), visual * layers),
         prompt=mean(prediction.prompt_tokens for prediction in predictions),
+        kept_in_box=means(prediction.kept_in_box for prediction in predictions),
+        coverage=means(prediction.coverage for prediction in predictions),
     )
 
 
@@ -224,6 +226,16 @@ def mean(values: Iterable[float]) -> float | None:
     """
     numbers = list(values)
     return sum(numbers) / len(numbers) if numbers else None
+
+
+def means(values: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
+    """Mean of each place over the tuples that are not empty.
+
+    >>> means([(1.0, 0.5), (), (0.5, 0.0)])
+    (0.75, 0.25)
+    """
+    rows = [row for row in values if row]
+    return tuple(sum(place) / len(rows) for place in zip(*rows, strict=True))
 
 
 def ratio(part: float, total: float) -> float | None:

@@ -23,6 +23,7 @@ from ivcp.engine.session import Session
 from ivcp.evaluation.data import Batch, unreadable_id
 from ivcp.evaluation.gpus import own_gpus
 from ivcp.evaluation.process import silence
+from ivcp.evaluation.reach import reached
 from ivcp.measure.devices import device_name, forget_peak, peak_memory
 from ivcp.measure.flops import DecoderSizes, count_flops, prefill_flops
 from ivcp.measure.timing import Phases, finite_logits, timed_phases
@@ -249,6 +250,8 @@ class Evaluation(lightning.LightningModule):
         element_size = next(self.model.parameters()).element_size()
         milliseconds = 1000 / count  # of a sample, from seconds of the batch
         kept, reasons = session.kept, session.reasons
+        kept_after = session.kept_after or [kept]
+        resized = batch.ready.saved_tokens is not None
         predictions = []
         for number, sample in enumerate(batch.samples):
             row = number * stride
@@ -262,6 +265,7 @@ class Evaluation(lightning.LightningModule):
             images = [image.on_original(visible) for image, visible in areas]
             if batch.ready.frames is not None:
                 images = joined_frames(images, batch.ready.frames[number])
+            remaining = [of_stage[row].tolist() for of_stage in kept_after]
             predictions.append(
                 Prediction.of(
                     batch.indices[number],
@@ -274,12 +278,13 @@ class Evaluation(lightning.LightningModule):
                     image_size=sample.images[-1].size if sample.images else None,
                     prompt_tokens=prompt_tokens,
                     visual_tokens=sum(image.length for image in layout.images) + saved[number],
-                    resized=batch.ready.saved_tokens is not None,
+                    resized=resized,
                     kept_tokens=len(kept[row]),
                     generated_tokens=lengths[number],
                     images=tuple(images),
                     kept=tuple(kept[row].tolist()),
                     reasons=by_reason(kept[row].tolist(), reasons[row]),
+                    **({} if resized else reached(sample, images, remaining)),
                     layer_tokens=layer_tokens,
                     first_pass_tokens=first_pass,
                     kv_cache_bytes=session.cache_bytes / count,

@@ -16,6 +16,7 @@ from ivcp.core.types import Sample
 from ivcp.engine.sample_tokens import KEPT
 from ivcp.evaluation.data import Batch
 from ivcp.evaluation.module import NOT_FINITE, Evaluation, by_reason
+from ivcp.evaluation.reach import reached
 from ivcp.measure.flops import DecoderSizes, prefill_flops
 from ivcp.results.prediction import Prediction
 
@@ -126,6 +127,8 @@ class ServedEvaluation(Evaluation):
         remaining = [self.pruner.plan(length)[-1] if prunes else length for length in lengths]
         kept = sum(remaining)
         areas = zip(layout.images, encoded.visible_areas[number], strict=True)
+        images = tuple(image.on_original(visible) for image, visible in areas)
+        which = _which(layout, answer, prunes)
         prompt = layout.length - sum(lengths) + kept
         layer_tokens = (prompt,) * self.sizes.layers
         whole = (layout.length,) * self.sizes.layers
@@ -144,8 +147,9 @@ class ServedEvaluation(Evaluation):
             visual_tokens=sum(lengths),
             kept_tokens=kept,
             generated_tokens=len(answer.tokens),
-            images=tuple(image.on_original(visible) for image, visible in areas),
-            **_which(layout, answer, prunes),
+            images=images,
+            **which,
+            **(reached(sample, images, [which["kept"]]) if which else {}),
             layer_tokens=layer_tokens,
             first_pass_tokens=first_pass,
             kv_cache_bytes=self.sizes.cache_bytes(prompt, self.element_size),

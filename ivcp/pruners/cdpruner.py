@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from ivcp.core.depths import Auto
 from ivcp.core.errors import UserError
 from ivcp.core.layer_kinds import Kinds
-from ivcp.core.pruner import Pruner, Stage
+from ivcp.core.pruner import Pruner, Renumbering, Stage
 from ivcp.core.selection import Selection, top
 from ivcp.core.view import Signal, View
 
@@ -53,7 +53,7 @@ class CDPruner(Pruner):
             "auto": with the encoder.
     """
 
-    renumber: bool = False
+    renumber: Renumbering = False
     relevance: Literal["encoder", "embeddings"] | Auto = "auto"
     invert: bool | Auto = "auto"
 
@@ -76,7 +76,7 @@ class CDPruner(Pruner):
             )
         return (Stage(0, NEEDS[self.relevance]),)
 
-    def renumbers(self) -> bool:
+    def renumbers(self) -> Renumbering:
         return self.renumber
 
     def select(self, view: View, stage: int) -> Selection:

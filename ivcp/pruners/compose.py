@@ -9,7 +9,7 @@ from typing import Literal
 
 from ivcp.core.errors import UserError
 from ivcp.core.layer_kinds import Kinds
-from ivcp.core.pruner import Pruner, Stage
+from ivcp.core.pruner import Pruner, Renumbering, Stage
 from ivcp.core.selection import Selection
 from ivcp.core.view import Signal, View
 
@@ -70,7 +70,7 @@ class Compose(Pruner):
     def reads_start(self) -> bool:
         return any(part.reads_start() for part in self.parts)
 
-    def renumbers(self) -> bool:
+    def renumbers(self) -> Renumbering:
         return self.parts[0].renumbers()
 
     def fitted(

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import ClassVar
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.pruner import LayerPruner
 from ivcp.core.selection import Selection
+from ivcp.core.spread import spread_tokens
 from ivcp.core.transfer import to_device
 from ivcp.core.view import View
-
-STEPS = 64  # of a token, in which positions are whole numbers, so that equal distances are equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,51 +30,4 @@ class FarthestPoint(LayerPruner):
     def select(self, view: View, stage: int) -> Selection:
         # images of the same layout share the work, wherever they stand in their prompts
         grids = tuple(replace(grid, start=0) for grid in view.image.grids)
-        return Selection(to_device(_spread(grids, self.target(view)), view.index.device))
-
-
-@lru_cache(maxsize=256)
-def _spread(grids: tuple[Grid, ...], target: int) -> Tensor:
-    """(target,) ascending indices into an image's tokens, on the CPU."""
-    spans = ImageLayout(grids).spans
-    total = sum(count for _, count in spans)
-    if target >= total:
-        return torch.arange(total)
-    keep, seen, spent = [], 0, 0
-    for part in _parts(grids):
-        tokens = torch.cat([torch.arange(*_ends(spans[number])) for number in part])
-        seen += len(tokens)
-        share = target * seen // total - spent
-        spent += share
-        keep.append(tokens[_farthest([grids[number] for number in part], share)])
-    return torch.cat(keep).sort().values
-
-
-def _parts(grids: Sequence[Grid]) -> list[list[int]]:
-    """Numbers of the grids that are sampled together."""
-    apart = [[n] for n, grid in enumerate(grids) if grid.kind in ("thumbnail", "frame")]
-    joined = [n for n, grid in enumerate(grids) if grid.kind not in ("thumbnail", "frame")]
-    return sorted([joined, *apart] if joined else apart)
-
-
-def _ends(span: tuple[int, int]) -> tuple[int, int]:
-    start, count = span
-    return start, start + count
-
-
-def _farthest(grids: Sequence[Grid], count: int) -> Tensor:
-    """(count,) indices into the tokens of some grids, in the order in which they are taken."""
-    x1, y1, x2, y2 = grids[0].area
-    step = torch.tensor([(x2 - x1) / grids[0].columns, (y2 - y1) / grids[0].rows])
-    centers = torch.cat([grid.centers for grid in grids])
-    positions = ((centers - centers.amin(0)) / step * STEPS).round().long().numpy()  # (V, 2)
-    x, y = np.ascontiguousarray(positions.T)
-    taken = np.empty(count, dtype=np.int64)
-    # twice the distance from the middle, which may lie between two tokens
-    nearest = -((2 * x - x.max()) ** 2) - (2 * y - y.max()) ** 2
-    for number in range(count):
-        token = taken[number] = nearest.argmax()  # the lowest index of equals
-        distance = (x - x[token]) ** 2 + (y - y[token]) ** 2
-        nearest = np.minimum(nearest, distance) if number else distance
-        nearest[token] = -1  # tokens of overlapping tiles may have the distance 0, too
-    return torch.from_numpy(taken)
+        return Selection(to_device(spread_tokens(grids, self.target(view)), view.index.device))

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ivcp.core.errors import UserError
 from ivcp.core.layer_kinds import Kinds
-from ivcp.core.pruner import Pruner, Stage
+from ivcp.core.pruner import Pruner, Renumbering, Stage
 from ivcp.core.rope import ivc_rank
 from ivcp.core.selection import Selection, random_order, top
+from ivcp.core.spread import spread_rank
 from ivcp.core.transfer import to_device
 from ivcp.core.view import Signal, View
 
@@ -26,8 +27,9 @@ class PlusIVC(Pruner):
     base did not select. So as many tokens are kept as by the base alone, at each of its stages.
     Where the base merges dropped tokens, a kept IVC token may also be part of a merged token.
 
-    With `added="random"`, random tokens replace the IVC tokens. This control shows how much of the
-    effect comes from any tokens spread over the image.
+    Controls show how much of the effect comes from any tokens spread over the image: with
+    `added="random"` or "farthest", random tokens or those of farthest-point sampling replace the
+    IVC tokens; with another `rope_base` or an `offset`, the same rule chooses other places.
 
     Paper: IVC-Prune (arXiv 2602.03060), IVC tokens added to other methods.
     Differs from the reference: nothing known.
@@ -37,16 +39,20 @@ class PlusIVC(Pruner):
         base: The method; it must prune to a ratio.
         share: Part of the budget for IVC tokens, in [0, 1); 0 is the base alone (0.4: both lists of
             IVC-Prune's release).
-        added: Which tokens are added to the base's selection, "ivc" or "random".
+        added: Which tokens are added to the base's selection, "ivc", "random" or "farthest".
         seed: Seed of the random tokens.
+        rope_base: Base of the rotary frequencies for IVC tokens, as in `IVCOnly`.
+        offset: Places by which positions are shifted for IVC tokens, as in `IVCOnly`.
     """
 
     whole_images: ClassVar[bool] = True
 
     base: Pruner
     share: float = 0.4
-    added: Literal["ivc", "random"] = "ivc"
+    added: Literal["ivc", "random", "farthest"] = "ivc"
     seed: int = 0
+    rope_base: float | None = None
+    offset: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, Pruner) or not self.base.fills_ratio():
@@ -70,7 +76,7 @@ class PlusIVC(Pruner):
             for stage in self.base.stages()
         )
 
-    def renumbers(self) -> bool:
+    def renumbers(self) -> Renumbering:
         return self.base.renumbers()
 
     def fitted(
@@ -87,7 +93,7 @@ class PlusIVC(Pruner):
 
     def select(self, view: View, stage: int) -> Selection:
         count, target = len(view.index), self.target(view)
-        rank = (self._ivc if self.added == "ivc" else self._random)(view)  # (V,)
+        rank = self._rank(view)  # (V,)
         if stage + 1 < len(self.base.stages()):
             target = len(replace(self.base, keep_ratio=self.keep_ratio).select(view, stage))
         if target >= count:
@@ -109,16 +115,18 @@ class PlusIVC(Pruner):
             states = torch.cat([states, view.hidden()[added]])[order]
         return replace(base, keep=keep, reasons=reasons, states=states)
 
-    def _ivc(self, view: View) -> Tensor:
-        """(V,) rank of each current token among the image's IVC tokens, best lowest."""
-        if "ivc_rank" not in view.notes:  # the first stage, where the image is complete
-            view.notes["ivc_rank"] = ivc_rank(view)
-        return view.notes["ivc_rank"][view.index]
+    def _rank(self, view: View) -> Tensor:
+        """(V,) rank of each current token among those to be added, best lowest."""
+        if "added_rank" not in view.notes:  # the first stage, where the image is complete
+            view.notes["added_rank"] = self._rank_of_all(view)
+        return view.notes["added_rank"][view.index]
 
-    def _random(self, view: View) -> Tensor:
-        """(V,) rank of each current token in a random order of all tokens of the image."""
-        if "random_rank" not in view.notes:
+    def _rank_of_all(self, view: View) -> Tensor:
+        if self.added == "ivc":
+            return ivc_rank(view, self.rope_base, self.offset)
+        if self.added == "farthest":
+            rank = spread_rank(tuple(replace(grid, start=0) for grid in view.image.grids))
+        else:
             name = f"added/{self.seed}/{view.sample_id}/{view.image.start}"
-            order = random_order(name, view.image.length)
-            view.notes["random_rank"] = to_device(order.float(), view.index.device)
-        return view.notes["random_rank"][view.index]
+            rank = random_order(name, view.image.length).float()
+        return to_device(rank, view.index.device)

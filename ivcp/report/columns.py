@@ -140,6 +140,12 @@ class Column:
         return replace(self, name=name, heading=heading, value=value, show=show)
 
 
+def last_of(name: str) -> Callable[[Entry], float | None]:
+    """What is behind the last stage of a number that every stage has; None without one."""
+    values = of(name)
+    return lambda entry: (values(entry) or (None,))[-1]
+
+
 def metric_name(entry: Entry) -> str:
     """The primary metric with its unit."""
     return f"{entry.metric.name} ({entry.metric.unit or 'points'})"
@@ -217,6 +223,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("unparsed_rate", of("unparsed_rate")),
     Column("keep_ratio", of("tokens.keep_ratio"), "kept %", ALL, score),
     Column("layer_average_ratio", of("tokens.layer_average_ratio"), "layer\navg %", WIDE, score),
+    Column("kept_in_box", last_of("tokens.kept_in_box"), "in box %", FILES, score),
+    Column("coverage", last_of("tokens.coverage"), "coverage\n% diag.", FILES, score),
     Column("kv_cache_ratio", of("efficiency.kv_cache_ratio"), "KV %", ALL, score),
     Column("kv_cache_bytes", of("efficiency.kv_cache_bytes"), "KV MB", FILES, megabytes),
     Column("prefill_flops_ratio", of("efficiency.prefill_flops_ratio"), "FLOPs %", ALL, score),

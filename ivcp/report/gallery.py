@@ -16,7 +16,7 @@ from ivcp.report.comparison import Entry
 from ivcp.report.kept_tokens import drawable_images, kept_reasons
 from ivcp.report.marks import block_of
 from ivcp.report.photos import Photos
-from ivcp.report.positions import rotary_scores
+from ivcp.report.rotary_scores import rotary_scores
 from ivcp.results.prediction import Prediction
 from ivcp.visualize.panel import reason_color
 
@@ -206,7 +206,7 @@ class _Writer:
             self._room -= prediction.visual_tokens
             if self._room < 0:
                 raise UserError("The page has no room for more tokens.")
-            answer["inBox"] = prediction.kept_in_box
+            answer["inBox"] = prediction.kept_in_box[-1] if prediction.kept_in_box else None
             reasons = kept_reasons(prediction)
             untold = prediction.kept_tokens and not prediction.kept
             answer["layouts"] = [self._layout(layout, prediction, entry) for layout in layouts]

@@ -19,6 +19,10 @@ COLUMN_MEANINGS = {
     "regressed": "Answers that only the unpruned run has right.",
     "keep_ratio": "Visual tokens that survive the last pruned layer, of all.",
     "layer_average_ratio": "Visual tokens that a decoder layer processed on average, of all.",
+    "kept_in_box": "Visual tokens inside the true box that survive the last pruned layer, of those "
+    "there; mean over the samples.",
+    "coverage": "The largest distance from a visual token to the nearest one kept, in percent of "
+    "the image's diagonal; mean over the samples.",
     "kv_cache_ratio": "Bytes of the KV cache after prefill, of the unpruned ones.",
     "kv_cache_bytes": "Bytes of the KV cache after prefill, mean of a sample.",
     "prefill_flops_ratio": "Operations of the language model's prefill by formula, of the unpruned "

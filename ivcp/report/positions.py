@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from torch import Tensor
 
 from ivcp.core.errors import UserError
-from ivcp.core.rope import rotation_scores
 from ivcp.report.comparison import Entry
 from ivcp.report.figures import draw_figure, literal
 from ivcp.report.kept_tokens import drawable_images, kept_reasons
+from ivcp.report.rotary_scores import rotary_scores
 from ivcp.results.prediction import Prediction
 from ivcp.visualize.panel import reason_color
 
@@ -24,7 +22,6 @@ CURVES = (("mean cosine V", "#0072B2"), ("mean sine U", "#009E73"))
 DROPPED = "#D9D9D9"
 MOST = 4
 """Figures of a report."""
-MOST_ANGLES = 20_000_000  # tokens times frequencies
 
 
 def plot_positions(entries: Sequence[Entry]) -> tuple[list[tuple[str, str, Figure]], list[str]]:
@@ -66,27 +63,6 @@ def find_samples(entries: Sequence[Entry]) -> tuple[list[tuple[Entry, Prediction
     if len(samples) > MOST:
         problems.append(f"Positions are drawn of the first {MOST} of {len(samples)} methods.")
     return list(samples.values())[:MOST], problems
-
-
-def rotary_scores(entry: Entry, sample: Prediction) -> tuple[Tensor, Tensor] | None:
-    """V(m) and U(m) of each visual token of a sample's first image, (V,).
-
-    That takes the run's `rotary`; with three axes (M-RoPE), positions are known of an image of one
-    grid. None where that is missing.
-    """
-    rotary, layout = entry.info.rotary, sample.images[0]
-    if rotary is None or layout.length * len(rotary.inverse_frequencies) > MOST_ANGLES:
-        return None
-    if rotary.axes == 1:
-        positions = layout.tokens[None]
-    elif rotary.axes == 3 and len(layout.grids) == 1:
-        grid, cells = layout.grids[0], torch.arange(layout.length)
-        offsets = [torch.zeros_like(cells), cells // grid.columns, cells % grid.columns]
-        positions = grid.start + torch.stack(offsets)
-    else:
-        return None
-    scores = rotation_scores(positions, torch.tensor(rotary.inverse_frequencies))
-    return scores if torch.stack(scores).isfinite().all() else None
 
 
 def draw_positions(entry: Entry, sample: Prediction) -> Figure:

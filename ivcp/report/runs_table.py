@@ -19,8 +19,8 @@ METHOD, MARKS, AFTER = "method", "marks", "difference"
 FACTS = ("dataset", "model", "primary_metric", "variant", "layer", "samples")
 """Columns that are said once above the table where all runs agree."""
 LESS_ASKED = {
-    "layer_average_ratio", "kv_cache_bytes", "pruning_overhead_ms", "decode_ms_per_token",
-    "mcnemar_p", "fixed", "regressed", "samples", "primary_metric",
+    "layer_average_ratio", "kept_in_box", "coverage", "kv_cache_bytes", "pruning_overhead_ms",
+    "decode_ms_per_token", "mcnemar_p", "fixed", "regressed", "samples", "primary_metric",
 }  # fmt: skip
 """Columns that a reader opens."""
 TIMES = {"prefill_ms", "pruning_overhead_ms", "decode_ms_per_token"}

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from ivcp.core.errors import UserError
 from ivcp.core.layout import ImageLayout
 from ivcp.core.metric import ScoredAnswer
 from ivcp.core.printable import whole
 from ivcp.core.types import Answer, Sample, Task
-from ivcp.results.schema import Amount, Finite, Schema
+from ivcp.results.schema import Amount, Finite, Fraction, Schema
 
 TIMES = (
     "vision_ms", "language_prefill_ms", "pruning_overhead_ms", "time_to_first_token_ms",
@@ -41,8 +39,13 @@ def _printable(value: Any) -> Any:
     return value
 
 
-Text = Annotated[str, BeforeValidator(_printable)]
-Answered = Annotated[Answer | None, BeforeValidator(_printable)]
+def _writable(value: Any, info: ValidationInfo) -> Any:
+    """`_printable` of what did not come from a file, which cannot hold anything else."""
+    return value if info.mode == "json" else _printable(value)
+
+
+Text = Annotated[str, BeforeValidator(_writable)]
+Answered = Annotated[Answer | None, BeforeValidator(_writable)]
 
 
 class Prediction(Schema):
@@ -75,6 +78,11 @@ class Prediction(Schema):
         images: The visual tokens of each image, areas in fractions of the original image.
         kept: (K,) ascending indices into the prompt; empty where a server does not tell.
         reasons: Why tokens were kept: for each word, indices into the prompt.
+        kept_in_box: Behind each stage, which part of the visual tokens inside the true box remains;
+            one value, 1, without stages; empty where there is no true box, where the image was
+            resized, and where a server does not tell.
+        coverage: Behind each stage, the largest distance from a visual token to the nearest
+            remaining one, in diagonals of its image; likewise, 0 without stages.
         layer_tokens: (L,) tokens that each decoder layer processed in prefill.
         first_pass_tokens: Tokens that each of the first layers processed before, to choose tokens;
             empty for methods without a first pass.
@@ -100,7 +108,7 @@ class Prediction(Schema):
     options: tuple[Text, ...] = ()
     hint: Text = ""
     benchmark: Text = ""
-    labels: Annotated[dict[str, str], BeforeValidator(_printable)] = Field(default={})
+    labels: Annotated[dict[str, str], BeforeValidator(_writable)] = Field(default={})
     prompt: Text = ""
     answer: Answered = None
     prediction: Text = ""
@@ -118,6 +126,8 @@ class Prediction(Schema):
     images: tuple[ImageLayout, ...] = ()
     kept: tuple[Amount, ...] = ()
     reasons: dict[str, tuple[Amount, ...]] = Field(default={})
+    kept_in_box: tuple[Fraction, ...] = ()
+    coverage: tuple[Fraction, ...] = ()
     layer_tokens: tuple[Amount, ...] = ()
     first_pass_tokens: tuple[Amount, ...] = ()
     kv_cache_bytes: Finite = 0.0
@@ -165,26 +175,6 @@ class Prediction(Schema):
         parsed, score = self.by_rule or (self.parsed, self.score)
         changes = {"parsed": parsed, "score": score, "judge_reply": None, "by_rule": None}
         return self.model_copy(update=changes)
-
-    @property
-    def kept_in_box(self) -> float | None:
-        """Fraction of the visual tokens inside the true box that were kept.
-
-        Tokens whose centres lie in the box are inside it; if there are none, the nearest one is.
-        None without a true box, without a layout, and for a resized image.
-        """
-        box = self.answer if isinstance(self.answer, tuple) else ()
-        size = self.image_size or (0, 0)
-        edges = [edge for edge in box if isinstance(edge, float) and isfinite(edge)]
-        if len(edges) != 4 or not self.images or self.resized or min(size) < 1:
-            return None
-        corners = torch.tensor(edges) / torch.tensor([*size, *size])
-        layout = self.images[-1]
-        centers = torch.cat([grid.centers for grid in layout.grids])
-        beyond = (corners[:2] - centers).clamp_min(0) + (centers - corners[2:]).clamp_min(0)
-        distance = beyond.norm(dim=1)
-        inside = layout.tokens[distance <= distance.min()].tolist()
-        return len(set(inside) & set(self.kept)) / len(inside)
 
     def line(self) -> str:
         """One line of JSON."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ivcp.core.budget import Count, Over, in_words
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Number = Finite | None
 """None where a value is undefined, e.g. the mean of no samples."""
 Amount = Annotated[int, Field(ge=0, le=10**18)]
@@ -56,6 +57,10 @@ class Tokens(Schema):
         keep_ratio: Visual tokens that survive the last stage, over all.
         layer_average_ratio: Visual tokens that a decoder layer processed on average, over all.
         prompt: Tokens of a prompt, mean.
+        kept_in_box: Visual tokens inside the true box that remain behind each stage, over those
+            there, mean; empty without true boxes.
+        coverage: The largest distance from a visual token to the nearest remaining one behind each
+            stage, in diagonals of its image, mean.
     """
 
     visual: Number = None
@@ -63,6 +68,8 @@ class Tokens(Schema):
     keep_ratio: Number = None
     layer_average_ratio: Number = None
     prompt: Number = None
+    kept_in_box: tuple[Finite, ...] = ()
+    coverage: tuple[Finite, ...] = ()
 
 
 class Efficiency(Schema):

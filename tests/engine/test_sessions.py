@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -44,6 +45,18 @@ def turn(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
         input_ids=ids, attention_mask=mask, position_ids=where, past_key_values=cache
     ).logits
     return found
+
+
+@every_method
+def test_what_remains_behind_each_stage_is_told(method: Pruner) -> None:
+    with torch.no_grad(), pruned(model_of("llava15"), method) as session:
+        model_of("llava15")(**BATCH.inputs)
+        after = session.kept_after
+    assert [len(rows) for rows in after] == [2] * len(method.stages())
+    for row, kept in enumerate(session.kept):
+        stages = [set(rows[row].tolist()) for rows in after]
+        assert all(later < earlier for earlier, later in pairwise(stages))
+        assert torch.equal(after[-1][row], kept)
 
 
 @every_method

@@ -60,6 +60,10 @@ def test_a_run_leaves_the_files_that_are_promised(parts, capsys) -> None:
     assert all(line["kept_tokens"] == len(line["kept"]) for line in lines)
     for line in lines:
         assert sorted(chain.from_iterable(line["reasons"].values())) == line["kept"]
+    assert all(len(line["kept_in_box"]) == len(line["coverage"]) == 1 for line in lines)
+    mean = sum(line["kept_in_box"][0] for line in lines) / 3
+    assert report["tokens"]["kept_in_box"] == [pytest.approx(mean)]
+    assert 0 < report["tokens"]["coverage"][0] < 0.5
     assert all(line["time_to_first_token_ms"] > line["language_prefill_ms"] for line in lines)
     for key in ("ratio", "layers", "versions", "git", "device", "dtype", "attention", "date"):
         assert key in report["run"], key
@@ -86,6 +90,7 @@ def test_unpruned_answers_are_those_of_plain_generate(parts) -> None:
         assert line["prediction"] == family.decode(processor, answer)[0]
     assert report["efficiency"]["kv_cache_ratio"] == 1
     assert report["efficiency"]["prefill_flops_ratio"] == 1
+    assert all((line["kept_in_box"], line["coverage"]) == ([1], [0]) for line in lines)
     assert report["tokens"]["layer_average_ratio"] == 1
 
 

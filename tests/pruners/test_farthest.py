@@ -12,7 +12,8 @@ from given import given_view
 from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.plain_view import PlainView
 from ivcp.core.selection import budget
-from ivcp.pruners.farthest import FarthestPoint, _spread
+from ivcp.core.spread import spread_tokens
+from ivcp.pruners.farthest import FarthestPoint
 
 THIRD = 1 / 3
 TILES = [  # two by three tiles and a thumbnail in front
@@ -129,11 +130,11 @@ def test_tiles_do_not_crowd_along_their_seams() -> None:
 
 
 def test_images_of_one_layout_share_the_work() -> None:
-    _spread.cache_clear()
+    spread_tokens.cache_clear()
     grid = Grid(3, 64, 64)
     started = time.perf_counter()
     first = FarthestPoint(keep_ratio=0.5).select(view_of([grid]), 0).keep
     assert time.perf_counter() - started < 2, "4,096 tokens take a fraction of a second"
     again = FarthestPoint(keep_ratio=0.5).select(view_of([Grid(9, 64, 64)]), 0).keep
     assert torch.equal(first, again)
-    assert (_spread.cache_info().hits, _spread.cache_info().misses) == (1, 1)
+    assert (spread_tokens.cache_info().hits, spread_tokens.cache_info().misses) == (1, 1)

@@ -13,6 +13,7 @@ from ivcp.core.layout import Grid, ImageLayout
 from ivcp.core.pruner import Pruner
 from ivcp.core.selection import budget
 from ivcp.engine.session import Session
+from ivcp.pruners.farthest import FarthestPoint
 from ivcp.pruners.fastv import FastV
 from ivcp.pruners.foreground import ForegroundOnly
 from ivcp.pruners.ivc import IVCOnly
@@ -74,6 +75,28 @@ def test_the_best_free_ivc_tokens_are_added(base: Pruner) -> None:
     alone, _, _ = prefill(replace(base, keep_ratio=0.3))
     free = [token for token in by_turns(ONE)[0] if token not in alone]
     assert set(kept) == set(alone) | set(free[: 40 - len(alone)])
+
+
+@pytest.mark.parametrize("image", [ONE, TILES], ids=["one grid", "tiles"])
+def test_spread_tokens_are_taken_in_their_order(image: ImageLayout) -> None:
+    pruner = PlusIVC(base=RandomPruning(layer=2), keep_ratio=0.3, share=0.9, added="farthest")
+    kept, _, _ = prefill(pruner, image)
+    alone, _, _ = prefill(replace(pruner.base, keep_ratio=0.3 * (1 - 0.9)), image)
+    spread, _, _ = prefill(FarthestPoint(keep_ratio=0.25, layer=2), image)
+    assert len(kept) == budget(0.3, image.length)
+    assert len(set(spread) - set(kept)) <= 2  # of several parts, one token of each may be another
+    assert set(alone) <= set(kept)
+
+
+def test_another_base_or_offset_adds_other_tokens() -> None:
+    base = ForegroundOnly(layer=2)
+    found = [
+        set(prefill(PlusIVC(base=base, keep_ratio=0.3, **changes))[0])
+        for changes in ({}, {"rope_base": 100.0}, {"offset": 40})
+    ]
+    alone = set(prefill(replace(base, keep_ratio=0.18))[0])
+    assert all(len(tokens) == 24 and alone <= tokens for tokens in found)
+    assert len({frozenset(tokens) for tokens in found}) == 3
 
 
 @pytest.mark.parametrize("base", BASES, ids=lambda base: type(base).__name__)
@@ -145,7 +168,10 @@ def test_signals_stages_and_numbering_are_the_base_s() -> None:
         ({"base": "fastv"}, "base must be a method that prunes.* got 'fastv'"),
         ({"base": SparseVLM(budget="table")}, "prunes to a ratio.*budget='table'"),
         ({"base": FastV(), "share": 1}, r"share must lie in \[0, 1\); got 1"),
-        ({"base": FastV(), "added": "uniform"}, "added must be ivc or random; got 'uniform'"),
+        (
+            {"base": FastV(), "added": "uniform"},
+            "added must be ivc or random or farthest; got 'un",
+        ),
         ({"base": FastV(), "keep_ratio": 0}, "keep_ratio must be a number"),
     ],
 )

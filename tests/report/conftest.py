@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_results import write_predictions
 
 from ivcp.core.metric import AnswerMetric, ScoredAnswer, class_path
 from ivcp.report.comparison import Entry, make_entries, with_statistics
@@ -130,10 +131,6 @@ def make_scored(make_run: Callable[..., Path]) -> Callable[..., Path]:
         return folder
 
     return make
-
-
-def write_predictions(folder: Path, predictions: Iterable[Prediction]) -> None:
-    (folder / "predictions.jsonl").write_text("".join(map(Prediction.line, predictions)))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_predictions
+from made_results import write_predictions
 from PIL import Image
 
 from ivcp.core.layout import Grid, ImageLayout

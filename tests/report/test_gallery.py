@@ -102,16 +102,10 @@ def test_a_sample_is_there_once_with_the_answers_of_all_runs(make_pair: Any) -> 
     assert (len(data["layouts"]), images) == (1, [])
 
 
-def test_tokens_in_the_true_box_are_counted(make_pair: Any) -> None:
-    # of the four cells, those on the left have their centres in the box, one of them is kept
-    box = [0.0, 0.0, 40.0, 50.0]
-    (gallery,), *_ = make_pair([line(0, 1.0, answer=box)], [line(0, 0.0, answer=box)])
-    assert gallery.data["samples"][0]["runs"][1]["inBox"] == 0.5
-    tiny = [99.0, 49.0, 100.0, 50.0]  # no centre in it: the nearest token is the last one, kept
-    (gallery,), *_ = make_pair([line(0, 1.0, answer=tiny)], [line(0, 0.0, answer=tiny)])
-    assert gallery.data["samples"][0]["runs"][1]["inBox"] == 1.0
-    (gallery,), *_ = make_pair([line(0, 1.0)], [line(0, 0.0, task="yes_no", answer="Yes")])
-    assert gallery.data["samples"][0]["runs"][1]["inBox"] is None
+def test_tokens_in_the_true_box_are_those_of_the_last_stage(make_pair: Any) -> None:
+    (gallery,), *_ = make_pair([line(0, 1.0)], [line(0, 0.0, kept_in_box=[0.75, 0.5])])
+    runs = gallery.data["samples"][0]["runs"]
+    assert (runs[0]["inBox"], runs[1]["inBox"]) == (None, 0.5)
 
 
 def test_a_span_of_time_is_shown_in_seconds(make_pair: Any) -> None:

@@ -13,7 +13,8 @@ import torch
 from ivcp.core.layout import Grid, ImageLayout
 from ivcp.pruners.ivc import IVCOnly
 from ivcp.report.kept_tokens import kept_reasons
-from ivcp.report.positions import MOST, draw_positions, find_samples, plot_positions, rotary_scores
+from ivcp.report.positions import MOST, draw_positions, find_samples, plot_positions
+from ivcp.report.rotary_scores import rotary_scores
 from ivcp.visualize.panel import REASON_COLORS
 
 START, ROWS, COLUMNS = 7, 6, 5
