@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# The unpruned model on the scenes of all studies: experiments/baseline.sh tiny
+source "$(dirname "$0")/sweep.sh"
+study=unpruned
+sweep test pruner=none dataset=shapes,shapes_pope
+sweep val pruner=none dataset=shapes dataset.split=val

@@ -1,0 +1,12 @@
+# Sourced by the run.sh of each study; the model is the script's first argument, overrides follow.
+set -euo pipefail
+export OMP_NUM_THREADS=1
+model=$1
+more=("${@:2}")
+study=$(basename "$(dirname "$0")")
+
+# sweep NAME OVERRIDE...: runs of this study, below outputs/studies/MODEL/STUDY/NAME; finished ones stay
+sweep() {
+    python run.py -m +experiment=study model="$model" "${@:2}" "${more[@]}" \
+        hydra.sweep.dir="outputs/studies/$model/$study/$1" > /dev/null
+}
