@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint docs versions vllm-test
+.PHONY: help run test lint docs studies versions vllm-test
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -27,6 +27,9 @@ lint: $(VENV)/installed ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+studies: $(VENV)/installed ## run the six studies of experiments/ on both packaged models, or go on with them
+	PATH="$(abspath $(BIN)):$$PATH" bash experiments/studies.sh
 
 versions: $(VENV)/installed ## run the tests of the engine with older versions of transformers
 	PYTHON=$(BIN)/python tests/versions.sh

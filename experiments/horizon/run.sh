@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # The layer beyond which no method beats random tokens, for boxes and for questions.
 source "$(dirname "$0")/../sweep.sh"
-at=(pruner.prune_earlier_kv=true ratio=0.5,0.3,0.1 dataset=shapes,shapes_pope)
-sweep methods pruner=ivc,fastv,ivcp 'pruner.layer=range(1,8)' "${at[@]}"
-sweep random pruner=random pruner.seed=0,1,2 'pruner.layer=range(1,8)' "${at[@]}"
+at=('pruner.layer=range(1,8)' pruner.prune_earlier_kv=true)
+for task in "shapes ratio=0.5,0.3,0.1" "shapes_pope ratio=0.3,0.1"; do
+    read -r dataset ratio <<< "$task"
+    sweep "methods-$dataset" pruner=ivc,fastv,ivcp "${at[@]}" "$ratio" dataset="$dataset"
+    sweep "random-$dataset" pruner=random pruner.seed=0,1,2 "${at[@]}" "$ratio" dataset="$dataset"
+done
 # where each signal finds the true box: what a selection before each layer keeps of it
-sweep diagnose pruner=foreground,fastv,ivc,random 'pruner.layer=range(1,8)' \
-    pruner.prune_earlier_kv=true ratio=0.3,0.1 dataset=shapes generation.max_new_tokens=1
+sweep diagnose pruner=foreground,fastv,ivc,random "${at[@]}" ratio=0.3,0.1 dataset=shapes \
+    generation.max_new_tokens=1
