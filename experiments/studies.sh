@@ -10,5 +10,7 @@ all() {
 }
 all tiny & first=$!
 all tiny_llava & second=$!
-wait $first && wait $second
+wait $first || failed=1
+wait $second || failed=1
+[ -z "${failed:-}" ]
 python -m experiments.analysis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,6 +83,19 @@ def grid_positions(start: int, grid: Grid) -> Tensor:
     rows = torch.arange(grid.rows).repeat_interleave(grid.columns)
     columns = torch.arange(grid.columns).repeat(grid.rows)
     return start + torch.stack([torch.zeros_like(rows), rows, columns])
+
+
+def check_rope_base(base: float | None) -> None:
+    """Check the base of rotary frequencies for scores.
+
+    Raises:
+        UserError: It is no number above 1.
+    """
+    if base is not None and not 1 < base < math.inf:
+        raise UserError(
+            "rope_base must be a number above 1, such as 10000, or null for the model's own; "
+            f"got {base!r}."
+        )
 
 
 def ivc_rank(view: View, rope_base: float | None = None, offset: int = 0) -> Tensor:

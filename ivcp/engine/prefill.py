@@ -273,7 +273,8 @@ class Prefill:
             for answer in selections
             for selection in answer
         )
-        if new_states or kept.lengths != lengths:
+        # shuffled positions are new ones, even if all tokens stay
+        if new_states or kept.lengths != lengths or pruner.renumbers() == "shuffled":
             hidden = self._drop(kept, hidden, earlier=stage.prune_earlier_kv)
         if new_states:
             self._write_states(selections, hidden)

@@ -66,8 +66,8 @@ def new_positions(
         own = positions[:, row, sample.entry_columns]  # (A, S)
         if renumbering == "shuffled":
             new = _shuffled(own[:, sample.origin], sample, make_id)
-        elif len(own) == 1:
-            new = own[:, -1:] - torch.arange(len(sample) - 1, -1, -1, device=own.device)
+        elif len(own) == 1:  # merged tokens do not stand in the order of their positions
+            new = own[:, -1:] - (len(sample) - 1) + _dense_ranks(own[:, sample.origin])
         else:
             new = _ranked(own, sample)
         found[:, row, sample.columns] = new
@@ -86,6 +86,8 @@ def _shuffled(positions: Tensor, sample: SampleTokens, make_id: Callable[[], str
 def _ranked(own: Tensor, sample: SampleTokens) -> Tensor:
     """(A, N) positions in which images lose the rows, columns and moments that nothing shows.
 
+    On each axis, the remaining tokens take the first of the positions that the image has there.
+
     Args:
         own: (A, S) original positions of the whole prompt.
         sample: Its remaining tokens.
@@ -98,13 +100,16 @@ def _ranked(own: Tensor, sample: SampleTokens) -> Tensor:
     for image in sample.images:
         _check_whole(image)
         whole = own[:, image.tokens]
-        ranks = _dense_ranks(new[:, image.ranks])
-        start, extent = whole.amin(), whole.amax() - whole.amin() + 1
-        first = image.tokens[0]
-        later = sample.origin > first
-        new = torch.where(later, new - (extent - ranks.amax() - 1), new)
-        new[:, image.ranks] = start - closed + ranks
-        closed = closed + extent - ranks.amax() - 1
+        distinct = torch.zeros_like(whole).scatter_(1, _dense_ranks(whole), whole)
+        moved = distinct.gather(1, _dense_ranks(own[:, sample.origin[image.ranks]]))
+        gap = whole.amax() - moved.amax()
+        if image.layout.stop < own.shape[1]:
+            # the library lets the text behind a video begin before the video's last moments
+            spatial = whole[1:].amax() - moved[1:].amax()
+            gap = torch.where(own[0, image.layout.stop] > whole.amax(), gap, spatial)
+        new = torch.where(sample.origin > image.tokens[0], new - gap, new)
+        new[:, image.ranks] = moved - closed
+        closed = closed + gap
     return new + closed
 
 

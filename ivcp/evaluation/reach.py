@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import hypot
+from math import hypot, isfinite
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ def reached(
         return {}
     stages = [set(kept) for kept in kept_after]
     fields = {"coverage": tuple(coverage(images, kept) for kept in stages)}
-    if sample.task == "grounding" and sample.images:
-        box: Any = sample.answer
+    box: Any = sample.answer
+    if sample.task == "grounding" and sample.images and all(map(isfinite, box)):
         size = sample.images[-1].size
         fields["kept_in_box"] = tuple(kept_in_box(images[-1], kept, box, size) for kept in stages)
     return fields
@@ -75,7 +75,7 @@ def _radius(image: ImageLayout, kept: set[int]) -> float:
         return 1.0
     from scipy.spatial import KDTree  # it takes long to import
 
-    grid = image.grids[0]
+    grid = next((grid for grid in image.grids if grid.kind != "thumbnail"), image.grids[0])
     x1, y1, x2, y2 = grid.area
     width, height = grid.columns / (x2 - x1), grid.rows / (y2 - y1)  # of the image, in tokens
     points = image.centers * torch.tensor([width, height])

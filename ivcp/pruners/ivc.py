@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ivcp.core.errors import UserError
 from ivcp.core.pruner import ScorePruner
-from ivcp.core.rope import ivc_rank
+from ivcp.core.rope import check_rope_base, ivc_rank
 from ivcp.core.selection import Selection
 from ivcp.core.view import Signal, View
 
@@ -45,11 +43,7 @@ class IVCOnly(ScorePruner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rope_base is not None and not 1 < self.rope_base < math.inf:
-            raise UserError(
-                "rope_base must be a number above 1, such as 10000, or null for the model's own; "
-                f"got {self.rope_base!r}."
-            )
+        check_rope_base(self.rope_base)
 
     def score(self, view: View) -> Tensor:
         return -ivc_rank(view, self.rope_base, self.offset)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ivcp.core.errors import UserError
 from ivcp.core.layer_kinds import Kinds
 from ivcp.core.pruner import Pruner, Renumbering, Stage
-from ivcp.core.rope import ivc_rank
+from ivcp.core.rope import check_rope_base, ivc_rank
 from ivcp.core.selection import Selection, random_order, top
 from ivcp.core.spread import spread_rank
 from ivcp.core.transfer import to_device
@@ -69,6 +69,12 @@ class PlusIVC(Pruner):
         super().__post_init__()
         if not 0 <= self.share < 1:
             raise UserError(f"share must lie in [0, 1); got {self.share!r}.")
+        check_rope_base(self.rope_base)
+        if self.added != "ivc" and (self.rope_base is not None or self.offset):
+            raise UserError(
+                f"rope_base and offset are about IVC tokens; added={self.added} adds others: leave "
+                "them out."
+            )
 
     def stages(self) -> tuple[Stage, ...]:
         return tuple(
@@ -117,9 +123,10 @@ class PlusIVC(Pruner):
 
     def _rank(self, view: View) -> Tensor:
         """(V,) rank of each current token among those to be added, best lowest."""
-        if "added_rank" not in view.notes:  # the first stage, where the image is complete
-            view.notes["added_rank"] = self._rank_of_all(view)
-        return view.notes["added_rank"][view.index]
+        name = f"rank/{self.added}/{self.seed}/{self.rope_base}/{self.offset}"
+        if name not in view.notes:  # the first stage, where the image is complete
+            view.notes[name] = self._rank_of_all(view)
+        return view.notes[name][view.index]
 
     def _rank_of_all(self, view: View) -> Tensor:
         if self.added == "ivc":

@@ -41,7 +41,9 @@ def _printable(value: Any) -> Any:
 
 def _writable(value: Any, info: ValidationInfo) -> Any:
     """`_printable` of what did not come from a file, which cannot hold anything else."""
-    return value if info.mode == "json" else _printable(value)
+    if info.mode == "json":  # a list would be tried as numbers before it is tried as texts
+        return tuple(value) if isinstance(value, list) else value
+    return _printable(value)
 
 
 Text = Annotated[str, BeforeValidator(_writable)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from ivcp.core.errors import UserError
 from ivcp.core.layout import Grid, ImageLayout, PromptLayout
 from ivcp.engine.renumbering import new_positions
 from ivcp.engine.sample_tokens import SampleTokens, all_tokens
+from ivcp.pruners.prumerge import PruMerge
 from ivcp.pruners.random import RandomPruning
-from ivcp.testing import model_of, prompts, single
+from ivcp.pruners.sparsevlm import SparseVLM
+from ivcp.testing import SMALL, model_of, prompts, single
 
 BATCHES = {
     "llava15": prompts([5, (6, 6), 9], [13, (6, 6), 12], family="llava15"),
@@ -131,6 +134,65 @@ def test_a_batch_is_what_single_prompts_are(family: str, mode: Any, greedy: Any)
     for row in range(2):
         alone = answer(family, single(batch, row), method, greedy)[1]
         assert torch.allclose(together[:, row], alone[:, 0], atol=2e-5)
+
+
+def test_moments_of_a_video_that_all_stay_keep_their_distances() -> None:
+    """Two moments of 2 x 2 tokens, three positions apart; one token leaves, and nothing closes."""
+    layout = PromptLayout(13, (ImageLayout((Grid(2, 2, 2, "frame"), Grid(6, 2, 2, "frame"))),))
+    (sample,) = all_tokens([layout], None, 13, torch.device("cpu"))
+    (image,) = sample.images
+    image.index, image.ranks = torch.tensor([0, 1, 2, 4, 5, 6, 7]), torch.arange(2, 9)
+    sample.origin = torch.cat([torch.arange(2), image.tokens[image.index], torch.arange(10, 13)])
+    sample.columns = torch.arange(12)
+    cells = torch.arange(2)
+    video = torch.stack(
+        [
+            torch.tensor([0, 3]).repeat_interleave(4),
+            cells.repeat_interleave(2).repeat(2),
+            cells.repeat(4),
+        ]
+    )
+    for text in (6, 4):  # behind the last moment, or as the library lets it begin
+        before, behind = torch.arange(2).expand(3, -1), text + torch.arange(3).expand(3, -1)
+        positions = torch.cat([before, 2 + video, behind], 1)[:, None]
+        found = new_positions("ranks", positions, [sample], [lambda: "a"], 12)
+        assert torch.equal(found[:, 0], positions[:, 0, sample.origin])
+
+
+def test_merged_tokens_keep_the_order_of_their_positions() -> None:
+    sample = remaining([1, 5, 3], 2, 2, 3, 2)  # the last one was merged, and stands behind others
+    found = new_positions("ranks", torch.arange(10).view(1, 1, 10), [sample], [lambda: "a"], 7)
+    assert found[0, 0].tolist() == [3, 4, 5, 7, 6, 8, 9]
+
+
+@pytest.mark.parametrize("mode", ["ranks", "shuffled"])
+@pytest.mark.parametrize("family", ["llava15", "qwen25vl", "gemma3"])
+@pytest.mark.parametrize(
+    "method",
+    [SparseVLM(keep_ratio=0.4, layers=(1, 3)), PruMerge(keep_ratio=0.4)],
+    ids=lambda method: type(method).__name__,
+)
+def test_merging_and_several_stages_do_not_depend_on_the_batch(
+    method: Any, family: str, mode: Any, greedy: Any
+) -> None:
+    a, b, c, _ = SMALL[family].images
+    batch = prompts([5, a, 7], [3, b, 12, c, 4], family=family)
+    method = replace(method, renumber=mode)
+    together = answer(family, batch.inputs, method, greedy)[1]
+    for row in range(2):
+        alone = answer(family, single(batch, row), method, greedy)[1]
+        assert torch.allclose(together[:, row], alone[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", list(BATCHES))
+def test_positions_of_all_tokens_can_be_shuffled(family: str, greedy: Any) -> None:
+    inputs = single(BATCHES[family], 0)
+    whole, ranks, shuffled = (
+        answer(family, inputs, RandomPruning(keep_ratio=1.0, layer=2, renumber=mode), greedy)[1]
+        for mode in (False, "ranks", "shuffled")
+    )
+    assert torch.equal(whole, ranks)
+    assert not torch.allclose(whole, shuffled, atol=1e-4)
 
 
 def test_a_later_turn_is_refused() -> None:

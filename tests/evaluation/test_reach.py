@@ -60,6 +60,20 @@ def test_a_tile_is_reached_by_the_thumbnail() -> None:
     assert coverage([ImageLayout(tiles)], {4, 5, 6, 7}) == 0.0
 
 
+def test_distances_are_those_of_the_image_and_not_of_its_square_thumbnail() -> None:
+    thumbnail = Grid(0, 4, 4, "thumbnail")
+    tiles = Grid(16, 4, 4, "tile", area=(0, 0, 0.5, 1)), Grid(32, 4, 4, "tile", area=(0.5, 0, 1, 1))
+    image, other = ImageLayout((thumbnail, *tiles)), ImageLayout((*tiles, thumbnail))
+    assert coverage([image], {16}) == coverage([other], {16}) == pytest.approx(0.851, abs=1e-3)
+
+
+def test_a_box_that_is_none_is_left_out() -> None:
+    nowhere = (float("nan"), 0.0, 40.0, 50.0)
+    image = Image.new("RGB", SIZE)
+    sample = Sample(id="a", task="grounding", images=(image,), question="", answer=nowhere)
+    assert list(reached(sample, [FOUR], [[3]])) == ["coverage"]
+
+
 def test_only_grounding_has_a_box() -> None:
     image = Image.new("RGB", SIZE)
     box = Sample(

@@ -88,6 +88,13 @@ def test_spread_tokens_are_taken_in_their_order(image: ImageLayout) -> None:
     assert set(alone) <= set(kept)
 
 
+def test_one_inside_another_adds_its_own_tokens() -> None:
+    inner = PlusIVC(base=ForegroundOnly(layer=2), added="random", share=0.5)
+    kept, _, _ = prefill(PlusIVC(base=inner, keep_ratio=0.5, share=0.4))
+    alone, _, _ = prefill(replace(inner, keep_ratio=0.3))
+    assert set(alone) <= set(kept)
+
+
 def test_another_base_or_offset_adds_other_tokens() -> None:
     base = ForegroundOnly(layer=2)
     found = [
@@ -172,6 +179,8 @@ def test_signals_stages_and_numbering_are_the_base_s() -> None:
             {"base": FastV(), "added": "uniform"},
             "added must be ivc or random or farthest; got 'un",
         ),
+        ({"base": FastV(), "rope_base": 1.0}, "rope_base must be a number above 1"),
+        ({"base": FastV(), "added": "random", "offset": 3}, "offset are about IVC tokens"),
         ({"base": FastV(), "keep_ratio": 0}, "keep_ratio must be a number"),
     ],
 )
