@@ -184,7 +184,8 @@ def _family(model: Any, cfg: DictConfig, processor: Processor | None) -> tuple[M
     if isinstance(model, str):
         return _built(cfg.model), model
     family = model if hasattr(model, "load") else holding(model, processor)
-    return family, str(getattr(family, "path", None) or "tiny").rstrip("/").rpartition("/")[2]
+    path = getattr(family, "path", None) or getattr(family, "packaged", None) or "tiny"
+    return family, str(path).rstrip("/").rpartition("/")[2]
 
 
 def _name(pruner: Pruner) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -42,8 +43,8 @@ class HubFamily(PromptFamily):
     A subclass sets `architecture` and `image_processor` (class names in `transformers`) and
     `image_token` (the placeholder). Where needed it sets `begins_with_bos` to False, for prompts
     without the tokenizer's BOS, `video_token` to the placeholder of a video, `decoder_types` to
-    types of language models of its own that `decoders.projected` can read, and `type_advice`, for
-    checkpoints of another type.
+    types of language models of its own that `decoders.projected` can read, `type_advice`, for
+    checkpoints of another type, and `packaged`, the folder that `path` None stands for.
     """
 
     path: str | None = None
@@ -54,6 +55,7 @@ class HubFamily(PromptFamily):
     architecture: ClassVar[str]
     image_processor: ClassVar[str]
     decoder_types: ClassVar[tuple[str, ...]] = ()
+    packaged: ClassVar[Path | None] = None
     type_advice: ClassVar[str] = "choose the model= option of that type"
 
     def __post_init__(self) -> None:
@@ -66,6 +68,8 @@ class HubFamily(PromptFamily):
 
     @cached_property
     def _source(self) -> str:
+        if self.path is None and self.packaged is not None:
+            return str(self.packaged)
         return checkpoint.find_source(self.path, self.architecture)
 
     @cached_property

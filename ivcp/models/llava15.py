@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -43,7 +44,7 @@ def square_area(frame: BoxFrame) -> Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Llava15(ClipFamily):
-    """LLaVA-1.5 of any size.
+    """LLaVA-1.5 of any size; `path` None loads the small model that ships with the package.
 
     Attributes, beside those of every family (`HubFamily`) and `ClipFamily`:
         square: How an image becomes a square: "pad" with the mean colour, as LLaVA-1.5 was trained,
@@ -60,7 +61,13 @@ class Llava15(ClipFamily):
     architecture: ClassVar[str] = "LlavaForConditionalGeneration"
     image_processor: ClassVar[str] = "LlavaImageProcessorPil"
     image_token: ClassVar[str] = "<image>"
+    packaged: ClassVar[Path | None] = Path(__file__).parent / "tiny_llava"
     makes_square: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.path is None:  # no text tower belongs to the packaged model's vision tower
+            object.__setattr__(self, "text_tower", None)
 
     def _images(self, config: Any) -> Any:
         images = super()._images(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,11 +30,8 @@ class Qwen25VL(QwenFamily):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     decoder_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl_text",)
     architecture: ClassVar[str] = "Qwen2_5_VLForConditionalGeneration"
+    packaged: ClassVar[Path | None] = PACKAGED
     times_as_positions: ClassVar[bool] = True
-
-    @cached_property
-    def _source(self) -> str:
-        return str(PACKAGED) if self.path is None else super()._source
 
     def tower(self, model: nn.Module) -> VisionTower:
         return Qwen25Tower(self.entry(model))

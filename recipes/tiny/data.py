@@ -8,36 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
 from ivcp.core.types import Sample, Task
 from ivcp.datasets.scenes import COLORS, SHAPES, SIDE, SIZES, Scene, make_scene
-from ivcp.datasets.shapes import draw_question
-from ivcp.models.qwen25vl import Qwen25VL
-from recipes.tiny.build import answer_text
+from ivcp.datasets.shapes import Shapes, draw_question
+from recipes.tiny.instrument import CELL, GRID, VISUAL, Instrument
 
-CELL = 16  # pixels of a visual token
-GRID = SIDE // CELL
-VISUAL = GRID * GRID
-PREFIX = "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * VISUAL + "<|vision_end|>"
 TASKS: tuple[Task, ...] = ("grounding", "yes_no", "multiple_choice")
-INPUTS = ("input_ids", "pixel_values", "image_grid_thw", "attention_mask", "position_ids")
-"""Parts of a batch that are inputs of the model."""
+NO_INPUTS = ("labels", "last", "pointer", "boxes", "counts", "dense")
+"""Parts of a batch that are no inputs of the model."""
 
 
 @dataclass
 class Packed:
     """One image with its questions, as arrays (`Q` questions, `N` sequence length)."""
 
-    pixels: torch.Tensor  # (4V, 384)
+    pixels: dict[str, torch.Tensor]  # model inputs that hold the image
     ids: np.ndarray  # (N,)
     labels: np.ndarray  # (N,) the next token to predict, -100 where there is none
     segment: np.ndarray  # (N,) 0 for the image part, then 1..Q
-    positions: np.ndarray  # (3, N)
+    positions: np.ndarray  # (A, N), of each rotary axis
     last: np.ndarray  # (Q,) index of each prompt's last token
     pointer: np.ndarray  # (Q, V) fraction of each visual token covered by the targets
     boxes: np.ndarray  # (Q, 4) in [0, 1]; NaN where the question is not about one box
@@ -49,8 +44,7 @@ class PackedScenes(Dataset[Packed]):
     """Scenes of the training split with several questions each.
 
     Attributes:
-        tokenizer: The model's tokenizer.
-        processor: The model's image processor.
+        instrument: Words, encodes and numbers prompts.
         start: Index of the first scene; a resumed run continues with new ones.
         size: Number of scenes.
         referring: Referring expressions an image.
@@ -59,8 +53,8 @@ class PackedScenes(Dataset[Packed]):
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerFast,
-        processor: Qwen2VLImageProcessorPil,
+        instrument: Instrument,
+        config: Any,
         *,
         start: int = 0,
         size: int,
@@ -68,55 +62,58 @@ class PackedScenes(Dataset[Packed]):
         counting: int = 1,
         seed: int = 0,
     ) -> None:
-        self.tokenizer, self.processor = tokenizer, processor
+        self.instrument, self.processor = instrument, instrument.processor(config)
         self.start = start
         self.size, self.referring, self.counting, self.seed = size, referring, counting, seed
-        self.prefix = tokenizer(PREFIX)["input_ids"]
-        self.image_start = self.prefix.index(tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+        first = Shapes(task="grounding", split="train", size=1)[0]
+        prompt = instrument.family.encode(self.processor, [first]).inputs["input_ids"][0].tolist()
+        token = instrument.tokenizer.convert_tokens_to_ids(instrument.family.image_token)
+        self.image_start = prompt.index(token)
+        self.prefix = prompt[: self.image_start + VISUAL]
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index: int) -> Packed:
+        instrument, tokenizer = self.instrument, self.instrument.tokenizer
         scene = make_scene(self.seed, "train", self.start + index)
         rng = np.random.default_rng((*scene.pixel_seed, 3))
-        pixels = self.processor(scene.render(), return_tensors="pt")["pixel_values"]
+        image = scene.render()
         cover = _cover(scene)  # (objects, V)
         start, rows = self.image_start, len(self.prefix)
-        row, column = np.divmod(np.arange(VISUAL), GRID)
-        image_positions = start + np.stack([np.zeros(VISUAL, dtype=int), row, column])
-        after = start + GRID  # text goes on behind the largest image position
-        head, tail = np.arange(start), after + np.arange(rows - start - VISUAL)
-        positions = [np.tile(head, (3, 1)), image_positions, np.tile(tail, (3, 1))]
+        image_positions, text_start = instrument.image_positions(start)
+        axes = len(image_positions)
+        positions = [np.tile(np.arange(start), (axes, 1)), image_positions]
         ids, labels = [*self.prefix], [-100] * rows
         segment, last, pointer, boxes, counts = [0] * rows, [], [], [], []
-        text_start = after + rows - start - VISUAL
         tasks: list[Task] = ["yes_no"]
         tasks += ["grounding"] * self.referring + ["multiple_choice"] * self.counting
         for number, task in enumerate(tasks, start=1):
             question = draw_question(scene, task, rng)
             sample = Sample(
-                id="", task=question.task, images=(), question=question.text, answer="",
+                id="", task=question.task, images=(image,), question=question.text, answer="",
                 options=question.options,
             )  # fmt: skip
             label = scene.objects[question.targets[0]].shape if question.targets else ""
-            text = f"{Qwen25VL().format_question(sample)}<|im_end|>\n<|im_start|>assistant\n"
-            prompt = self.tokenizer(text)["input_ids"]
-            answer = self.tokenizer(answer_text(question.answer, label) + "<|im_end|>")["input_ids"]
-            piece = [*prompt, *answer[:-1]]
+            text = instrument.family.prompt(tokenizer, sample)
+            behind = text.rpartition(instrument.family.image_token)[2]
+            prompt = tokenizer(behind)["input_ids"]
+            answer = instrument.answer_text(question.answer, label) + instrument.end
+            target = tokenizer(answer)["input_ids"]
+            piece = [*prompt, *target[:-1]]
             last.append(len(ids) + len(prompt) - 1)
             ids += piece
-            labels += [-100] * (len(prompt) - 1) + answer
+            labels += [-100] * (len(prompt) - 1) + target
             segment += [number] * len(piece)
-            positions.append(np.tile(text_start + np.arange(len(piece)), (3, 1)))
+            positions.append(np.tile(text_start + np.arange(len(piece)), (axes, 1)))
             pointer.append(cover[list(question.targets)].sum(0))
             box = np.array(question.answer) / SIDE if question.task == "grounding" else [np.nan] * 4
             boxes.append(box)
             counts.append(len(question.targets))
         return Packed(
-            pixels, np.array(ids), np.array(labels), np.array(segment),
-            np.concatenate(positions, 1), np.array(last), np.stack(pointer), np.stack(boxes),
-            np.array(counts), _dense(scene, cover),
+            instrument.family.process_images(self.processor, [sample]).inputs, np.array(ids),
+            np.array(labels), np.array(segment), np.concatenate(positions, 1), np.array(last),
+            np.stack(pointer), np.stack(boxes), np.array(counts), _dense(scene, cover),
         )  # fmt: skip
 
 
@@ -161,7 +158,8 @@ def collate(rows: list[Packed], pad: int) -> dict[str, torch.Tensor]:
         return torch.from_numpy(out)
 
     ids, segment = padded("ids", pad), padded("segment", -1)
-    positions = np.zeros((3, len(rows), longest), dtype=np.int64)
+    axes = len(rows[0].positions)
+    positions = np.zeros((axes, len(rows), longest), dtype=np.int64)
     for number, row in enumerate(rows):
         positions[:, number, : row.positions.shape[1]] = row.positions
     order = torch.arange(longest)
@@ -171,9 +169,8 @@ def collate(rows: list[Packed], pad: int) -> dict[str, torch.Tensor]:
         "input_ids": ids,
         "labels": padded("labels", -100),
         "attention_mask": mask,
-        "position_ids": torch.from_numpy(positions),
-        "pixel_values": torch.cat([row.pixels for row in rows]),
-        "image_grid_thw": torch.tensor([[1, 2 * GRID, 2 * GRID]] * len(rows)),
+        "position_ids": torch.from_numpy(positions if axes > 1 else positions[0]),
+        **{name: torch.cat([row.pixels[name] for row in rows]) for name in rows[0].pixels},
     }
     for name in ("last", "pointer", "boxes", "counts", "dense"):
         values = torch.from_numpy(np.stack([getattr(row, name) for row in rows]))
@@ -183,7 +180,5 @@ def collate(rows: list[Packed], pad: int) -> dict[str, torch.Tensor]:
 
 def validation_samples(size: int) -> Iterator[Sample]:
     """The first `size` validation samples of each task."""
-    from ivcp.datasets.shapes import Shapes
-
     for task in TASKS:
         yield from (Shapes(task=task, split="val", size=size)[index] for index in range(size))

@@ -1,4 +1,4 @@
-"""Put a trained model into the package: `python -m recipes.tiny.export RUN_FOLDER`."""
+"""Put a trained model into the package: `python -m recipes.tiny.export llava RUN_FOLDER`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import shutil
 import sys
 from pathlib import Path
 
-from ivcp.models.qwen25vl import PACKAGED
+from recipes.tiny.llava import TinyLlava
+from recipes.tiny.qwen import TinyQwen
 
 
 def main() -> None:
     """Copy the Hugging Face folder of a run over the packaged one; the model card stays."""
-    source = Path(sys.argv[1]) / "model"
-    PACKAGED.mkdir(exist_ok=True)
-    for path in sorted(source.iterdir()):
-        shutil.copy(path, PACKAGED / path.name)
+    instrument = {"qwen": TinyQwen, "llava": TinyLlava}[sys.argv[1]]
+    target = instrument.family.packaged
+    target.mkdir(exist_ok=True)
+    for path in sorted((Path(sys.argv[2]) / "model").iterdir()):
+        shutil.copy(path, target / path.name)
         print(f"{path.stat().st_size:>10} {path.name}")
 
 

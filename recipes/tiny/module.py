@@ -1,7 +1,7 @@
 """The training step: next-token loss plus dense, pointer, box and count heads.
 
 The heads only shape the representations and are thrown away; the saved model is a plain
-Qwen2_5_VLForConditionalGeneration. The README beside this file says why they are needed.
+`transformers` model. The README beside this file says why they are needed.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ def language_loss(
         logits: (M, vocabulary).
         labels: (M,) target token ids.
         weights: (M,) weight of each token.
-        numbers: (1000,) token id of each number.
-        value_of: (vocabulary,) the number that a token spells, -1 for other tokens.
-        sigma: Width of the Gaussian in pixels; 0 gives the plain loss.
+        numbers: (K,) token id of each number that a coordinate can be, in order.
+        value_of: (vocabulary,) which of them a token spells, -1 for other tokens.
+        sigma: Width of the Gaussian in steps of these numbers; 0 gives the plain loss.
     """
     log_probabilities = logits.float().log_softmax(-1)
     value = value_of[labels]
@@ -101,8 +101,7 @@ def language_loss(
     soft = value >= 0
     if sigma == 0 or not soft.any():
         return (weights * plain).sum() / weights.sum()
-    spread = numbers[:256]
-    distance = torch.arange(256, device=logits.device) - value[soft, None]
+    distance = torch.arange(len(numbers), device=logits.device) - value[soft, None]
     weight = torch.softmax(-(distance**2) / (2 * sigma**2), -1)
-    plain = plain.masked_scatter(soft, -(weight * log_probabilities[soft][:, spread]).sum(-1))
+    plain = plain.masked_scatter(soft, -(weight * log_probabilities[soft][:, numbers]).sum(-1))
     return (weights * plain).sum() / weights.sum()

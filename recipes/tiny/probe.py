@@ -1,4 +1,4 @@
-"""Does the model know the count, or the letter? `python -m recipes.tiny.probe CHECKPOINT`.
+"""Does the model know the count, or the letter? `python -m recipes.tiny.probe llava CHECKPOINT`.
 
 Reads the count head and the answered letter on 256 count questions about scenes that were not
 trained on.
@@ -7,12 +7,11 @@ trained on.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
+from hydra import compose, initialize
 
-from recipes.tiny.data import INPUTS, PackedScenes, collate
+from recipes.tiny.data import NO_INPUTS, PackedScenes, collate
 from recipes.tiny.train import TinyTraining
 
 UNSEEN = 5_000_000  # scenes of the training stream far behind those of any run
@@ -20,18 +19,19 @@ UNSEEN = 5_000_000  # scenes of the training stream far behind those of any run
 
 def main() -> None:
     """Print both accuracies."""
-    module = TinyTraining(OmegaConf.load(Path(__file__).parent / "conf" / "train.yaml"))
-    state = torch.load(sys.argv[1], map_location="cpu", weights_only=False)["state_dict"]
+    with initialize(config_path="conf", version_base="1.3"):
+        module = TinyTraining(compose("train", [f"instrument={sys.argv[1]}"]))
+    state = torch.load(sys.argv[2], map_location="cpu", weights_only=False)["state_dict"]
     module.load_state_dict(state, strict=False)
     module.eval()
     scenes = PackedScenes(
-        module.tokenizer, module.image_processor, start=UNSEEN, size=128, referring=0, counting=2
+        module.instrument, module.model.config, start=UNSEEN, size=128, referring=0, counting=2
     )
     counted = answered = questions = 0
     for start in range(0, len(scenes), 16):
         rows = [scenes[index] for index in range(start, start + 16)]
         batch = collate(rows, module.tokenizer.pad_token_id)
-        inputs = {name: batch[name] for name in INPUTS}
+        inputs = {name: value for name, value in batch.items() if name not in NO_INPUTS}
         with torch.no_grad():
             out = module.model.model(**inputs, output_hidden_states=True, use_cache=False)
             for question in (1, 2):  # the first one, 0, is a yes/no question

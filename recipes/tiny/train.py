@@ -1,32 +1,31 @@
-"""Train the packaged small Qwen2.5-VL: `python -m recipes.tiny.train minutes=90`."""
+"""Train a packaged small model: `python -m recipes.tiny.train instrument=llava`."""
 
 from __future__ import annotations
 
 import functools
 import math
-import re
-import time
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning
 import torch
+from hydra.utils import instantiate, to_absolute_path
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ivcp.models.qwen25vl import Qwen25VL
-from recipes.tiny.build import build_image_processor, build_model, build_tokenizer, save
-from recipes.tiny.data import INPUTS, TASKS, VISUAL, PackedScenes, collate, validation_samples
+from ivcp.core.types import Sample
+from ivcp.metrics.grounding import box_iou
+from recipes.tiny.data import NO_INPUTS, TASKS, PackedScenes, collate, validation_samples
+from recipes.tiny.instrument import VISUAL, Instrument
 from recipes.tiny.module import TrainingHeads, language_loss
-
-NUMBERS = 1000
 
 
 class TinyTraining(lightning.LightningModule):
-    """The model, its auxiliary heads, a schedule over time, and validation by generation.
+    """The model, its auxiliary heads, a cosine over the steps, and validation by generation.
 
     Args:
         cfg: See `conf/train.yaml`.
@@ -35,39 +34,35 @@ class TinyTraining(lightning.LightningModule):
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        self.tokenizer, self.image_processor = build_tokenizer(), build_image_processor()
-        self.model = build_model(self.tokenizer, layers=cfg.layers, hidden=cfg.hidden)
-        self.heads = TrainingHeads(cfg.hidden)
-        self.register_buffer("elapsed", torch.zeros((), dtype=torch.float64))
+        self.instrument: Instrument = instantiate(cfg.instrument)
+        self.tokenizer = self.instrument.tokenizer
+        self.model: Any = self.instrument.model(self.tokenizer)
+        self.processor = self.instrument.processor(self.model.config)
+        self.heads = TrainingHeads(self.instrument.hidden)
         numbers = torch.tensor(
-            [self.tokenizer.convert_tokens_to_ids(str(number)) for number in range(NUMBERS)]
+            self.tokenizer.convert_tokens_to_ids(list(self.instrument.coordinates))
         )
         value_of = torch.full((self.model.config.text_config.vocab_size,), -1)
-        value_of[numbers] = torch.arange(NUMBERS)
+        value_of[numbers] = torch.arange(len(numbers))
         self.register_buffer("numbers", numbers, persistent=False)
         self.register_buffer("value_of", value_of, persistent=False)
-        self.image_start = PackedScenes(self.tokenizer, self.image_processor, size=1).image_start
-        self.tick = 0.0
+        self.image_start = PackedScenes(self.instrument, self.model.config, size=1).image_start
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
+    def configure_optimizers(self) -> Any:
+        """AdamW, warmed up over 100 steps, then a cosine down to a hundredth."""
+        optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.cfg.lr, betas=(0.9, 0.98), weight_decay=self.cfg.weight_decay
         )
 
-    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Warm up over steps, then follow a cosine over the time budget; stop when it is spent."""
-        now = time.monotonic()
-        self.elapsed += min(now - self.tick, 60.0) if self.tick else 0.0
-        self.tick = now
-        progress = min(1.0, self.elapsed.item() / (60 * self.cfg.minutes))
-        factor = max(0.01, 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in self.optimizers().param_groups:
-            group["lr"] = self.cfg.lr * min(1.0, (self.global_step + 1) / 100) * factor
-        if progress >= 1.0:
-            self.trainer.should_stop = True
+        def factor(step: int) -> float:
+            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.cfg.steps)))
+            return min(1.0, (step + 1) / 100) * max(0.01, cosine)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        inputs = {name: batch[name] for name in INPUTS}
+        inputs = {name: value for name, value in batch.items() if name not in NO_INPUTS}
         out = self.model.model(**inputs, output_hidden_states=True, use_cache=False)
         answered = batch["labels"] != -100
         logits = self.model.lm_head(out.last_hidden_state[answered])
@@ -82,64 +77,55 @@ class TinyTraining(lightning.LightningModule):
             weights[answered],
             self.numbers,
             self.value_of,
-            self.cfg.sigma,
+            self.instrument.sigma,
         )
         self.log_dict({f"loss/{name}": loss.detach() for name, loss in losses.items()})
         self.log_dict(
             {
-                "minutes": self.elapsed.float() / 60,
-                "images": float(self.global_step * self.cfg.batch_size),
+                "images": float((self.global_step + 1) * self.cfg.batch_size),
                 "lr": self.optimizers().param_groups[0]["lr"],
             }
         )
         return sum(losses.values())
 
-    def on_validation_start(self) -> None:
-        self.tick = 0.0  # validation does not use up the time budget
-
-    def validation_step(self, batch: list[int], batch_idx: int) -> None:
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Generate answers of one task and log its accuracy."""
         task = TASKS[batch_idx]
-        right = [correct(*pair) for pair in self.answers(task)]
+        samples = [s for s in validation_samples(self.cfg.val_size) if s.task == task]
+        right = [
+            value for start in range(0, len(samples), 50)
+            for value in self.answered(samples[start : start + 50])
+        ]  # fmt: skip
         self.log(f"val/{task}", sum(right) / len(right), prog_bar=True)
 
     def on_validation_end(self) -> None:
-        self.tick = 0.0
-        save(Path.cwd() / "model", self.model, self.tokenizer)
+        self.instrument.save(Path.cwd() / "model", self.model)
 
-    def answers(self, task: str) -> list[tuple[object, str]]:
-        """(ground truth, generated text) of the validation samples of a task."""
-        tokenizer, pairs = self.tokenizer, []
-        samples = [s for s in validation_samples(self.cfg.val_size) if s.task == task]
-        for start in range(0, len(samples), 50):
-            chunk = samples[start : start + 50]
-            image = "<|vision_start|>" + "<|image_pad|>" * VISUAL + "<|vision_end|>"
-            inputs = tokenizer(
-                [
-                    f"<|im_start|>user\n{image}{Qwen25VL().format_question(sample)}<|im_end|>\n"
-                    "<|im_start|>assistant\n"
-                    for sample in chunk
-                ],
-                return_tensors="pt",
-                padding=True,
-                return_token_type_ids=False,
-            )
-            pixels = self.image_processor([s.images[0] for s in chunk], return_tensors="pt")
-            token = self.model.config.image_token_id
-            inputs["mm_token_type_ids"] = (inputs["input_ids"] == token).int()
-            out = self.model.generate(
-                **inputs.to(self.device), **pixels.to(self.device), max_new_tokens=16
-            )
-            texts = tokenizer.batch_decode(
-                out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-            )
-            pairs += [(sample.answer, text) for sample, text in zip(chunk, texts, strict=True)]
-        return pairs
+    def answered(self, samples: list[Sample]) -> list[bool]:
+        """Which answers are right: the same word, or a box with an IoU of at least 0.5."""
+        family = self.instrument.family
+        encoded = family.encode(self.processor, samples)
+        inputs = {name: value.to(self.device) for name, value in encoded.inputs.items()}
+        out = self.model.generate(
+            **inputs, max_new_tokens=16, do_sample=False,
+            eos_token_id=self.tokenizer.eos_token_id, pad_token_id=self.tokenizer.pad_token_id,
+        )  # fmt: skip
+        texts = self.tokenizer.batch_decode(
+            out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        right = []
+        for sample, text, frame in zip(samples, texts, encoded.box_frames, strict=True):
+            if isinstance(sample.answer, str):
+                right.append(text.strip() == sample.answer)
+                continue
+            box = family.parse_box(text)
+            right.append(box_iou(frame.to_pixels(box) if box else None, sample.answer) >= 0.5)
+        return right
 
     def train_dataloader(self) -> DataLoader:
         scenes = PackedScenes(
-            self.tokenizer,
-            self.image_processor,
+            self.instrument,
+            self.model.config,
             start=self.global_step * self.cfg.batch_size,
             size=10**7,
             referring=self.cfg.referring,
@@ -157,32 +143,18 @@ class TinyTraining(lightning.LightningModule):
         return DataLoader(range(len(TASKS)), batch_size=1)
 
 
-def correct(answer: object, text: str) -> bool:
-    """Exact word, or IoU of at least 0.5 for a box."""
-    if isinstance(answer, str):
-        return text.strip() == answer
-    box = re.search(r"\[(\d+), (\d+), (\d+), (\d+)\]", text)
-    if not box:
-        return False
-    a, b = torch.tensor([float(v) for v in box.groups()]), torch.tensor(answer)
-    low, high = torch.maximum(a[:2], b[:2]), torch.minimum(a[2:], b[2:])
-    overlap = (high - low).clamp_min(0).prod()
-    area = (a[2:] - a[:2]).clamp_min(0).prod() + (b[2:] - b[:2]).prod()
-    return bool(overlap >= 0.5 * (area - overlap))
-
-
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Train, validate and checkpoint; `resume=PATH` goes on from a checkpoint."""
     lightning.seed_everything(cfg.seed)
     module = TinyTraining(cfg)
     trainer = lightning.Trainer(
-        max_epochs=1,
+        max_steps=cfg.steps,
         accelerator=cfg.accelerator,
         devices=1,
         precision=cfg.precision,
         gradient_clip_val=1.0,
-        logger=CSVLogger(".", name="", version="log"),
+        logger=CSVLogger(".", name="", version="log-on" if cfg.resume else "log"),
         callbacks=[
             ModelCheckpoint(
                 "checkpoints", every_n_train_steps=cfg.val_every, save_last=True, save_top_k=1
@@ -193,7 +165,7 @@ def main(cfg: DictConfig) -> None:
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.log_every,
     )
-    trainer.fit(module, ckpt_path=cfg.resume)
+    trainer.fit(module, ckpt_path=cfg.resume and to_absolute_path(cfg.resume))
     trainer.validate(module, verbose=True)
 
 

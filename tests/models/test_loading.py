@@ -24,12 +24,12 @@ def classes() -> dict[type, str]:
 
 
 def options() -> dict[str, type]:
-    """Options of `model=` that name a class of their own, but for the packaged model."""
+    """Options of `model=` that name a class of their own, but for the packaged ones."""
     files = sorted((ROOT / "conf" / "model").glob("*.yaml"))
     configs = {path.stem: OmegaConf.load(path) for path in files}
     return {
         name: get_class(config._target_) for name, config in configs.items()
-        if "_target_" in config and name != "tiny"
+        if "_target_" in config and config.path is not None
     }  # fmt: skip
 
 
