@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, Qwen2_5_VLForConditionalGeneration
 
 from ivcp import pruned
 from ivcp.core.errors import UserError
 from ivcp.core.metric import ScoredAnswer
 from ivcp.datasets.shapes import Shapes
 from ivcp.metrics.grounding import GroundingMetrics
+from ivcp.models.llava15 import Llava15
 from ivcp.models.qwen25vl import PACKAGED, Qwen25VL
+from ivcp.pruners.none import NoPruning
 from ivcp.pruners.random import RandomPruning
 
 FAMILY = Qwen25VL(path=None, dtype="float32")
+LLAVA = Llava15(path=None, dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +29,21 @@ def loaded() -> Any:
     return FAMILY.load()
 
 
-def accuracy(loaded: Any, pruner: Any, size: int) -> float:
+def accuracy(family: Any, loaded: Any, pruner: Any, size: int) -> float:
     """Acc@0.5 on the first samples of the test split."""
     model, processor = loaded
     data, metric = Shapes(task="grounding", size=size), GroundingMetrics()
     answers = []
     for first in range(0, size, 10):
         samples = [data[index] for index in range(first, first + 10)]
-        encoded = FAMILY.encode(processor, samples)
+        encoded = family.encode(processor, samples)
         with pruned(model, pruner) as session:
             session.sample_ids = [sample.id for sample in samples]
             out = model.generate(**encoded.inputs, max_new_tokens=16, do_sample=False)
-        texts = FAMILY.decode(processor, out[:, encoded.inputs["input_ids"].shape[1] :])
-        for text, sample in zip(texts, samples, strict=True):
-            box = metric.read(text, sample, FAMILY.parse_box)
+        texts = family.decode(processor, out[:, encoded.inputs["input_ids"].shape[1] :])
+        for text, sample, frame in zip(texts, samples, encoded.box_frames, strict=True):
+            box = metric.read(text, sample, family.parse_box)
+            box = None if box is None else frame.to_pixels(box)
             answers.append(ScoredAnswer(box, sample.answer, metric.score(box, sample)))
     return metric.values(answers)["acc@0.5"]
 
@@ -53,13 +58,23 @@ def test_it_is_an_ordinary_folder_of_the_promised_kind(loaded: Any) -> None:
     assert (PACKAGED / "README.md").exists()
 
 
-def test_it_answers_and_pruning_bites(loaded: Any) -> None:
-    from ivcp.pruners.none import NoPruning
-
-    whole = accuracy(loaded, NoPruning(), 40)
-    tenth = accuracy(loaded, RandomPruning(keep_ratio=0.1, layer=4), 40)
-    assert whole > 0.75
+@pytest.mark.parametrize("family", [FAMILY, LLAVA], ids=["tiny", "tiny_llava"])
+def test_it_answers_and_pruning_bites(family: Any) -> None:
+    loaded = family.load()
+    whole = accuracy(family, loaded, NoPruning(), 40)
+    tenth = accuracy(family, loaded, RandomPruning(keep_ratio=0.1, layer=4), 40)
+    assert whole > 0.9
     assert tenth < whole - 0.1
+
+
+def test_the_small_llava_is_one_of_its_kind() -> None:
+    model, processor = LLAVA.load()
+    assert type(model) is LlavaForConditionalGeneration
+    assert LLAVA.depth() == len(model.model.language_model.layers) >= 8
+    assert sum(path.stat().st_size for path in Path(LLAVA.source).iterdir()) < 10 * 2**20
+    encoded = LLAVA.encode(processor, [Shapes(task="yes_no")[0]])
+    assert (encoded.inputs["input_ids"] == model.config.image_token_id).sum() == 144
+    assert LLAVA.text_tower is None
 
 
 def test_prompts_hold_144_visual_tokens(loaded: Any) -> None:
