@@ -93,6 +93,8 @@ def _horizons(layers: pd.DataFrame) -> pd.DataFrame:
         columns = dict(zip(("model", "dataset", "ratio"), names, strict=True))
         for quantity, against, holds in quantities:
             held = holds[block.index[block["against"] == against]]
+            if held.empty:
+                continue
             first = first_from(held.groupby(block["layer"].astype(int)).all().to_dict())
             rows.append(columns | {"question": "horizon", "quantity": quantity, "value": first})
     return to_table(rows)

@@ -18,6 +18,7 @@ from ivcp.results.load import FinishedRun, find_runs
 from ivcp.results.schema import Results, RunInfo
 
 LAYERS = ("methods-shapes", "methods-shapes_pope", "random-shapes", "random-shapes_pope")
+ALONE = ("ivc", "base", "offset", "random", "spread")
 SPREAD = [
     base + added
     for base in ("foreground", "fastv", "vispruner")
@@ -26,7 +27,7 @@ SPREAD = [
 SWEEPS: dict[str, Sequence[str]] = {
     "unpruned": ("test", "val"),
     "positions": ("all",),
-    "spread": ("ivc", "base", "offset", "random", "spread", *SPREAD),
+    "spread": (*ALONE, *(f"late-{name}" for name in ALONE), *SPREAD),
     "horizon": (*LAYERS, "diagnose"),
     "equal_cost": ("boxes", "questions", "early"),
     "two_stage": ("seeds", "val", "test"),

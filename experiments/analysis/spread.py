@@ -7,17 +7,20 @@ from experiments.analysis.drawing import curves, split
 from experiments.analysis.samples import BOXES, Run, Studies, arms, ratio
 from experiments.analysis.tables import UNPRUNED, Analysis, pivots, row, to_table, unpruned_rows
 
-IVC, NO_BASE, BASE_ALONE = "ivc", "alone", "base alone"
+IVC, NO_BASE, LATE, BASE_ALONE = "ivc", "alone", "alone, before layer 6", "base alone"
 KEYS, ENDS = ["model", "dataset", "method", "ratio", "settings"], ["low", "high", "p_holm"]
 NOTE = """Primary metric in percent of tokens alone, or added to those of a base method in 0.4 of
 its budget; of random tokens the mean of the draws (lowest to highest); in brackets the 95 %
 interval of IVC tokens minus the tokens of the line; * where p is below 0.05 after Holm's correction
-over all controls and ratios, with tokens alone or with all bases, of a model and dataset."""
+over all controls and ratios, with tokens alone (early, and late) or with all bases, of a model and
+dataset."""
 
 
 def base(run: Run) -> str:
     """The base method that tokens are added to."""
-    return run.sweep.partition("-")[0] if run.info.pruner == "plus_ivc" else NO_BASE
+    if run.info.pruner == "plus_ivc":
+        return run.sweep.partition("-")[0]
+    return LATE if run.sweep.startswith("late-") else NO_BASE
 
 
 def tokens(run: Run) -> str:
@@ -38,7 +41,8 @@ def analyse(studies: Studies) -> Analysis | None:
             lambda run: (run.info.dataset, base(run), ratio(run), tokens(run)),
         )
         for (*group, name), arm in found.items():
-            question, method = "alone" if group[1] == NO_BASE else "added", group[1]
+            method = group[1]
+            question = method if method in (NO_BASE, LATE) else "added"
             rows.append(row(question, arm, method=method, settings=name))
             ivc = found.get((*group, IVC))
             if ivc and name != IVC:

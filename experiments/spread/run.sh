@@ -17,3 +17,10 @@ for base in foreground fastv vispruner; do
     sweep "$base-random" "${plus[@]}" pruner.added=random pruner.seed=0,1,2
     sweep "$base-farthest" "${plus[@]}" pruner.added=farthest
 done
+# alone again, where IVC-Prune is best: late, with little left
+late=(pruner.layer=6 ratio=0.3,0.1 dataset=shapes)
+sweep late-ivc pruner=ivc "${late[@]}"
+sweep late-base pruner=ivc pruner.rope_base=100,1000000 "${late[@]}"
+sweep late-offset pruner=ivc pruner.offset=37,101 "${late[@]}"
+sweep late-spread pruner=uniform,farthest "${late[@]}"
+sweep late-random pruner=random pruner.seed=0,1,2 "${late[@]}"
