@@ -3,4 +3,5 @@
 source "$(dirname "$0")/sweep.sh"
 study=unpruned
 sweep test pruner=none dataset=shapes,shapes_pope
-sweep val pruner=none dataset=shapes dataset.split=val
+more+=("$validation")
+sweep val pruner=none dataset=shapes

@@ -3,10 +3,11 @@ set -euo pipefail
 export OMP_NUM_THREADS=1
 model=$1
 more=("${@:2}")
+validation=${VALIDATION:-dataset.split=val}
 study=$(basename "$(dirname "$0")")
 
 # sweep NAME OVERRIDE...: runs of this study, below outputs/studies/MODEL/STUDY/NAME; finished ones stay
 sweep() {
-    python run.py -m +experiment=study model="$model" "${@:2}" "${more[@]}" \
+    python run.py -m +experiment="${experiment:-study}" model="$model" "${@:2}" "${more[@]}" \
         hydra.sweep.dir="outputs/studies/$model/$study/$1" > /dev/null
 }

@@ -7,6 +7,4 @@ for task in "shapes ratio=0.5,0.3,0.1" "shapes_pope ratio=0.3,0.1"; do
     sweep "methods-$dataset" pruner=ivc,fastv,ivcp "${at[@]}" "$ratio" dataset="$dataset"
     sweep "random-$dataset" pruner=random pruner.seed=0,1,2 "${at[@]}" "$ratio" dataset="$dataset"
 done
-# where each signal finds the true box: what a selection before each layer keeps of it
-sweep diagnose pruner=foreground,fastv,ivc,random "${at[@]}" ratio=0.3,0.1 dataset=shapes \
-    generation.max_new_tokens=1
+experiment=diagnose sweep diagnose

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -17,42 +17,36 @@ STEPS = 64  # of a token, in which positions are whole numbers, so that equal di
 @lru_cache(maxsize=256)
 def spread_tokens(grids: tuple[Grid, ...], target: int) -> Tensor:
     """(target,) ascending indices into an image's tokens, on the CPU; see `FarthestPoint`."""
-    spans = ImageLayout(grids).spans
-    total = sum(count for _, count in spans)
+    total = ImageLayout(grids).length
     if target >= total:
         return torch.arange(total)
     keep, seen, spent = [], 0, 0
-    for part in _parts(grids):
-        tokens = torch.cat([torch.arange(*_ends(spans[number])) for number in part])
+    for part, tokens in _parts(grids):
         seen += len(tokens)
         share = target * seen // total - spent
         spent += share
-        keep.append(tokens[_farthest([grids[number] for number in part], share)])
+        keep.append(tokens[_farthest(part, share)])
     return torch.cat(keep).sort().values
 
 
 @lru_cache(maxsize=256)
 def spread_rank(grids: tuple[Grid, ...]) -> Tensor:
     """(V,) when each token of an image is taken, as a fraction of its part, on the CPU."""
-    spans = ImageLayout(grids).spans
-    rank = torch.empty(sum(count for _, count in spans))
-    for part in _parts(grids):
-        tokens = torch.cat([torch.arange(*_ends(spans[number])) for number in part])
-        order = _farthest([grids[number] for number in part], len(tokens))
+    rank = torch.empty(ImageLayout(grids).length)
+    for part, tokens in _parts(grids):
+        order = _farthest(part, len(tokens))
         rank[tokens[order]] = torch.arange(len(tokens)) / len(tokens)
     return rank
 
 
-def _parts(grids: Sequence[Grid]) -> list[list[int]]:
-    """Numbers of the grids that are sampled together."""
+def _parts(grids: tuple[Grid, ...]) -> Iterator[tuple[list[Grid], Tensor]]:
+    """The grids that are sampled together, and indices of their tokens into the image."""
     apart = [[n] for n, grid in enumerate(grids) if grid.kind in ("thumbnail", "frame")]
     joined = [n for n, grid in enumerate(grids) if grid.kind not in ("thumbnail", "frame")]
-    return sorted([joined, *apart] if joined else apart)
-
-
-def _ends(span: tuple[int, int]) -> tuple[int, int]:
-    start, count = span
-    return start, start + count
+    spans = ImageLayout(grids).spans
+    for part in sorted([joined, *apart] if joined else apart):
+        tokens = [torch.arange(start, start + count) for start, count in (spans[n] for n in part)]
+        yield [grids[n] for n in part], torch.cat(tokens)
 
 
 def _farthest(grids: Sequence[Grid], count: int) -> Tensor:

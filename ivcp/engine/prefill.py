@@ -34,8 +34,8 @@ from ivcp.engine.linear_state import (
     with_slots,
 )
 from ivcp.engine.masks import attention_mask
-from ivcp.engine.prompt import Prompt, prompt_positions
-from ivcp.engine.renumbering import check_renumbering, model_positions, new_positions
+from ivcp.engine.prompt import Prompt, model_positions, prompt_positions
+from ivcp.engine.renumbering import check_renumbering, new_positions
 from ivcp.engine.sample_tokens import KEPT, MERGED, all_tokens
 from ivcp.engine.sliding import check_window
 from ivcp.engine.stopwatch import Stopwatch
@@ -112,7 +112,7 @@ class Prefill:
         self.embeddings = embeds if needs & {"embeddings", "text_embeddings"} else None
         self.positions = prompt_positions(positions, prompt, cache, embeds)
         check_renumbering(context.pruner.renumbers(), cache)
-        self.entering_positions = model_positions(positions, embeds)
+        self.entering_positions = model_positions(positions, cache, embeds)
         self.inverse_frequencies = to_device(context.inverse_frequencies, device)
 
     def _inputs(self, real: Tensor | None) -> LayerInputs:

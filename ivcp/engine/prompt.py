@@ -177,13 +177,25 @@ def prompt_positions(
         cache: The cache, or None.
         embeds: (B, S, C) what enters layer 0.
     """
+    if positions is None and chunk.mask is not None:
+        # the model counts padding, too; IVC tokens must not depend on it
+        counted = chunk.mask.to(embeds.device).cumsum(1) - 1
+        return counted[None, :, -embeds.shape[1] :].clamp_min(0)
+    return model_positions(positions, cache, embeds)
+
+
+def model_positions(positions: Tensor | None, cache: Cache | None, embeds: Tensor) -> Tensor:
+    """(A, B, S) positions as the language model counts them, padding included.
+
+    Args:
+        positions: Its position ids, or None if it counts by itself.
+        cache: The cache, or None.
+        embeds: (B, S, C) what enters layer 0.
+    """
     rows, width = embeds.shape[:2]
     if positions is not None:
         positions = positions if positions.ndim == 3 else positions.reshape(1, -1, width)
         return positions[-3:].expand(-1, rows, -1)  # Qwen's fourth row numbers text alone
-    if chunk.mask is not None:  # the model counts padding, too; IVC tokens must not depend on it
-        counted = chunk.mask.to(embeds.device).cumsum(1) - 1
-        return counted[None, :, -width:].clamp_min(0)
     past = 0 if cache is None else cache.get_seq_length()
     return torch.arange(past, past + width, device=embeds.device).expand(1, rows, -1)
 

@@ -28,20 +28,6 @@ def check_renumbering(renumbering: Renumbering, cache: Cache | None) -> None:
         )
 
 
-def model_positions(positions: Tensor | None, embeds: Tensor) -> Tensor:
-    """(A, B, S) positions as the language model counts them, padding included.
-
-    Args:
-        positions: Its position ids, or None if it counts by itself.
-        embeds: (B, S, C) input of layer 0.
-    """
-    rows, width = embeds.shape[:2]
-    if positions is None:
-        return torch.arange(width, device=embeds.device).expand(1, rows, -1)
-    positions = positions if positions.ndim == 3 else positions.reshape(1, -1, width)
-    return positions[-3:].expand(-1, rows, -1)
-
-
 def new_positions(
     renumbering: Renumbering,
     positions: Tensor,

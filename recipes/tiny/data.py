@@ -6,7 +6,6 @@ so that it is trained as it is evaluated later: alone, right after the image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,6 @@ from ivcp.datasets.scenes import COLORS, SHAPES, SIDE, SIZES, Scene, make_scene
 from ivcp.datasets.shapes import Shapes, draw_question
 from recipes.tiny.instrument import CELL, GRID, VISUAL, Instrument
 
-TASKS: tuple[Task, ...] = ("grounding", "yes_no", "multiple_choice")
 NO_INPUTS = ("labels", "last", "pointer", "boxes", "counts", "dense")
 """Parts of a batch that are no inputs of the model."""
 
@@ -176,9 +174,3 @@ def collate(rows: list[Packed], pad: int) -> dict[str, torch.Tensor]:
         values = torch.from_numpy(np.stack([getattr(row, name) for row in rows]))
         batch[name] = values.float() if values.is_floating_point() else values
     return batch
-
-
-def validation_samples(size: int) -> Iterator[Sample]:
-    """The first `size` validation samples of each task."""
-    for task in TASKS:
-        yield from (Shapes(task=task, split="val", size=size)[index] for index in range(size))

@@ -15,9 +15,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from ivcp.core.types import Sample, Task
+from ivcp.core.types import Sample
 from ivcp.datasets.scenes import SHAPES, SIDE, make_scene
-from ivcp.datasets.shapes import draw_question
+from ivcp.datasets.shapes import TASKS, draw_question
 from ivcp.models.hub import HubFamily
 from ivcp.models.processor import Processor
 
@@ -64,7 +64,7 @@ class Instrument(ABC):
         """An untrained image processor, which makes `GRID` x `GRID` visual tokens of a scene."""
 
     @abstractmethod
-    def model(self, tokenizer: PreTrainedTokenizerFast) -> Any:
+    def model(self) -> Any:
         """The untrained model."""
 
     @abstractmethod
@@ -117,11 +117,10 @@ class Instrument(ABC):
 
     def _scenes(self) -> Iterator[str]:
         """Questions and answers of the training split."""
-        tasks: tuple[Task, ...] = ("grounding", "yes_no", "multiple_choice")
         for index in range(600):
             scene = make_scene(0, "train", index)
             rng = np.random.default_rng(index)
-            for task in tasks:
+            for task in TASKS:
                 question = draw_question(scene, task, rng)
                 yield self.family.format_question(
                     Sample(id="", task=task, images=(), question=question.text, answer="",

@@ -14,7 +14,6 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaImageProcessorPil,
-    PreTrainedTokenizerFast,
 )
 
 from ivcp.datasets.scenes import SIDE
@@ -53,7 +52,7 @@ class TinyLlava(Instrument):
         square = {"height": SIDE, "width": SIDE}
         return LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": SIDE}, crop_size=square)
 
-    def model(self, tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
+    def model(self) -> LlavaForConditionalGeneration:
         vision = CLIPVisionConfig(
             hidden_size=self.vision_hidden,
             intermediate_size=3 * self.vision_hidden,
@@ -73,14 +72,14 @@ class TinyLlava(Instrument):
             rms_norm_eps=1e-6,
             rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
             tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=self.tokenizer.bos_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
         )
         config = LlavaConfig(
             text_config=text,
             vision_config=vision,
-            image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+            image_token_index=self.tokenizer.convert_tokens_to_ids("<image>"),
             image_seq_length=VISUAL,
             tie_word_embeddings=True,
         )

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 from transformers import (
-    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
@@ -71,8 +70,8 @@ class TinyQwen(Instrument):
             size={"shortest_edge": 32 * 32, "longest_edge": 4 * SIDE * SIDE},
         )
 
-    def model(self, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
-        token = tokenizer.convert_tokens_to_ids
+    def model(self) -> Qwen2_5_VLForConditionalGeneration:
+        token = self.tokenizer.convert_tokens_to_ids
         config = Qwen2_5_VLConfig(
             text_config={
                 "vocab_size": self.vocabulary(),

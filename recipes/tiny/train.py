@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ivcp.core.types import Sample
+from ivcp.datasets.shapes import TASKS, Shapes
 from ivcp.metrics.grounding import box_iou
-from recipes.tiny.data import NO_INPUTS, TASKS, PackedScenes, collate, validation_samples
+from recipes.tiny.data import NO_INPUTS, PackedScenes, collate
 from recipes.tiny.instrument import VISUAL, Instrument
 from recipes.tiny.module import TrainingHeads, language_loss
 
@@ -36,7 +37,7 @@ class TinyTraining(lightning.LightningModule):
         self.cfg = cfg
         self.instrument: Instrument = instantiate(cfg.instrument)
         self.tokenizer = self.instrument.tokenizer
-        self.model: Any = self.instrument.model(self.tokenizer)
+        self.model: Any = self.instrument.model()
         self.processor = self.instrument.processor(self.model.config)
         self.heads = TrainingHeads(self.instrument.hidden)
         numbers = torch.tensor(
@@ -91,7 +92,8 @@ class TinyTraining(lightning.LightningModule):
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Generate answers of one task and log its accuracy."""
         task = TASKS[batch_idx]
-        samples = [s for s in validation_samples(self.cfg.val_size) if s.task == task]
+        scenes = Shapes(task=task, split="val", size=self.cfg.val_size)
+        samples = [scenes[index] for index in range(len(scenes))]
         right = [
             value for start in range(0, len(samples), 50)
             for value in self.answered(samples[start : start + 50])
