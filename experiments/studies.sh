@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# All studies on the packaged models, one process a model: make studies
+# All studies on the packaged models, two processes at a time: make studies
 set -euo pipefail
 cd "$(dirname "$0")/.."
-all() {
-    for script in baseline.sh {positions,spread,horizon,equal_cost,two_stage}/run.sh; do
-        bash "experiments/$script" "$1"
-        echo "$(date +%T) $1 ${script%/run.sh}"
-    done
+run() {
+    SECONDS=0
+    bash "experiments/$1" "$2" &&
+        echo "$(date +%T) $2 ${1%/run.sh}: $SECONDS s"
 }
-all tiny & first=$!
-all tiny_llava & second=$!
-wait $first || failed=1
-wait $second || failed=1
-[ -z "${failed:-}" ]
+export -f run
+scripts=(baseline.sh {positions,spread,horizon,equal_cost,two_stage}/run.sh)
+for script in "${scripts[@]}"; do
+    echo "$script tiny"
+    echo "$script tiny_llava"
+done | xargs -P "${PROCESSES:-2}" -L 1 bash -c 'run "$@"' run
 python -m experiments.analysis

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from PIL import Image
 
 from ivcp.core.errors import UserError
 from ivcp.core.fields import check_fields
@@ -88,17 +90,24 @@ class Shapes:
 
     def made(self, index: int) -> Sample:
         """The sample of a valid index."""
-        scene = make_scene(self.seed, self.split, index)
+        scene, image = drawn_scene(self.seed, self.split, index)
         rng = np.random.default_rng((*scene.pixel_seed, 2))
         question = draw_question(scene, self.task, rng)
         return Sample(
             id=self.sample_id(index),
             task=self.task,
-            images=(scene.render(),),
+            images=(image,),
             question=question.text,
             answer=question.answer,
             options=question.options,
         )
+
+
+@functools.lru_cache(maxsize=256)  # 115 MB; the runs of a sweep ask for the same scenes
+def drawn_scene(seed: int, split: Split, index: int) -> tuple[Scene, Image.Image]:
+    """A scene and its picture, which nobody may change."""
+    scene = make_scene(seed, split, index)
+    return scene, scene.render()
 
 
 def draw_question(scene: Scene, task: Task, rng: np.random.Generator) -> Question:
