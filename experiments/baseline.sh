@@ -2,6 +2,6 @@
 # The unpruned model on the scenes of all studies: experiments/baseline.sh tiny
 source "$(dirname "$0")/sweep.sh"
 study=unpruned
-sweep test pruner=none dataset=shapes,shapes_pope
+sweep test pruner=none dataset="$boxes,$questions"
 more+=("$validation")
-sweep val pruner=none dataset=shapes
+sweep val pruner=none dataset="$boxes"

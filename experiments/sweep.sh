@@ -1,9 +1,12 @@
 # Sourced by the run.sh of each study; the model is the script's first argument, overrides follow.
+# The environment names what fits other models than the packaged ones.
 set -euo pipefail
 export OMP_NUM_THREADS=1
 model=$1
 more=("${@:2}")
-validation=${VALIDATION:-dataset.split=val}
+boxes=${BOXES:-shapes} questions=${QUESTIONS:-shapes_pope}  # datasets
+validation=${VALIDATION:-dataset.split=val}                 # an override: other boxes, to choose a layer on
+middle=${MIDDLE:-4} late=${LATE:-6} layers="pruner.layer=${LAYERS:-range(1,8)}"
 study=$(basename "$(dirname "$0")")
 
 # sweep NAME OVERRIDE...: runs of this study, below outputs/studies/MODEL/STUDY/NAME; finished ones stay

@@ -156,12 +156,12 @@ def test_horizon_is_where_no_method_beats_random_tokens(tmp_path: Path) -> None:
     ivc, random = {1: 30, 2: 35, 3: 20}, {1: 5, 2: 34, 3: 37}  # right answers by layer
     for layer in (1, 2, 3):
         folder = tmp_path / "tiny" / "horizon"
-        make_run(folder / "methods-shapes" / str(layer), pattern(ivc[layer]), "ivc", layers=[layer])
+        make_run(folder / "methods-boxes" / str(layer), pattern(ivc[layer]), "ivc", layers=[layer])
         for seed in range(3):
             name, settings = f"{layer}-{seed}", {"seed": seed}
             right = pattern(random[layer] + seed - 1)
             make_run(
-                folder / "random-shapes" / name, right, "random", layers=[layer], settings=settings
+                folder / "random-boxes" / name, right, "random", layers=[layer], settings=settings
             )
     rows = analysed(tmp_path, "horizon")
     layers = rows[rows["question"] == "horizon"].set_index("quantity")["value"]
@@ -288,3 +288,5 @@ def test_an_unknown_study_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_models_are_read_from_where_they_exist(tmp_path: Path) -> None:
     (tmp_path / MODELS[1]).mkdir()
     assert Studies(tmp_path).models == [MODELS[1]]
+    (tmp_path / "qwen25vl").mkdir()
+    assert Studies(tmp_path, ["qwen25vl"]).models == ["qwen25vl"]

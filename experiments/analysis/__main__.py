@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.analysis import equal_cost, horizon, lost, positions, spread, two_stage
-from experiments.analysis.samples import Studies
+from experiments.analysis.samples import MODELS, Studies
 from experiments.analysis.tables import Analysis, to_csv, to_markdown
 from ivcp.report.figures import to_paper, to_png
 
@@ -37,11 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.analysis", description=__doc__)
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(ANALYSES))
     parser.add_argument("--root", type=Path, default=Path("outputs/studies"), help="of the runs")
+    parser.add_argument("--models", nargs="+", metavar="MODEL", default=MODELS, help="below it")
     parser.add_argument("--out", type=Path, default=Path("experiments"), help="of the tables")
     options = parser.parse_args(arguments)
     if unknown := set(options.studies) - set(ANALYSES):
         parser.error(f"STUDY must be one of {', '.join(ANALYSES)}; got {', '.join(unknown)}.")
-    studies = Studies(options.root)
+    studies = Studies(options.root, options.models)
     for name in options.studies or ANALYSES:
         if analysis := ANALYSES[name](studies):
             write(analysis, options.out / name)

@@ -59,7 +59,7 @@ def analyse(studies: Studies) -> Analysis | None:
     shown = scores.assign(column=scores["settings"] + " " + scores["ratio"].map(str))
     tables = pivots(shown, ["model", "dataset"], ["method"], "column")
     tables["agreement of rankings"] = pivot(ranks, ["model", "dataset", "ratio"], "settings")
-    boxes = scores[(scores["dataset"] == BOXES) & (scores["ratio"] == scores["ratio"].min())]
+    boxes = scores[(scores["quantity"] == BOXES) & (scores["ratio"] == scores["ratio"].min())]
     boxes = boxes.assign(x=boxes["method"], line=boxes["settings"])
     order = boxes[boxes["settings"] == COUNTS[0]].groupby("x")["value"].mean()
     order = order.sort_values(ascending=False, kind="stable")

@@ -71,7 +71,7 @@ def analyse(studies: Studies) -> Analysis | None:
     tables = {"horizons": pivot(horizons, ["model", "dataset", "ratio"], "quantity")}
     tables |= pivots(layers, ["model", "dataset"], ["ratio", "layer"], "method")
     tables |= pivots(diagnose, ["model", "quantity"], ["ratio", "layer"], "method")
-    boxes = table[table["dataset"] == BOXES]
+    boxes = table[table["quantity"] == BOXES]
     at = "ratio " + boxes["ratio"].map(str)
     boxes = boxes.assign(x=boxes["layer"], line=boxes["method"], at=at)
     figure = curves(split(boxes, "at", "model"), "layer before which tokens are pruned")

@@ -20,7 +20,7 @@ from experiments.analysis.tables import Analysis, pivot, pivots, row, to_table
 from ivcp.report.figures import STYLE, draw_figure, percent
 
 FROM = ("positions", "spread", "horizon", "equal_cost")
-RIGHT, KEPT, COVERAGE, SHARE = "acc@0.5", "kept_in_box", "coverage", "layers with all tokens"
+RIGHT, KEPT, COVERAGE, SHARE = BOXES, "kept_in_box", "coverage", "layers with all tokens"
 PREDICTORS = [KEPT, COVERAGE, SHARE]
 SETS = ([KEPT], [COVERAGE], [SHARE], [KEPT, COVERAGE], PREDICTORS)
 NOTE = """All pruned grounding runs of four studies with their tokens' own positions. `kept_in_box`:
@@ -38,7 +38,7 @@ def usable(studies: Studies, model: str) -> list[Run]:
         info, settings = run.info, run.settings
         own = str((settings.get("base") or settings).get("renumber", False)) == "False"
         measured = bool(info.layers) and bool(np.isfinite(run.kept_in_box).any())
-        if info.dataset == BOXES and run.sweep != "diagnose" and own and measured:
+        if info.primary_metric.name == BOXES and run.sweep != "diagnose" and own and measured:
             asked = info.budget.asked if info.budget else ""
             runs.setdefault(json.dumps([info.pruner, settings, info.layers, asked]), run)
     return list(runs.values())
@@ -50,7 +50,7 @@ def analyse(studies: Studies) -> Analysis | None:
     for model in studies.models:
         if not (found := usable(studies, model)):
             continue
-        names = {"model": model, "dataset": BOXES}
+        names = {"model": model, "dataset": found[0].info.dataset}
         samples = pd.concat([_samples(run, number) for number, run in enumerate(found)])
         rows += [names | each for each in effects(samples.dropna())]
         runs.append(pd.DataFrame([_means(run) for run in found]))

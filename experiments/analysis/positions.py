@@ -30,7 +30,7 @@ def analyse(studies: Studies) -> Analysis | None:
         return None
     table = add_holm(to_table([*rows, *unpruned_rows(studies)]), "model", "dataset")
     methods = table[table["question"] == "positions"]
-    boxes = methods[methods["dataset"] == BOXES].assign(
+    boxes = methods[methods["quantity"] == BOXES].assign(
         x=methods["method"], line=methods["settings"]
     )
     figure = dots(split(boxes, "model"), sorted(set(boxes["x"])), "acc@0.5, ratio 0.5")

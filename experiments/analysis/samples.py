@@ -17,7 +17,7 @@ from ivcp.report.variants import Variant
 from ivcp.results.load import FinishedRun, find_runs
 from ivcp.results.schema import Results, RunInfo
 
-LAYERS = ("methods-shapes", "methods-shapes_pope", "random-shapes", "random-shapes_pope")
+LAYERS = ("methods-boxes", "methods-questions", "random-boxes", "random-questions")
 ALONE = ("ivc", "base", "offset", "random", "spread")
 SPREAD = [
     base + added
@@ -34,7 +34,8 @@ SWEEPS: dict[str, Sequence[str]] = {
 }
 """Folders below a model's, and those below them, in which runs are looked for."""
 MODELS = ("tiny", "tiny_llava")
-BOXES = "shapes"
+BOXES = "acc@0.5"
+"""Primary metric of grounding."""
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
 Key: TypeAlias = tuple[Any, ...]
@@ -141,10 +142,10 @@ class Studies:
         problems: One sentence for each thing that is left out.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, models: Sequence[str] = MODELS) -> None:
         self.root = root
-        self.models = [model for model in MODELS if (root / model).is_dir()]
-        absent = [model for model in MODELS if model not in self.models]
+        self.models = [model for model in models if (root / model).is_dir()]
+        absent = [model for model in models if model not in self.models]
         self.problems = [f"{root / model} does not exist; it is left out." for model in absent]
         self._read: dict[tuple[str, str], list[Run]] = {}
 

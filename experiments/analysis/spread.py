@@ -58,6 +58,6 @@ def analyse(studies: Studies) -> Analysis | None:
     shown = scores[scores["question"] != UNPRUNED].merge(pairs[[*KEYS, *ENDS]], "left", KEYS)
     shown = shown.rename(columns={"settings": "tokens"})
     tables = pivots(shown, ["model", "dataset", "method"], ["tokens"], "ratio")
-    boxes = table[table["against"].isna() & (table["dataset"] == BOXES)]
+    boxes = table[table["against"].isna() & (table["quantity"] == BOXES)]
     boxes = boxes.assign(x=boxes["ratio"], line=boxes["settings"])
     return Analysis(table, tables, NOTE, curves(split(boxes, "method", "model"), "ratio"))

@@ -10,11 +10,10 @@ import pandas as pd
 from experiments.analysis.differences import add_holm, compare_boxes
 from experiments.analysis.drawing import curves, split
 from experiments.analysis.equal_cost import agreement
-from experiments.analysis.samples import BOXES, Studies, arms, by_layer
+from experiments.analysis.samples import Studies, arms, by_layer
 from experiments.analysis.tables import Analysis, pivot, pivots, row, to_table, unpruned_rows
 
 SEEDS = ("text alone", "with seeds")
-DEFAULT = 4  # layer of the packaged models' presets
 NOTE = """Seeds: in percent, with seeds as queries beside the text (`pruner.seed_ratio=0.01`); in
 brackets the 95 % interval of the difference to text alone; * where p (McNemar's; of `kept_in_box`
 the bootstrap's) is below 0.05 after Holm's correction over methods, layers and ratios of a model.
@@ -78,11 +77,13 @@ def layers(studies: Studies, model: str) -> list[dict[str, Any]]:
     """Scores on both splits, and those on test at the chosen and at the default layer."""
     rows: dict[str, dict[str, dict[int, dict[str, Any]]]] = {"val": {}, "test": {}}
     for name, methods in rows.items():
-        unpruned = studies.unpruned(model, name).get(BOXES)
+        unpruned = studies.unpruned(model, name)
         for (*_, (layer,), method), arm in arms(
             studies.runs(model, "two_stage", name), by_layer
         ).items():
-            methods.setdefault(method, {})[layer] = row(name, arm, unpruned)
+            control = unpruned.get(arm[0].info.dataset)
+            methods.setdefault(method, {})[layer] = row(name, arm, control)
+            half = arm[0].depth // 2
     chosen = []
     for method, at in rows["val"].items():
         scores = {layer: each["value"] for layer, each in at.items()}
@@ -90,9 +91,10 @@ def layers(studies: Studies, model: str) -> list[dict[str, Any]]:
             layer: each.get("low", 1) <= 0 <= each.get("high", 0) for layer, each in at.items()
         }
         best = choose_layer(scores, level)
-        names = {"question": "layers", "model": model, "dataset": BOXES, "method": method}
+        names = {"question": "layers", "model": model, "method": method}
+        names |= {"dataset": next(iter(at.values()))["dataset"]}
         chosen.append(names | {"quantity": "layer", "settings": "layer", "value": best})
-        for settings, layer in (("chosen layer", best), (f"layer {DEFAULT}", DEFAULT)):
+        for settings, layer in (("chosen layer", best), (f"layer {half}", half)):
             if tested := rows["test"].get(method, {}).get(layer):
                 chosen.append(tested | names | {"settings": settings})
     each_layer = [
