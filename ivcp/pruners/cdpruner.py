@@ -44,7 +44,7 @@ class CDPruner(Pruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1] (release: 64 to 192 of 576).
-        renumber: Whether kept tokens get gapless positions (release: yes).
+        renumber: New positions of kept tokens, as in `Renumbering` (release: true).
         relevance: "encoder": the cosine of token and question by the text encoder of the vision
             tower (release: CLIP's); "embeddings": the mean cosine of the token's input embedding
             and those of the text queries; "auto": the encoder where the model has one.

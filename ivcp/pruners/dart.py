@@ -35,7 +35,7 @@ class DART(LayerPruner):
         keep_ratio: Fraction of visual tokens to keep, in (0, 1] (release: 132 of 576).
         layer: Decoder layer before which to prune, 1 .. L-1 (release: 2).
         prune_earlier_kv: Whether to prune the caches of earlier layers, too (release: no).
-        renumber: Whether kept tokens get gapless positions (release: no).
+        renumber: New positions of kept tokens, as in `Renumbering` (release: false).
         image_pivots: Pivots among the visual tokens, 0 or more; no more than the budget (release:
             4).
         text_pivots: Pivots among the text queries, 0 or more (release: 4).

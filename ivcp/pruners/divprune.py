@@ -34,7 +34,7 @@ class DivPrune(LayerPruner):
         keep_ratio: Fraction of visual tokens to keep, in (0, 1] (release: 0.098).
         layer: Decoder layer before which to prune, 0 .. L-1; 0 is before the language model.
         prune_earlier_kv: Whether to prune the caches of earlier layers, too.
-        renumber: Whether kept tokens get gapless positions.
+        renumber: New positions of kept tokens, as in `Renumbering`.
     """
 
     layer: int | Auto = 0

@@ -33,7 +33,7 @@ class EVS(TowerPruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
-        renumber: Whether kept tokens get gapless positions (reference: no).
+        renumber: New positions of kept tokens, as in `Renumbering` (reference: false).
         whole_first_frame: Whether the first frame is kept complete even where that exceeds the
             budget, and so are images (reference: yes).
     """

@@ -38,7 +38,7 @@ class HiPrune(TowerPruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
-        renumber: Whether kept tokens get gapless positions (release: yes for LLaVA).
+        renumber: New positions of kept tokens, as in `Renumbering` (release: true for LLaVA).
         object_layer: Layer of the vision tower that finds anchors, 0 for the first; negative
             numbers count from its end; "auto" is the layer behind a third of the tower (release: 8
             of 24; for Qwen2.5-VL 15 of 32).

@@ -38,7 +38,7 @@ class HoloV(TowerLayerPruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
-        renumber: Whether kept tokens get gapless positions (release: yes for LLaVA).
+        renumber: New positions of kept tokens, as in `Renumbering` (release: true for LLaVA).
         tower_layer: Layer of the vision tower whose attention is read; negative numbers count from
             its end (release: the second to last; for Qwen2.5-VL the last).
         crops: Number of runs, at least 1; no more than there are tokens (release: 16; for

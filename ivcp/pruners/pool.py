@@ -27,7 +27,7 @@ class AveragePool(TowerPruner):
 
     Attributes:
         keep_ratio: Number of cells, as a fraction of the visual tokens, in (0, 1].
-        renumber: Whether kept tokens get gapless positions instead of their original ones.
+        renumber: New positions of kept tokens, as in `Renumbering`.
         mean: Whether a cell gives the mean of its embeddings; without it, it gives the embedding in
             its middle, which shows what averaging is worth.
     """

@@ -39,7 +39,7 @@ class PruMerge(TowerLayerPruner):
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, the one behind the centres included, in
             (0, 1]; has no effect with `adaptive`.
-        renumber: Whether kept tokens get gapless positions (release: yes).
+        renumber: New positions of kept tokens, as in `Renumbering` (release: true).
         tower_layer: Layer of the vision tower whose attention and keys are read; negative numbers
             count from its end (release: the last).
         plus: Whether some centres are spread over the image, PruMerge+ (release: yes).

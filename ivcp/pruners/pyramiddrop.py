@@ -30,7 +30,7 @@ class PyramidDrop(StagedPruner):
         layers: Decoder layers before which to prune, ascending, 0 .. L-1; "auto" takes 8, 16 and
             24 of 32, and the same fractions of other depths.
         prune_earlier_kv: Whether to prune the caches of earlier layers, too (release: no).
-        renumber: Whether kept tokens get gapless positions (release: yes).
+        renumber: New positions of kept tokens, as in `Renumbering` (release: true).
         ratios: Fraction of the image's tokens to keep at each stage, in (0, 1], instead of
             `keep_ratio`; numbers of tokens are truncated.
     """

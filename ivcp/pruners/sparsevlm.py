@@ -34,7 +34,7 @@ class SparseVLM(StagedPruner):
         layers: Decoder layers before which to prune, ascending, 1 .. L-1; "auto" takes 3, 7 and 16
             of 32 (release: after layers 2, 6 and 15), and the same fractions of other depths.
         prune_earlier_kv: Whether to prune the caches of earlier layers, too (release: no).
-        renumber: Whether kept tokens get gapless positions (release: yes).
+        renumber: New positions of kept tokens, as in `Renumbering` (release: true).
         budget: "ratio": stages shrink geometrically to the keep ratio; "rank": the rank of the
             raters' attention decides, as in 1.0; "table": `table` does, as in 1.5.
         table: Tokens to keep at each stage for budget="table"; merged ones are added to them.

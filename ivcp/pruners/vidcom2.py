@@ -37,7 +37,7 @@ class VidCom2(TowerPruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1] (release: 0.25).
-        renumber: Whether kept tokens get gapless positions (release: no).
+        renumber: New positions of kept tokens, as in `Renumbering` (release: false).
         exact: Whether exactly the budget is kept; without it, frames keep their own budgets, for
             whose sum the host waits (release: no, in vLLM yes).
     """

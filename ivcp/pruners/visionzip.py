@@ -33,7 +33,7 @@ class VisionZip(TowerLayerPruner):
         keep_ratio: Fraction of visual tokens to keep, merged ones included, in (0, 1].
         tower_layer: Layer of the vision tower that is read; negative numbers count from its end
             (release: the second to last).
-        renumber: Whether kept tokens get gapless positions (release: yes).
+        renumber: New positions of kept tokens, as in `Renumbering` (release: true).
         contextual_share: Part of the budget for merged tokens, in [0, 1) (release: 10 of 64).
         keep_cls: Whether [CLS] is kept as one of the tokens (release: yes).
     """

@@ -40,7 +40,7 @@ class VisPruner(TowerLayerPruner):
 
     Attributes:
         keep_ratio: Fraction of visual tokens to keep, in (0, 1].
-        renumber: Whether kept tokens get gapless positions (release: yes).
+        renumber: New positions of kept tokens, as in `Renumbering` (release: true).
         tower_layer: Layer of the vision tower whose attention is read; negative numbers count from
             its end (release: the second to last).
         important_ratio: Part of the budget for important tokens, in [0, 1], rounded down (release:
