@@ -38,8 +38,10 @@ def split(table: pd.DataFrame, *columns: str) -> dict[str, pd.DataFrame]:
     is_unpruned = table["question"] == UNPRUNED
     panels = {}
     for title, block in table[~is_unpruned].groupby(list(columns)):
-        unpruned = table[is_unpruned & table["model"].isin(block["model"])]
-        panels[" · ".join(map(str, reversed(title)))] = pd.concat([block, unpruned])
+        same = table["model"].isin(block["model"]) & table["dataset"].isin(block["dataset"])
+        panels[" · ".join(map(str, reversed(title)))] = pd.concat(
+            [block, table[is_unpruned & same]]
+        )
     return panels
 
 

@@ -71,10 +71,9 @@ def analyse(studies: Studies) -> Analysis | None:
     tables = {"horizons": pivot(horizons, ["model", "dataset", "ratio"], "quantity")}
     tables |= pivots(layers, ["model", "dataset"], ["ratio", "layer"], "method")
     tables |= pivots(diagnose, ["model", "quantity"], ["ratio", "layer"], "method")
-    boxes = table[table["quantity"] == BOXES]
-    at = "ratio " + boxes["ratio"].map(str)
-    boxes = boxes.assign(x=boxes["layer"], line=boxes["method"], at=at)
-    figure = curves(split(boxes, "at", "model"), "layer before which tokens are pruned")
+    task = table["quantity"].eq(BOXES).map({True: "boxes, ratio ", False: "questions, ratio "})
+    drawn = table.assign(x=table["layer"], line=table["method"], at=task + table["ratio"].map(str))
+    figure = curves(split(drawn, "at", "model"), "layer before which tokens are pruned")
     files = {} if diagnose.empty else {"diagnose.csv": diagnose}
     return Analysis(pd.concat([table, horizons]), tables, NOTE, figure, files)
 
