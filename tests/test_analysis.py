@@ -261,6 +261,7 @@ def test_what_is_missing_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFix
             settings=settings,
         )
     make_run(root / "tiny" / "spread" / "ivc" / "9", pattern(2, 3), "uniform")
+    make_run(root / "tiny" / "spread" / "base" / "0", pattern(0), "ivc", failed_samples=40)
     arguments = ["spread", "two_stage", "--root", str(root), "--out", str(out)]
     main(arguments)
     lines = capsys.readouterr().err.splitlines()
@@ -268,6 +269,7 @@ def test_what_is_missing_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"{root / 'tiny' / 'spread' / 'random'} does not exist; it is left out." in lines
     assert "two_stage: there are no runs, so nothing is written." in lines
     assert sum("1 runs are left out" in line for line in lines) == 1
+    assert sum("all its samples failed" in line for line in lines) == 1
     files = {path.name: path.read_bytes() for path in (out / "spread").iterdir()}
     assert set(files) == {"table.csv", "table.md", "plot.png", "plot.pdf"}
     assert str(tmp_path).encode() not in files["table.csv"] + files["table.md"]

@@ -29,7 +29,7 @@ SWEEPS: dict[str, Sequence[str]] = {
     "positions": ("all",),
     "spread": (*ALONE, *(f"late-{name}" for name in ALONE), *SPREAD),
     "horizon": (*LAYERS, "diagnose"),
-    "equal_cost": ("boxes", "questions", "early"),
+    "equal_cost": ("boxes", "flops", "questions", "early"),
     "two_stage": ("seeds", "val", "test"),
 }
 """Folders below a model's, and those below them, in which runs are looked for."""
@@ -166,6 +166,9 @@ class Studies:
         self.problems += [f"{problem[:-1]}; it is left out." for problem in problems]
         runs = []
         for each in finished:
+            if each.info.failed_samples == each.info.samples:
+                self.problems.append(f"{each.folder} is left out: all its samples failed.")
+                continue
             try:
                 runs.append(read_run(each))
             except UserError as error:
