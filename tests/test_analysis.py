@@ -237,6 +237,17 @@ def test_lost_answers_are_those_whose_box_is_lost(tmp_path: Path) -> None:
     assert rows.loc[("R²", "kept_in_box"), "samples"] == 4
 
 
+def test_methods_before_the_language_model_meet_controls_there(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny" / "equal_cost"
+    make_run(folder / "boxes" / "0", pattern(30), "divprune", layers=[0])
+    make_run(folder / "boxes" / "1", pattern(39), "random", layers=[4])
+    make_run(folder / "early" / "0", pattern(20), "random", layers=[0])
+    rows = analysed(tmp_path, "equal_cost")
+    (pair,) = rows[rows["question"] == "before layer 0"].to_dict("records")
+    assert (pair["method"], pair["against"], pair["difference"]) == ("divprune", "random", 0.25)
+    assert pair["p_holm"] < 0.01
+
+
 def test_agreement_is_of_methods_with_both_scores() -> None:
     names = {"model": "tiny", "dataset": "shapes", "ratio": 0.5}
     values = {"final": [1, 2, 3, 4], "flops": [1, 3, 2]}

@@ -20,20 +20,22 @@ from experiments.analysis.tables import (
     unpruned_rows,
 )
 
-METHODS = "methods"
+METHODS, EARLY, BEFORE = "methods", "early", "before layer 0"
+CONTROLS = ("random", "uniform", "farthest")
 COUNTS = ("final", "layer_average", "flops")
 NOTE = """Primary metric in percent at equal budgets, counted as tokens that remain (`final`), their
 mean over layers (`layer_average`) or FLOPs of the prefill (`flops`); in brackets the 95 % interval
 of the difference to the unpruned model; * where McNemar's p is below 0.05 after Holm's correction
 over the methods of a column. Controls before layer 0 have the same tokens by the first two counts.
-`kendall tau`: how far the rankings of the methods agree, without those controls; * as above, over
-the pairs of a model and dataset."""
+`before layer 0`: methods that prune before the language model, at equal final tokens, against
+controls there; Holm's correction over methods and controls. `kendall tau`: how far the rankings of
+the methods agree, without those controls; * as above, over the pairs of a model and dataset."""
 
 
 def key(run: Run) -> tuple[str, bool, float, int, str]:
     """What tells arms apart."""
     count = run.info.budget.count if run.info.budget else COUNTS[0]
-    return run.info.dataset, run.sweep == "early", ratio(run), COUNTS.index(count), run.info.pruner
+    return run.info.dataset, run.sweep == EARLY, ratio(run), COUNTS.index(count), run.info.pruner
 
 
 def analyse(studies: Studies) -> Analysis | None:
@@ -42,10 +44,14 @@ def analyse(studies: Studies) -> Analysis | None:
     for model in studies.models:
         unpruned = studies.unpruned(model)
         found = arms(studies.runs(model, "equal_cost"), key)
-        for (dataset, early, _, count, method), arm in found.items():
-            question, name = ("early", f"{method}, layer 0") if early else (METHODS, method)
+        for (dataset, early, asked, count, method), arm in found.items():
+            question, name = (EARLY, f"{method}, layer 0") if early else (METHODS, method)
             names: dict[str, Any] = {"method": name, "settings": COUNTS[count]}
             rows.append(row(question, arm, unpruned.get(dataset), **names))
+            if arm[0].info.layers == (0,) and not early and count == 0:
+                for control in CONTROLS:
+                    if other := found.get((dataset, True, asked, 0, control)):
+                        rows.append(row(BEFORE, arm, other, control))
             budget, kept = arm[0].info.budget, arm[0].results.tokens.keep_ratio
             obtained = budget.obtained if budget else None
             for quantity, value in (("tokens kept", kept), ("budget obtained", obtained)):
@@ -53,11 +59,13 @@ def analyse(studies: Studies) -> Analysis | None:
     if not rows:
         return None
     table = to_table([*rows, *unpruned_rows(studies)])
-    table = add_holm(table, "model", "dataset", "settings", "ratio")
-    scores = table[table["question"].isin([METHODS, "early"])]
+    before = add_holm(table[table["question"] == BEFORE], "model", "dataset", "ratio")
+    table = add_holm(table[table["question"] != BEFORE], "model", "dataset", "settings", "ratio")
+    scores = table[table["question"].isin([METHODS, EARLY])]
     ranks = agreement(scores[scores["question"] == METHODS])
     shown = scores.assign(column=scores["settings"] + " " + scores["ratio"].map(str))
     tables = pivots(shown, ["model", "dataset"], ["method"], "column")
+    tables |= pivots(before, ["question", "model", "dataset", "ratio"], ["method"], "against")
     tables["agreement of rankings"] = pivot(ranks, ["model", "dataset", "ratio"], "settings")
     boxes = scores[(scores["quantity"] == BOXES) & (scores["ratio"] == scores["ratio"].min())]
     boxes = boxes.assign(x=boxes["method"], line=boxes["settings"])
@@ -65,7 +73,7 @@ def analyse(studies: Studies) -> Analysis | None:
     order = order.sort_values(ascending=False, kind="stable")
     methods = list(dict.fromkeys([*order.index, *boxes["x"]]))
     figure = dots(split(boxes, "model"), methods, f"acc@0.5, budget {boxes['ratio'].min():g}")
-    return Analysis(pd.concat([table, ranks]), tables, NOTE, figure)
+    return Analysis(pd.concat([table, before, ranks]), tables, NOTE, figure)
 
 
 def agreement(scores: pd.DataFrame) -> pd.DataFrame:
