@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from scipy.stats import norm
 
 from experiments.analysis.differences import add_holm
 from experiments.analysis.logistic import explained, logistic
-from experiments.analysis.samples import BOXES, Run, Studies
+from experiments.analysis.samples import BOXES, Key, Run, Studies
 from experiments.analysis.tables import Analysis, pivot, pivots, row, to_table
 from ivcp.report.figures import STYLE, draw_figure, percent
 
@@ -32,15 +31,15 @@ Holm's correction. R²: linear regressions of the runs' acc@0.5 on their means."
 
 
 def usable(studies: Studies, model: str) -> list[Run]:
-    """The runs that count, each setting once; those that stop after one token do not."""
-    runs: dict[str, Run] = {}
+    """The runs that count; those that come to the same tokens and answers do so once."""
+    runs: dict[Key, Run] = {}
     for run in (run for study in FROM for run in studies.runs(model, study)):
         info, settings = run.info, run.settings
         own = str((settings.get("base") or settings).get("renumber", False)) == "False"
         measured = bool(info.layers) and bool(np.isfinite(run.kept_in_box).any())
         if info.primary_metric.name == BOXES and run.sweep != "diagnose" and own and measured:
-            asked = info.budget.asked if info.budget else ""
-            runs.setdefault(json.dumps([info.pruner, settings, info.layers, asked]), run)
+            outcome = (run.counts.right, run.kept_in_box, run.coverage)
+            runs.setdefault((info.layers, *(each.tobytes() for each in outcome)), run)
     return list(runs.values())
 
 
