@@ -9,8 +9,8 @@ validation=${VALIDATION:-dataset.split=val}                 # an override: other
 middle=${MIDDLE:-4} late=${LATE:-6} layers="pruner.layer=${LAYERS:-range(1,8)}"
 study=$(basename "$(dirname "$0")")
 
-# sweep NAME OVERRIDE...: runs of this study, below outputs/studies/MODEL/STUDY/NAME; finished ones stay
+# sweep NAME OVERRIDE...: runs of this study, below RUNS/MODEL/STUDY/NAME (RUNS: outputs/studies); finished ones stay
 sweep() {
     python run.py -m +experiment="${experiment:-study}" model="$model" "${@:2}" "${more[@]}" \
-        hydra.sweep.dir="outputs/studies/$model/$study/$1" > /dev/null
+        hydra.sweep.dir="${RUNS:-outputs/studies}/$model/$study/$1" > /dev/null
 }
