@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All studies on the packaged models, two processes at a time: make studies
+# All studies on the packaged models, two processes (PROCESSES) at a time: make studies
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run() {

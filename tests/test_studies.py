@@ -1,4 +1,4 @@
-"""The scripts of the studies: each sweep can be composed, and the analysis knows its folder."""
+"""The scripts of the studies: the first run of each sweep composes, and its folder is read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sweeps(script: Path, model: str, folder: Path, **environment: str) -> dict[s
 
 @pytest.mark.parametrize(("model", "settings"), [("tiny_llava", {}), ("qwen25vl", SCALE)])
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
-def test_sweeps_compose_into_folders_that_are_read(script, model, settings, tmp_path) -> None:
+def test_sweeps_compose_and_their_folders_are_read(script, model, settings, tmp_path) -> None:
     study = "unpruned" if script.name == "baseline.sh" else script.parent.name
     found = sweeps(script, model, tmp_path, **settings)
     root = f"outputs/studies/{model}/{study}"
@@ -52,13 +52,11 @@ def test_sweeps_compose_into_folders_that_are_read(script, model, settings, tmp_
         chosen = {}
         for override in OverridesParser.create().parse_overrides(overrides):
             if override.is_sweep_override():
-                values = override.value()
-                first = (
-                    "fastv" if isinstance(values, Glob) else next(override.sweep_string_iterator())
-                )
-                chosen[override.get_key_element()] = first
+                one_of_all = isinstance(override.value(), Glob)
+                value = "fastv" if one_of_all else next(override.sweep_string_iterator())
             else:
-                chosen[override.get_key_element()] = override.get_value_element_as_str()
+                value = override.get_value_element_as_str()
+            chosen[override.get_key_element()] = value
         cfg = composed(*(f"{key}={value}" for key, value in chosen.items()))
         assert instantiate(cfg.pruner)
         boxes = settings.get("BOXES", "shapes")

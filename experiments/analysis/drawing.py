@@ -39,9 +39,8 @@ def split(table: pd.DataFrame, *columns: str) -> dict[str, pd.DataFrame]:
     panels = {}
     for title, block in table[~is_unpruned].groupby(list(columns)):
         same = table["model"].isin(block["model"]) & table["dataset"].isin(block["dataset"])
-        panels[" · ".join(map(str, reversed(title)))] = pd.concat(
-            [block, table[is_unpruned & same]]
-        )
+        name = " · ".join(map(str, reversed(title)))
+        panels[name] = pd.concat([block, table[is_unpruned & same]])
     return panels
 
 

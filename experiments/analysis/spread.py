@@ -7,7 +7,7 @@ from experiments.analysis.drawing import curves, split
 from experiments.analysis.samples import BOXES, Run, Studies, arms, ratio
 from experiments.analysis.tables import UNPRUNED, Analysis, pivots, row, to_table, unpruned_rows
 
-IVC, NO_BASE, LATE, BASE_ALONE = "ivc", "alone", "alone, before layer 6", "base alone"
+IVC, NO_BASE, BASE_ALONE = "ivc", "alone", "base alone"
 KEYS, ENDS = ["model", "dataset", "method", "ratio", "settings"], ["low", "high", "p_holm"]
 NOTE = """Primary metric in percent of tokens alone, or added to those of a base method in 0.4 of
 its budget; of random tokens the mean of the draws (lowest to highest); in brackets the 95 %
@@ -20,7 +20,8 @@ def base(run: Run) -> str:
     """The base method that tokens are added to."""
     if run.info.pruner == "plus_ivc":
         return run.sweep.partition("-")[0]
-    return LATE if run.sweep.startswith("late-") else NO_BASE
+    late = f", before layer {run.info.layer_names}" if run.sweep.startswith("late-") else ""
+    return NO_BASE + late
 
 
 def tokens(run: Run) -> str:
@@ -42,7 +43,7 @@ def analyse(studies: Studies) -> Analysis | None:
         )
         for (*group, name), arm in found.items():
             method = group[1]
-            question = method if method in (NO_BASE, LATE) else "added"
+            question = method if method.startswith(NO_BASE) else "added"
             rows.append(row(question, arm, method=method, settings=name))
             ivc = found.get((*group, IVC))
             if ivc and name != IVC:

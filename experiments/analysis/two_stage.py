@@ -91,12 +91,12 @@ def layers(studies: Studies, model: str) -> list[dict[str, Any]]:
             layer: each.get("low", 1) <= 0 <= each.get("high", 0) for layer, each in at.items()
         }
         best = choose_layer(scores, level)
-        names = {"question": "layers", "model": model, "method": method}
-        names |= {"dataset": next(iter(at.values()))["dataset"]}
-        chosen.append(names | {"quantity": "layer", "settings": "layer", "value": best})
+        names = {name: at[best][name] for name in ("model", "dataset", "method")}
+        layer_row = {"question": "layers", "quantity": "layer", "settings": "layer", "value": best}
+        chosen.append(names | layer_row)
         for settings, layer in (("chosen layer", best), (f"layer {half}", half)):
             if tested := rows["test"].get(method, {}).get(layer):
-                chosen.append(tested | names | {"settings": settings})
+                chosen.append(tested | {"question": "layers", "settings": settings})
     each_layer = [
         each for methods in rows.values() for at in methods.values() for each in at.values()
     ]

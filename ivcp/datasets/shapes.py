@@ -96,7 +96,7 @@ class Shapes:
         return Sample(
             id=self.sample_id(index),
             task=self.task,
-            images=(image,),
+            images=(image.copy(),),
             question=question.text,
             answer=question.answer,
             options=question.options,
@@ -105,7 +105,7 @@ class Shapes:
 
 @functools.lru_cache(maxsize=256)  # 115 MB; the runs of a sweep ask for the same scenes
 def drawn_scene(seed: int, split: Split, index: int) -> tuple[Scene, Image.Image]:
-    """A scene and its picture, which nobody may change."""
+    """A scene and its picture."""
     scene = make_scene(seed, split, index)
     return scene, scene.render()
 
